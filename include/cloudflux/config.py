@@ -1,0 +1,114 @@
+"""Settings: from `CLOUDFLUX_*` environment variables, and the estate file that names the buckets.
+
+An unknown key or a wrong value fails at start with the key's name. Nothing here is read at import time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cloudflux.domain.errors import SettingsError
+from cloudflux.domain.tiers import Provider
+
+DEFAULT_EXCLUDED_AGENTS: Final = ("cloudflux/",)
+"""Substrings of user agents whose requests are no use of an object: ours, unless the estate names others."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LogSource(_Strict):
+    """Where a bucket's access logs are delivered."""
+
+    bucket: str
+    prefix: str = ""
+    format: Literal["s3_server_access", "azure_resource", "gcs_usage"]
+
+
+class BucketSettings(_Strict):
+    """One bucket (or container) that CloudFlux looks after."""
+
+    provider: Provider
+    bucket: str
+    logs: LogSource | None = None
+    price_book: str
+    connection_id: str
+    latency: Literal["ms", "hours"] = "ms"
+    """The slowest first byte that the owner accepts: `hours` lets archive classes in."""
+    allowed_classes: tuple[str, ...] | None = None
+    """None: every class of the price book that the latency allows and that keeps the redundancy."""
+    excluded_prefixes: tuple[str, ...] = ()
+
+
+class Estate(_Strict):
+    """All buckets that CloudFlux looks after, and what holds for all of them."""
+
+    buckets: tuple[BucketSettings, ...] = ()
+    excluded_agents: tuple[str, ...] = DEFAULT_EXCLUDED_AGENTS
+
+    def bucket(self, provider: str, bucket: str) -> BucketSettings:
+        """Give one bucket's settings. Raises ``SettingsError`` when the estate does not name it."""
+        for settings in self.buckets:
+            if settings.provider == provider and settings.bucket == bucket:
+                return settings
+        raise SettingsError(f"the estate names no bucket {bucket!r} of {provider}: add it to the estate file")
+
+
+class Settings(BaseSettings):
+    """What a process needs to know, from `CLOUDFLUX_*` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="CLOUDFLUX_", frozen=True)
+
+    database_url: str
+    """SQLAlchemy URL of our own database, e.g. `postgresql+psycopg://user:secret@host/cloudflux`."""
+    lake_url: str
+    """Folder or fsspec URL of the Parquet lake."""
+    estate: Path
+    """The YAML file that names the buckets."""
+    shards: int = Field(default=4, ge=1, le=4096)
+    horizon_days: int = Field(default=180, ge=1, le=730)
+    """Over how many days costs are weighed."""
+    history_days: int = Field(default=400, ge=28)
+    """How many days of daily access a forecast looks back on."""
+    kafka_topic: str = "data-ingestion"
+    registered_model: str = "access-forecaster"
+
+    def load_estate(self) -> Estate:
+        """Read the estate file. Raises ``SettingsError`` naming the file and the key."""
+        return load_estate(self.estate)
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises ``SettingsError`` naming each variable that is missing or wrong."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # pydantic fills the fields from the environment
+    except ValidationError as exc:
+        raise SettingsError(_explain("environment", exc, prefix="CLOUDFLUX_")) from exc
+
+
+def load_estate(path: Path) -> Estate:
+    """Read and validate an estate file. Raises ``SettingsError`` naming the file and the key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise SettingsError(f"there is no estate file {path}: write one, see docs/configuration.md") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path} is not YAML: {exc}") from exc
+    try:
+        return Estate.model_validate(content or {})
+    except ValidationError as exc:
+        raise SettingsError(_explain(str(path), exc)) from exc
+
+
+def _explain(where: str, exc: ValidationError, prefix: str = "") -> str:
+    problems = "; ".join(
+        f"{prefix}{('.'.join(str(part) for part in error['loc'])).upper() if prefix else '.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+        for error in exc.errors()
+    )
+    return f"{where}: {problems}"

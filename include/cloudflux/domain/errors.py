@@ -1,0 +1,35 @@
+"""Errors that callers tell apart. Terminal ones are permanent: retrying cannot help."""
+
+from __future__ import annotations
+
+
+class CloudFluxError(Exception):
+    """Base of every error that CloudFlux raises on purpose; its text says what went wrong, with what, and what to do."""
+
+
+class TerminalError(CloudFluxError):
+    """A permanent failure: the task fails at once, Airflow does not retry it."""
+
+
+class TransientError(CloudFluxError):
+    """A failure that may pass (throttling, a lost connection): Airflow retries the task."""
+
+
+class SettingsError(TerminalError, ValueError):
+    """A setting is missing or wrong; the text names it."""
+
+
+class ObjectNotFound(CloudFluxError, FileNotFoundError):
+    """The object does not exist (any more)."""
+
+
+class ObjectChanged(CloudFluxError):
+    """The object is no longer the one that was seen: its ETag, generation or version differs."""
+
+
+class ObjectLocked(CloudFluxError):
+    """A lease, a legal hold or a retention period forbids the change."""
+
+
+class AuditFailed(TerminalError):
+    """A batch failed its expectations and stays unpublished; the text names the expectation, with examples."""

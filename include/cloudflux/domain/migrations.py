@@ -1,0 +1,88 @@
+"""One object's move: its states and what an attempt at it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from cloudflux.domain.objects import ObjectRef, ObjectState
+
+
+class MigrationState(StrEnum):
+    """Where one object's move stands. Every change of state is a row of the ledger."""
+
+    PLANNED = "planned"
+    SUBMITTED = "submitted"
+    RESTORING = "restoring"
+    VERIFYING = "verifying"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+    UNDONE = "undone"
+
+
+TERMINAL_STATES: Final = frozenset(
+    {
+        MigrationState.DONE,
+        MigrationState.FAILED,
+        MigrationState.SKIPPED,
+        MigrationState.CANCELLED,
+        MigrationState.UNDONE,
+    }
+)
+
+NEXT_STATES: Final = MappingProxyType(
+    {
+        MigrationState.PLANNED: frozenset(
+            {MigrationState.SUBMITTED, MigrationState.SKIPPED, MigrationState.CANCELLED, MigrationState.FAILED}
+        ),
+        MigrationState.SUBMITTED: frozenset(
+            {MigrationState.RESTORING, MigrationState.VERIFYING, MigrationState.SKIPPED, MigrationState.FAILED}
+        ),
+        MigrationState.RESTORING: frozenset({MigrationState.VERIFYING, MigrationState.SKIPPED, MigrationState.FAILED}),
+        MigrationState.VERIFYING: frozenset({MigrationState.DONE, MigrationState.FAILED}),
+        MigrationState.DONE: frozenset({MigrationState.UNDONE}),
+        MigrationState.FAILED: frozenset(),
+        MigrationState.SKIPPED: frozenset(),
+        MigrationState.CANCELLED: frozenset(),
+        MigrationState.UNDONE: frozenset(),
+    }
+)
+"""The states that may follow each state."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierChange:
+    """A wanted change of class, bound to the object as it was seen."""
+
+    seen: ObjectState
+    to_class: str
+
+    @property
+    def ref(self) -> ObjectRef:
+        """The object's name."""
+        return self.seen.ref
+
+
+class ChangeOutcome(StrEnum):
+    """What became of one submitted change."""
+
+    CHANGED = "changed"
+    RESTORING = "restoring"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    LOCKED = "locked"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TierChangeResult:
+    """The provider's answer to one ``TierChange``."""
+
+    ref: ObjectRef
+    outcome: ChangeOutcome
+    detail: str = ""
+    request_id: str | None = None

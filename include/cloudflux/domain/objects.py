@@ -1,0 +1,60 @@
+"""What an object is: its name in three clouds, and what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote, unquote
+
+from cloudflux.domain.tiers import Provider
+
+_SCHEME: Final = MappingProxyType({Provider.AWS: "s3", Provider.AZURE: "az", Provider.GCP: "gs"})
+_PROVIDER: Final = MappingProxyType({scheme: provider for provider, scheme in _SCHEME.items()})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectRef:
+    """The name of one object. Azure's container is our bucket; ``version_id`` is S3's version or GCS's generation."""
+
+    provider: Provider
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+    @property
+    def uri(self) -> str:
+        """The object's address, e.g. ``s3://bucket/key``, ``az://container/key`` or ``gs://bucket/key`` (key URL-quoted)."""
+        return f"{_SCHEME[self.provider]}://{self.bucket}/{quote(self.key, safe='/')}"
+
+    @classmethod
+    def from_uri(cls, uri: str) -> ObjectRef:
+        """Parse what ``uri`` gives. Raises ``ValueError`` naming the text when it is none of ours."""
+        scheme, separator, rest = uri.partition("://")
+        bucket, slash, key = rest.partition("/")
+        if not separator or scheme not in _PROVIDER or not bucket or not slash or not key:
+            raise ValueError(f"not an object address (s3://, az:// or gs:// with bucket and key): {uri!r}")
+        return cls(_PROVIDER[scheme], bucket, unquote(key))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectState:
+    """What a provider says of one object at one moment."""
+
+    ref: ObjectRef
+    size_bytes: int
+    storage_class: str
+    etag: str
+    """Without quotes. Changes with the content on S3 and Azure, with the generation on GCS."""
+    last_modified_at: datetime
+    class_since_at: datetime
+    """Since when it is in its class: the early-deletion clock."""
+    content_type: str | None = None
+    checksum: str | None = None
+    """A digest of the content that survives a move (MD5, CRC32C), base64 or hex as the provider gives it."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    lock_reason: str | None = None
+    """Why it may not be touched (lease, legal hold, retention), or None."""

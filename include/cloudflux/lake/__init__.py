@@ -1,0 +1,1 @@
+"""The data plane: Parquet partitions by day and shard, published atomically."""

@@ -1,0 +1,139 @@
+"""The columns of every dataset in the lake. Writers cast to these; readers may rely on them."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+import pyarrow as pa
+
+_AT = pa.timestamp("us", tz="UTC")
+_OBJECT = [
+    pa.field("provider", pa.string(), nullable=False),
+    pa.field("bucket", pa.string(), nullable=False),
+    pa.field("key", pa.string(), nullable=False),
+]
+
+ACCESS_EVENTS: Final = pa.schema(
+    [
+        *_OBJECT,
+        pa.field("at", _AT, nullable=False),
+        pa.field("day", pa.date32(), nullable=False),  # UTC day of `at`
+        pa.field("kind", pa.string(), nullable=False),  # read | write | delete | tier
+        pa.field("operation", pa.string(), nullable=False),  # the provider's own name
+        pa.field("bytes_sent", pa.int64(), nullable=False),
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("excluded", pa.bool_(), nullable=False),  # made by an agent on the excluded list
+        pa.field("source_file", pa.string(), nullable=False),  # SourceFile.file_id
+    ]
+)
+
+DAILY_ACCESS: Final = pa.schema(
+    [
+        *_OBJECT,
+        pa.field("day", pa.date32(), nullable=False),
+        pa.field("reads", pa.int64(), nullable=False),
+        pa.field("writes", pa.int64(), nullable=False),
+        pa.field("bytes_read", pa.int64(), nullable=False),
+        pa.field("excluded_reads", pa.int64(), nullable=False),
+    ]
+)
+
+INVENTORY: Final = pa.schema(
+    [
+        *_OBJECT,
+        pa.field("version_id", pa.string()),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("storage_class", pa.string(), nullable=False),
+        pa.field("tier", pa.string(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("last_modified_at", _AT, nullable=False),
+        pa.field("class_since_at", _AT, nullable=False),
+        pa.field("content_type", pa.string()),
+        pa.field("lock_reason", pa.string()),
+        pa.field("day", pa.date32(), nullable=False),  # the snapshot's UTC day
+    ]
+)
+
+FORECASTS: Final = pa.schema(
+    [
+        *_OBJECT,
+        pa.field("day", pa.date32(), nullable=False),  # the first day of the horizon
+        pa.field("horizon_days", pa.int32(), nullable=False),
+        pa.field("expected_reads", pa.float64(), nullable=False),  # over the horizon
+        pa.field("expected_read_bytes", pa.float64(), nullable=False),
+        pa.field("probability_any", pa.float64(), nullable=False),  # of at least one read
+        pa.field("band", pa.string(), nullable=False),  # hot | warm | cold | archive, see domain.access.AccessBand
+        pa.field("confidence", pa.float64(), nullable=False),  # 0..1
+        pa.field("source", pa.string(), nullable=False),  # "model:<version>" or "rules"
+    ]
+)
+
+DECISIONS: Final = pa.schema(
+    [
+        *_OBJECT,
+        pa.field("version_id", pa.string()),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("last_modified_at", _AT, nullable=False),
+        pa.field("class_since_at", _AT, nullable=False),
+        pa.field("day", pa.date32(), nullable=False),
+        pa.field("current_class", pa.string(), nullable=False),
+        pa.field("chosen_class", pa.string(), nullable=False),
+        pa.field("action", pa.string(), nullable=False),  # keep | move
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("horizon_days", pa.int32(), nullable=False),
+        pa.field("expected_reads", pa.float64(), nullable=False),  # over horizon_days
+        pa.field("stay_usd", pa.float64(), nullable=False),  # expected cost of keeping the class over the horizon
+        pa.field("chosen_usd", pa.float64(), nullable=False),  # the same for the chosen class, the move included
+        pa.field("one_time_usd", pa.float64(), nullable=False),  # the move itself and the early deletion owed
+        pa.field("saving_usd", pa.float64(), nullable=False),  # stay_usd - chosen_usd
+        pa.field("payback_days", pa.float64()),  # null when nothing moves
+        pa.field("current_monthly_usd", pa.float64(), nullable=False),  # running cost of a 30-day month, no one-time
+        pa.field("chosen_monthly_usd", pa.float64(), nullable=False),
+        pa.field("rule_class", pa.string(), nullable=False),  # what the rule-based classifier would choose
+        pa.field(
+            "candidates",  # one row for each class that was weighed
+            pa.list_(pa.struct([pa.field("storage_class", pa.string()), pa.field("expected_usd", pa.float64())])),
+            nullable=False,
+        ),
+        pa.field("price_book", pa.string(), nullable=False),
+    ]
+)
+
+QUARANTINE: Final = pa.schema(
+    [
+        pa.field("source_file", pa.string(), nullable=False),
+        pa.field("provider", pa.string(), nullable=False),
+        pa.field("bucket", pa.string(), nullable=False),  # of the log file
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),  # 1-based; 0 when the whole file is meant
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("raw", pa.string(), nullable=False),  # the first 2,000 characters, undecodable bytes escaped
+        pa.field("day", pa.date32(), nullable=False),  # of the file
+    ]
+)
+
+SCHEMAS: Final = MappingProxyType(
+    {
+        "access_events": ACCESS_EVENTS,
+        "daily_access": DAILY_ACCESS,
+        "inventory": INVENTORY,
+        "forecasts": FORECASTS,
+        "decisions": DECISIONS,
+        "quarantine": QUARANTINE,
+    }
+)
+"""Schema by dataset name."""
+
+SORT_KEYS: Final = MappingProxyType(
+    {
+        "access_events": ("at", "provider", "bucket", "key", "request_id", "operation"),
+        "daily_access": ("provider", "bucket", "key"),
+        "inventory": ("provider", "bucket", "key", "version_id"),
+        "forecasts": ("provider", "bucket", "key"),
+        "decisions": ("provider", "bucket", "key"),
+        "quarantine": ("source_file", "line"),
+    }
+)
+"""The order of the rows in a partition: the same rows give the same bytes."""
