@@ -1,0 +1,1 @@
+"""The Kafka topic of ingested files: its message schema, a bounded reader, and its lag."""
