@@ -107,8 +107,8 @@ def load_estate(path: Path) -> Estate:
 
 
 def _explain(where: str, exc: ValidationError, prefix: str = "") -> str:
-    problems = "; ".join(
-        f"{prefix}{('.'.join(str(part) for part in error['loc'])).upper() if prefix else '.'.join(str(part) for part in error['loc'])}: {error['msg']}"
-        for error in exc.errors()
-    )
-    return f"{where}: {problems}"
+    problems = []
+    for error in exc.errors():
+        key = ".".join(str(part) for part in error["loc"])
+        problems.append(f"{prefix}{key.upper() if prefix else key}: {error['msg']}")
+    return f"{where}: {'; '.join(problems)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CloudFluxError(Exception):
-    """Base of every error that CloudFlux raises on purpose; its text says what went wrong, with what, and what to do."""
+    """Base of every error raised on purpose; its text says what went wrong, with what, and what to do."""
 
 
 class TerminalError(CloudFluxError):

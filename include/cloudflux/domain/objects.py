@@ -26,7 +26,7 @@ class ObjectRef:
 
     @property
     def uri(self) -> str:
-        """The object's address, e.g. ``s3://bucket/key``, ``az://container/key`` or ``gs://bucket/key`` (key URL-quoted)."""
+        """The address: ``s3://bucket/key``, ``az://container/key`` or ``gs://bucket/key`` (key URL-quoted)."""
         return f"{_SCHEME[self.provider]}://{self.bucket}/{quote(self.key, safe='/')}"
 
     @classmethod

@@ -1,0 +1,58 @@
+"""
+# Collect access logs
+
+Turns the providers' access logs (S3 server access logs, Azure resource logs, GCS usage logs) into daily access: per
+object and UTC day the reads, writes and bytes read. Write, audit, publish: nothing is published that Great
+Expectations refuses.
+
+**Runs** every hour. Each source file (bucket, key, ETag) is taken exactly once; a file that arrives days late is
+taken when it arrives, and the days that it touches are published again.
+
+**Configuration**: the estate file names the buckets and where their logs are delivered.
+
+**What a failure means**
+
+- `find_new_log_files` fails: a log bucket can't be listed. The message names the bucket and the connection.
+- `parse_*` fails: a log bucket is away or throttles. Clear the task; its files are taken again from the start.
+- `publish_daily_access` fails with an expectation's name: the batch is wrong as a whole and stays unpublished. Look
+  at the examples in the message and at the table `validation_results`.
+- Malformed lines fail nothing: they are in the table `quarantine` with file, line and reason.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import CronTriggerTimetable, dag, task
+
+from cloudflux.orchestration import access_log_tasks
+from cloudflux.orchestration.assets import DAILY_ACCESS
+from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS, START_DATE
+
+
+@dag(
+    schedule=CronTriggerTimetable("17 * * * *", timezone="UTC"),
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    doc_md=__doc__,
+    tags=["cloudflux", "collect"],
+)
+def collect_access_logs() -> None:
+    """Find new log files, parse them provider by provider, audit and publish."""
+    found = task(access_log_tasks.find_new_log_files, multiple_outputs=True)()
+    published = task(
+        access_log_tasks.publish_daily_access,
+        # A provider without new files has nothing to parse; with no new files at all the data is complete up to now.
+        trigger_rule="none_failed",
+        outlets=[DAILY_ACCESS],
+    )(batch=found["batch"])
+    for provider in PROVIDERS:
+        parsed = (
+            task(access_log_tasks.parse_log_files, task_id=f"parse_{provider}", pool=provider)
+            .partial(batch=found["batch"])
+            .expand(chunk=found[provider])
+        )
+        parsed >> published
+
+
+collect_access_logs()

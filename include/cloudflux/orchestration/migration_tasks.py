@@ -1,0 +1,153 @@
+"""The tasks of `migrate_tiers`: propose, approve, submit, verify, close."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from cloudflux.orchestration.edge import PROVIDERS, actor, engine, lake, now, terminal_errors_fail
+
+_CHUNK_MOVES = 500
+"""Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
+
+APPROVED_WITHOUT_A_PERSON = "approved by the parameter require_approval=false"
+
+
+@terminal_errors_fail
+def propose_plan() -> dict[str, Any]:
+    """Choose the moves, store them as one plan, and hand on its figures and the ranges to carry out."""
+    from cloudflux.domain.plans import Guardrails
+    from cloudflux.stores.plans import Plans
+    from cloudflux.workflows import plan as workflow
+
+    context = get_current_context()
+    params = context["params"]
+    plan = workflow.propose(
+        lake(),
+        Plans(engine()),
+        run_id=context["dag_run"].run_id,
+        created_at=now(),
+        guardrails=Guardrails(
+            max_objects=int(params["max_objects"]),
+            max_bytes=int(params["max_bytes"]),
+            max_one_time_usd=Decimal(str(params["max_one_time_usd"])),
+            min_saving_usd=Decimal(str(params["min_saving_usd"])),
+        ),
+        dry_run=bool(params["dry_run"]),
+    )
+    summary = workflow.describe(plan)
+    print(summary)  # noqa: T201  # the task's log is where a dry run is read
+    return {
+        "plan_id": plan.plan_id,
+        "moves": plan.totals.objects,
+        "summary": summary,
+        **{provider: workflow.chunks_of(plan, provider, _CHUNK_MOVES) for provider in PROVIDERS},
+    }
+
+
+def choose_path(moves: int) -> str | None:
+    """Decide what the plan needs: nothing (dry run or empty), a person's approval, or none."""
+    params = get_current_context()["params"]
+    if params["dry_run"] or moves == 0:
+        return None
+    return "approve_plan" if params["require_approval"] else "record_approval"
+
+
+@terminal_errors_fail
+def record_approval(plan_id: str, approval: Mapping[str, Any] | None) -> None:
+    """Put on the record who approved the plan; from here on it may move objects."""
+    from cloudflux.domain.plans import PlanState
+    from cloudflux.stores.plans import Plans
+
+    by, note = actor(), APPROVED_WITHOUT_A_PERSON
+    if approval is not None:
+        user = approval.get("responded_by_user") or {}
+        by = user.get("name") or user.get("id") or "unknown"
+        note = (approval.get("params_input") or {}).get("note") or ""
+    Plans(engine()).set_state(plan_id, PlanState.APPROVED, by, now(), note)
+
+
+@terminal_errors_fail
+def submit_moves(plan_id: str, provider: str, chunk: Mapping[str, int]) -> dict[str, int]:
+    """Submit one range of moves through the provider's client."""
+    from cloudflux.stores.ledger import Ledger
+    from cloudflux.stores.plans import Plans
+    from cloudflux.workflows.migrate import submit
+
+    database = engine()
+    return submit(
+        _client(provider),
+        Plans(database),
+        Ledger(database),
+        plan_id=plan_id,
+        first=chunk["first"],
+        last=chunk["last"],
+        actor=actor(),
+        clock=now,
+    )
+
+
+@terminal_errors_fail
+def verify_moves(plan_id: str, provider: str, chunk: Mapping[str, int]) -> dict[str, int]:
+    """Compare one range of moved objects with what they were before."""
+    from cloudflux.stores.ledger import Ledger
+    from cloudflux.stores.plans import Plans
+    from cloudflux.workflows.migrate import verify
+
+    database = engine()
+    return verify(
+        _client(provider),
+        Plans(database),
+        Ledger(database),
+        plan_id=plan_id,
+        first=chunk["first"],
+        last=chunk["last"],
+        actor=actor(),
+        clock=now,
+    )
+
+
+@terminal_errors_fail
+def close_plan(proposal: Mapping[str, Any] | None, approval: Mapping[str, Any] | None) -> dict[str, int]:
+    """Settle the plan: finished, rejected, or (a dry run, an empty plan) nothing to settle."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from cloudflux.domain.plans import PlanState
+    from cloudflux.stores.ledger import Ledger
+    from cloudflux.stores.plans import Plans
+    from cloudflux.workflows.migrate import close
+
+    if proposal is None:
+        raise AirflowFailException("there is no plan to settle: propose_plan failed, see its log")
+    plan_id = proposal["plan_id"]
+    database = engine()
+    plans = Plans(database)
+    state = plans.state(plan_id)
+    if state is PlanState.PROPOSED and approval is not None and approval["chosen_options"] == ["Reject"]:
+        user = approval.get("responded_by_user") or {}
+        by = user.get("name") or user.get("id") or "unknown"
+        plans.set_state(plan_id, PlanState.REJECTED, by, now(), (approval.get("params_input") or {}).get("note") or "")
+        raise AirflowSkipException(f"{plan_id} was rejected by {by}: nothing moved")
+    if state in (PlanState.PREVIEW, PlanState.EMPTY):
+        raise AirflowSkipException(f"{plan_id} is {state}: nothing to move")
+    if state is PlanState.PROPOSED:
+        raise AirflowFailException(f"{plan_id} was not approved: see the log of approve_plan; nothing moved")
+    return close(plans, Ledger(database), plan_id=plan_id, moves=proposal["moves"], actor=actor(), clock=now)
+
+
+def _client(provider: str) -> Any:
+    from cloudflux.domain.tiers import Provider
+    from cloudflux.orchestration.clients import tier_client
+
+    estate_connections = {bucket.provider: bucket.connection_id for bucket in _estate().buckets}
+    return tier_client(Provider(provider), estate_connections[Provider(provider)])
+
+
+def _estate() -> Any:
+    from cloudflux.orchestration.edge import settings
+
+    return settings().load_estate()
