@@ -1,0 +1,408 @@
+"""The lake: Parquet partitions by day and shard, written beside the published data and swapped in atomically.
+
+Layout, at a local folder or any fsspec URL::
+
+    <lake>/<dataset>/day=YYYY-MM-DD/shard=NNNN.parquet          published
+    <lake>/access_events/day=YYYY-MM-DD/<file_id>.parquet       published, one per source file
+    <lake>/_staging/<batch>/<dataset>/day=.../...parquet        staged: not seen by readers
+    <lake>/_staging/<batch>/<dataset>.parts/shard=NNNN/...      pieces that are merged before they are staged
+    <lake>/_staging/<batch>/notes/<name>                        small JSON that the tasks of one run share
+
+The same rows give the same bytes whatever order they come in. A kill at any moment leaves whole partitions only:
+stage again, publish again, and the batch is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Collection, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from cloudflux.lake.schemas import SCHEMAS, SORT_KEYS
+from cloudflux.lake.shards import shards_of
+
+Days: TypeAlias = Collection[date] | tuple[date, date]
+"""A collection of days, or an inclusive (first, last) range as a tuple of two."""
+
+_ROW_GROUP: Final = 131_072
+_SHARD_NAME: Final = re.compile(r"shard=(\d{4,})\.parquet")
+_FILE_NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
+
+
+class Lake:
+    """Datasets of Parquet partitions under one folder or URL."""
+
+    def __init__(self, url: str, shards: int) -> None:
+        self.url = url.rstrip("/") or "/"
+        self.shards = shards
+        self._fs, root = fsspec.core.url_to_fs(url)
+        self._root = root.rstrip("/")
+        self._is_local = isinstance(self._fs, LocalFileSystem)
+        self._arrow_fs = (
+            pyarrow.fs.LocalFileSystem()
+            if self._is_local
+            else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self._fs))
+        )
+
+    # -- staging ---------------------------------------------------------------------------------------------------
+
+    def stage(self, dataset: str, day: date, shard: int, table: pa.Table, batch: str) -> str:
+        """Write one partition beside the published data and give its URI.
+
+        The rows are cast to the dataset's schema and sorted. Raises ``ValueError`` naming the dataset and the column
+        when a column is missing, has the wrong type, or has a null where none is allowed.
+        """
+        conformed = _conform(dataset, table)
+        order = pc.sort_indices(conformed, sort_keys=_sort_keys(conformed))
+        path = f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{_shard_name(shard)}"
+        self._write(path, conformed.take(order))
+        return self._uri(path)
+
+    def stage_shards(self, dataset: str, table: pa.Table, batch: str) -> list[tuple[date, int]]:
+        """Stage a table of any number of days: one partition per day and shard that has rows.
+
+        The bytes are those that ``stage`` writes for the same rows. Gives the partitions, in order.
+        """
+        conformed = _conform(dataset, table)
+        keyed = conformed.append_column("__part", pa.array(shards_of(conformed, self.shards)))
+        written: list[tuple[date, int]] = []
+        for day, shard, rows in _slices(keyed, conformed):
+            self._write(f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{_shard_name(shard)}", rows)
+            written.append((day, int(shard)))
+        return written
+
+    def stage_files(self, dataset: str, table: pa.Table, batch: str) -> list[tuple[date, str]]:
+        """Stage a table with a ``source_file`` column: one partition per day and source file.
+
+        A source file's partitions replace themselves when it is collected again. Gives (day, file_id), in order.
+        """
+        conformed = _conform(dataset, table)
+        keyed = conformed.append_column("__part", conformed["source_file"])
+        written: list[tuple[date, str]] = []
+        for day, file_id, rows in _slices(keyed, conformed):
+            if not _FILE_NAME.fullmatch(file_id):
+                raise ValueError(f"{dataset}: source_file {file_id!r} cannot name a partition")
+            self._write(f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{file_id}.parquet", rows)
+            written.append((day, file_id))
+        return written
+
+    def stage_part(self, dataset: str, part: str, table: pa.Table, batch: str) -> None:
+        """Write a piece of a partition, split by shard; ``merge_parts`` joins the pieces.
+
+        ``part`` names the piece: writing it again replaces it.
+        """
+        conformed = _conform(dataset, table)
+        shards = shards_of(conformed, self.shards)
+        for shard in np.unique(shards):
+            rows = conformed.filter(pa.array(shards == shard))
+            path = f"{self._staging(batch)}/{dataset}.parts/{_shard_name(int(shard))[:-8]}/{_safe_name(part)}.parquet"
+            self._write(path, rows)
+
+    def discard_part(self, dataset: str, part_prefix: str, batch: str) -> None:
+        """Delete the pieces whose name starts with ``part_prefix``."""
+        prefix = _safe_prefix(part_prefix)
+        for path in self._find(f"{self._staging(batch)}/{dataset}.parts"):
+            if path.rsplit("/", 1)[-1].startswith(prefix):
+                self._fs.rm_file(path)
+
+    def merge_parts(self, dataset: str, day: date, batch: str) -> list[tuple[date, int]]:
+        """Join the pieces of every shard into staged partitions of one day, one shard in memory at a time."""
+        by_shard: dict[int, list[str]] = {}
+        for path in self._find(f"{self._staging(batch)}/{dataset}.parts"):
+            by_shard.setdefault(int(path.rsplit("/", 2)[-2].removeprefix("shard=")), []).append(path)
+        merged: list[tuple[date, int]] = []
+        for shard, paths in sorted(by_shard.items()):
+            self.stage(dataset, day, shard, self._dataset(dataset, sorted(paths)).to_table(), batch)
+            merged.append((day, shard))
+        return merged
+
+    def staged(self, dataset: str, batch: str) -> pads.Dataset:
+        """Give what a batch has staged, as a dataset with the dataset's schema (empty when nothing is staged)."""
+        return self._dataset(dataset, self._find(f"{self._staging(batch)}/{dataset}"))
+
+    def discard(self, batch: str) -> None:
+        """Delete all that a batch has staged and noted."""
+        path = self._staging(batch)
+        if self._is_local:
+            shutil.rmtree(path, ignore_errors=True)
+        elif self._fs.exists(path):
+            self._fs.rm(path, recursive=True)
+
+    # -- notes -----------------------------------------------------------------------------------------------------
+
+    def note(self, batch: str, name: str, content: Any) -> str:
+        """Write a small JSON value that later tasks of the same run read, and give its URI."""
+        path = f"{self._staging(batch)}/notes/{_safe_name(name)}.json"
+        self._put(path, json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+        return self._uri(path)
+
+    def noted(self, batch: str, name: str) -> Any | None:
+        """Read a note, or None when there is none."""
+        try:
+            return json.loads(self._fs.cat_file(f"{self._staging(batch)}/notes/{_safe_name(name)}.json"))
+        except FileNotFoundError:
+            return None
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    def publish(self, dataset: str, batch: str) -> list[tuple[date, int]]:
+        """Swap in the staged partitions by day and shard; give those that were swapped in by this call.
+
+        Each partition is replaced atomically. After a kill, publish again: what is still staged follows.
+        When nothing is staged (any more) nothing happens and the list is empty.
+        """
+        return [(day, int(name.removeprefix("shard="))) for day, name in self._publish(dataset, batch)]
+
+    def publish_files(self, dataset: str, batch: str) -> list[tuple[date, str]]:
+        """Swap in the staged partitions by day and source file; give those that were swapped in by this call."""
+        return self._publish(dataset, batch)
+
+    def _publish(self, dataset: str, batch: str) -> list[tuple[date, str]]:
+        _schema(dataset)
+        published: list[tuple[date, str]] = []
+        for path in self._find(f"{self._staging(batch)}/{dataset}"):
+            day_name, name = path.rsplit("/", 2)[-2:]
+            target = f"{self._root}/{dataset}/{day_name}/{name}"
+            if self._is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+            else:
+                # An object store has no rename: the copy shows up whole or not at all, and the staged one goes last.
+                self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+                self._fs.cp_file(path, target)
+                self._fs.rm_file(path)
+            published.append((_day_of(day_name), name.removesuffix(".parquet")))
+        return published
+
+    def delete_partition(self, dataset: str, day: date, partition: int | str) -> None:
+        """Delete one published partition, by shard number or source file; nothing happens when it is not there."""
+        _schema(dataset)
+        name = _shard_name(partition) if isinstance(partition, int) else f"{partition}.parquet"
+        folder = f"{self._root}/{dataset}/{_day_name(day)}"
+        try:
+            self._fs.rm_file(f"{folder}/{name}")
+        except FileNotFoundError:
+            return
+        if self._is_local and not os.listdir(folder):
+            os.rmdir(folder)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def dataset(self, dataset: str, *, days: Days | None = None, shard: int | None = None) -> pads.Dataset:
+        """Give the published rows as a lazy dataset, so that DuckDB or Arrow can stream them."""
+        return self._dataset(dataset, self._published(dataset, days, shard))
+
+    def read(
+        self,
+        dataset: str,
+        *,
+        days: Days | None = None,
+        shard: int | None = None,
+        columns: list[str] | None = None,
+    ) -> pa.Table:
+        """Read published rows; a (first, last) tuple is an inclusive range of days.
+
+        Gives an empty table with the dataset's schema when nothing is there.
+        """
+        return self.dataset(dataset, days=days, shard=shard).to_table(columns=columns)
+
+    def partitions(self, dataset: str, day: date) -> list[str]:
+        """Give the names of one day's published partitions, e.g. ``shard=0003`` or a source file's id."""
+        _schema(dataset)
+        names = (path.rsplit("/", 1)[-1] for path in self._files(f"{self._root}/{dataset}/{_day_name(day)}"))
+        return sorted(name.removesuffix(".parquet") for name in names)
+
+    def published_shards(self, dataset: str, day: date) -> list[int]:
+        """Give the numbers of one day's published shards."""
+        return [int(name.removeprefix("shard=")) for name in self.partitions(dataset, day)]
+
+    def days(self, dataset: str) -> list[date]:
+        """Give the days that have published partitions, in order."""
+        _schema(dataset)
+        if self._is_local:
+            root = f"{self._root}/{dataset}"
+            return [_day_of(name) for name in self._day_names(dataset) if self._files(f"{root}/{name}")]
+        return sorted({_day_of(path.rsplit("/", 2)[-2]) for path in self._find(f"{self._root}/{dataset}")})
+
+    def latest_day(self, dataset: str) -> date | None:
+        """Give the last day that has published partitions, or None."""
+        root = f"{self._root}/{dataset}"
+        _schema(dataset)
+        for name in reversed(self._day_names(dataset)):
+            if self._files(f"{root}/{name}"):
+                return _day_of(name)
+        return None
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _published(self, dataset: str, days: Days | None, shard: int | None) -> list[str]:
+        _schema(dataset)
+        root = f"{self._root}/{dataset}"
+        if days is None:
+            names = self._day_names(dataset)
+        elif isinstance(days, tuple) and len(days) == 2:
+            first, last = (_day_name(day) for day in days)
+            names = [name for name in self._day_names(dataset) if first <= name <= last]
+        else:
+            names = sorted({_day_name(day) for day in days})
+        paths = [path for name in names for path in self._files(f"{root}/{name}")]
+        if shard is None:
+            return paths
+        wanted = _shard_name(shard)
+        return [path for path in paths if path.endswith(f"/{wanted}")]
+
+    def _day_names(self, dataset: str) -> list[str]:
+        names = (path.rsplit("/", 1)[-1] for path in self._list(f"{self._root}/{dataset}"))
+        return sorted(name for name in names if name.startswith("day="))
+
+    def _files(self, folder: str) -> list[str]:
+        return sorted(path for path in self._list(folder) if path.endswith(".parquet"))
+
+    def _list(self, folder: str) -> list[str]:
+        if self._is_local:
+            try:
+                return [f"{folder}/{name}" for name in os.listdir(folder)]
+            except FileNotFoundError:
+                return []
+        self._fs.invalidate_cache(folder)  # s3fs and adlfs remember listings; another task may have published since
+        try:
+            return [str(path).rstrip("/") for path in self._fs.ls(folder, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def _find(self, folder: str) -> list[str]:
+        """Give the Parquet files below ``folder``, in order of their paths."""
+        return sorted(self._walk(folder))
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        if self._is_local:
+            for parent, _, names in os.walk(folder):
+                yield from (f"{parent}/{name}" for name in names if name.endswith(".parquet"))
+            return
+        self._fs.invalidate_cache(folder)
+        yield from (path for path in self._fs.find(folder) if path.endswith(".parquet"))
+
+    def _dataset(self, dataset: str, paths: list[str]) -> pads.Dataset:
+        schema = _schema(dataset)
+        if not paths:
+            return pads.dataset(schema.empty_table())
+        return pads.dataset(paths, schema=schema, format="parquet", filesystem=self._arrow_fs)
+
+    def _staging(self, batch: str) -> str:
+        return f"{self._root}/_staging/{_safe_name(batch)}"
+
+    def _uri(self, path: str) -> str:
+        return path if self._is_local else str(self._fs.unstrip_protocol(path))
+
+    def _write(self, path: str, table: pa.Table) -> None:
+        # One chunk a column: the writer's pages follow the chunks, and the same rows have to give the same bytes.
+        buffer = io.BytesIO()
+        pq.write_table(
+            table.combine_chunks(),
+            buffer,
+            compression="zstd",
+            compression_level=3,
+            row_group_size=_ROW_GROUP,
+            version="2.6",
+            store_schema=True,
+        )
+        self._put(path, buffer.getvalue())
+
+    def _put(self, path: str, content: bytes) -> None:
+        if not self._is_local:
+            self._fs.pipe_file(path, content)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{uuid.uuid4().hex}.part")
+        partial.write_bytes(content)
+        os.replace(partial, target)
+
+
+def _schema(dataset: str) -> pa.Schema:
+    try:
+        return SCHEMAS[dataset]
+    except KeyError:
+        raise ValueError(f"the lake has no dataset {dataset!r}: it has {', '.join(SCHEMAS)}") from None
+
+
+def _conform(dataset: str, table: pa.Table) -> pa.Table:
+    schema = _schema(dataset)
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{dataset}: the table lacks the columns {', '.join(missing)}")
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        if not field.nullable and column.null_count:
+            raise ValueError(f"{dataset}: {column.null_count} rows have no {field.name}")
+        try:
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+            raise ValueError(f"{dataset}: column {field.name} is not {field.type}: {exc}") from exc
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _sort_keys(table: pa.Table, first: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """Give the sort order: ``first``, the dataset's keys, then every other sortable column as tie-break."""
+    dataset = next(name for name, schema in SCHEMAS.items() if schema.equals(table.schema))
+    keys = SORT_KEYS[dataset]
+    rest = [field.name for field in table.schema if field.name not in keys and not pa.types.is_nested(field.type)]
+    return [(name, "ascending") for name in (*first, *keys, *rest)]
+
+
+def _slices(keyed: pa.Table, conformed: pa.Table) -> Iterator[tuple[date, Any, pa.Table]]:
+    """Sort by day and part, and give each (day, part) with its rows in the partition's order."""
+    if not keyed.num_rows:
+        return
+    order = pc.sort_indices(keyed, sort_keys=_sort_keys(conformed, ("day", "__part")))
+    rows = keyed.take(order)
+    days = rows["day"].cast(pa.int32()).to_numpy()
+    parts = pc.rank(rows["__part"].combine_chunks(), tiebreaker="dense").to_numpy()
+    starts = np.flatnonzero(np.r_[True, (days[1:] != days[:-1]) | (parts[1:] != parts[:-1])])
+    lengths = np.diff(np.r_[starts, len(days)])
+    firsts = rows.select(["day", "__part"]).take(pa.array(starts))
+    rows = rows.drop_columns(["__part"]).combine_chunks()
+    for day, part, start, length in zip(
+        firsts["day"].to_pylist(), firsts["__part"].to_pylist(), starts.tolist(), lengths.tolist(), strict=True
+    ):
+        yield day, part, rows.slice(start, length)
+
+
+def _day_name(day: date) -> str:
+    return f"day={day.isoformat()}"
+
+
+def _day_of(name: str) -> date:
+    return date.fromisoformat(name.removeprefix("day="))
+
+
+def _shard_name(shard: int) -> str:
+    return f"shard={shard:04d}.parquet"
+
+
+def _safe_prefix(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_=-]", "_", name)
+
+
+def _safe_name(name: str) -> str:
+    """Turn any text (an Airflow run id has colons and plus signs) into one path segment, without collisions."""
+    safe = _safe_prefix(name)
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
