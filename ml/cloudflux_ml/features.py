@@ -1,0 +1,324 @@
+"""What is known of an object's use before a day, as numbers: one row for each object, one column for each feature.
+
+Everything is computed for one shard at a time from column arrays (object, day, reads, writes), ordered by day. What
+happens on or after the cutoff is cut off first, by position, so that no feature can see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.tiers import Provider
+
+Floats: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
+
+WINDOWS_DAYS: Final = (1, 7, 14, 30, 60, 90, 180)
+"""Lengths of the windows before the cutoff in which reads are counted."""
+_RHYTHM_DAYS: Final = 180  # weekday and month-end shares look back this far: six month ends
+_EPOCH: Final = np.datetime64("1970-01-01", "D")
+_KEY: Final = ("provider", "bucket", "key")
+
+FEATURE_NAMES: Final = (
+    *(f"reads_{days}_days" for days in WINDOWS_DAYS),
+    "reads_decayed",  # each read counts half as much for every 14 days that have passed
+    "recency_days",  # days since the last read; the look-back when there was none
+    "never_read",
+    "days_active_30",
+    "days_active_180",
+    "mean_gap_days",  # between days with reads
+    "trend",  # log((reads of the last 30 days + 1) / (reads of the 30 days before + 1))
+    "reads_last_year",  # in the 30 days that follow the cutoff's day a year (364 days: whole weeks) earlier
+    "weekend_share",
+    "busiest_weekday_share",
+    "month_end_share",  # share of reads on the last two days and the first day of months
+    "writes_30_days",
+    "days_since_write",
+    "age_days",
+    "log2_size_bytes",
+    "provider",
+    "content_family",
+    "sibling_reads_30_days",  # mean over the other objects under the same first path component, in this shard
+)
+"""Column order of every feature matrix."""
+
+PROVIDER_CODES: Final = MappingProxyType({Provider.AWS: 0, Provider.AZURE: 1, Provider.GCP: 2})
+CONTENT_FAMILIES: Final = ("video", "image", "audio", "document", "log", "archive", "other")
+"""Content types are reduced to families; the code is the place in this tuple, unknown is NaN."""
+CATEGORICAL: Final = ("provider", "content_family")
+"""Features whose numbers are names."""
+
+_FAMILY_OF: Final = (  # first match wins; media types (RFC 6838) and the words of the ingestion topic
+    (r"^video", "video"),
+    (r"^image", "image"),
+    (r"^audio", "audio"),
+    (r"^log$|log|ndjson", "log"),
+    (r"^document$|^text/|pdf|msword|officedocument|opendocument|html|rtf", "document"),
+    (r"zip|tar|compressed|zstd|7z|rar", "archive"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The objects that existed at a cutoff, and their features."""
+
+    cutoff: date
+    rows: Integers
+    """Place of each object in the history's ``objects``. Shape (n,)."""
+    values: Floats
+    """Shape (n, len(FEATURE_NAMES)); NaN where the history is too short or the value unknown."""
+
+    def column(self, name: str) -> Floats:
+        """Give one feature. Shape (n,). Raises ``ValueError`` for a name that is none."""
+        column: Floats = self.values[:, FEATURE_NAMES.index(name)]
+        return column
+
+
+class AccessHistory:
+    """One shard's daily access, as arrays ordered by day, and the objects that it belongs to."""
+
+    def __init__(
+        self,
+        daily_access: pa.Table,
+        inventory: pa.Table | None = None,
+        *,
+        history_start: date | None = None,
+        lookback_days: int = 400,
+        content_types: pa.Table | None = None,
+    ) -> None:
+        """Order the rows and number the objects.
+
+        daily_access : columns of ``DAILY_ACCESS``. Reads by excluded agents are not in ``reads`` and do not count.
+        inventory : columns of ``INVENTORY``, one row per object. When given, it alone says which objects there are
+            (those deleted since are left out), with size and content type; without it they are the objects of the logs.
+        history_start : first day that the logs cover in the whole lake; the shard's first day when it is not given.
+            A window that begins before it is unknown (NaN), not zero.
+        lookback_days : how far back a feature may look; recency and age end there.
+        content_types : ``uri`` and ``content_type`` from the ingestion events, for objects whose inventory has none.
+        """
+        self.lookback_days = lookback_days
+        rows = pl.DataFrame(pl.from_arrow(daily_access)).select(*_KEY, "day", "reads", "writes")
+        self.objects = _objects(rows, inventory, content_types)
+        numbered = self.objects.select(*_KEY).with_row_index("object")
+        rows = (
+            rows.join(numbered, on=list(_KEY), how="inner")
+            .with_columns(pl.col("day").cast(pl.Int32))
+            .sort("day", "object")
+        )
+        self._object: Integers = rows["object"].to_numpy().astype(np.int64)
+        self._day: Integers = rows["day"].to_numpy().astype(np.int64)
+        self._reads: Floats = rows["reads"].to_numpy().astype(np.float64)
+        self._writes: Floats = rows["writes"].to_numpy().astype(np.float64)
+        first_logged = _first(self._object, self._day, len(self.objects))
+        self._modified: Floats = self.objects["last_modified_day"].cast(pl.Float64).fill_null(np.inf).to_numpy()
+        self._first_seen: Floats = np.minimum(first_logged, self._modified)
+        start = _day_number(history_start) if history_start else (int(self._day[0]) if len(self._day) else 0)
+        self.history_start = start
+
+    def features(self, cutoff: date) -> Features:
+        """Give the features of every object that was seen before ``cutoff``, from the days before it only."""
+        end = _day_number(cutoff)
+        exists = np.flatnonzero(self._first_seen < end)
+        return Features(cutoff, exists.astype(np.int64), self._matrix(end, exists))
+
+    def features_of_all(self, cutoff: date) -> Features:
+        """Give the features of all objects of the inventory, also of those that were first seen on or after ``cutoff``.
+
+        For scoring, where an object that was uploaded this morning needs a forecast too: its age is 0.
+        """
+        everything = np.arange(len(self.objects), dtype=np.int64)
+        return Features(cutoff, everything, self._matrix(_day_number(cutoff), everything))
+
+    def reads_between(self, first: date, end: date, rows: Integers) -> Floats:
+        """Count each object's reads from ``first`` to the day before ``end``. Shape of ``rows``."""
+        counted: Floats = self._sum(self._reads, _day_number(first), _day_number(end))[rows]
+        return counted
+
+    def _sum(self, values: Floats, first: int, end: int) -> Floats:
+        window = slice(*np.searchsorted(self._day, (first, end)))
+        return _bincount(self._object[window], values[window], len(self.objects))
+
+    def _matrix(self, end: int, exists: Integers) -> Floats:
+        count = len(self.objects)
+        start = max(end - self.lookback_days, self.history_start)
+        known = slice(*np.searchsorted(self._day, (start, end)))  # nothing on or after the cutoff passes this line
+        owner, day, reads, writes = self._object[known], self._day[known], self._reads[known], self._writes[known]
+        columns: dict[str, Floats] = {}
+
+        def summed(values: Floats, days: int) -> Floats:
+            if end - days < self.history_start:
+                return np.full(count, np.nan)
+            first = np.searchsorted(day, end - days)
+            return _bincount(owner[first:], values[first:], count)
+
+        for days in WINDOWS_DAYS:
+            columns[f"reads_{days}_days"] = summed(reads, days)
+        decayed = reads * np.exp2((day - (end - 1)) / 14.0)
+        columns["reads_decayed"] = _bincount(owner, decayed, count)
+
+        was_read = reads > 0
+        reader, read_day = owner[was_read], day[was_read]
+        last = np.full(count, -np.inf)
+        last[reader] = read_day  # days ascend, and the last assignment to a place stays
+        first_read = _first(reader, read_day, count)
+        read_days = np.bincount(reader, minlength=count).astype(np.float64)
+        columns["recency_days"] = np.minimum(end - last, self.lookback_days)
+        columns["never_read"] = np.isneginf(last).astype(np.float64)
+        active = was_read.astype(np.float64)
+        columns["days_active_30"] = summed(active, 30)
+        columns["days_active_180"] = summed(active, 180)
+        gaps = np.full(count, np.nan)
+        np.divide(last - first_read, read_days - 1, out=gaps, where=read_days > 1)
+        columns["mean_gap_days"] = gaps
+        reads_30 = columns["reads_30_days"]
+        columns["trend"] = np.log((reads_30 + 1) / (summed(reads, 60) - reads_30 + 1))
+        year = end - 364
+        columns["reads_last_year"] = (
+            self._sum(self._reads, year, year + 30)
+            if year >= self.history_start and self.lookback_days >= 364
+            else np.full(count, np.nan)
+        )
+
+        rhythm = slice(int(np.searchsorted(day, end - _RHYTHM_DAYS)), None)
+        owner_r, day_r, reads_r = owner[rhythm], day[rhythm], reads[rhythm]
+        weekday = (day_r + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+        by_weekday = _bincount(owner_r * 7 + weekday, reads_r, count * 7).reshape(count, 7)
+        total = by_weekday.sum(axis=1)
+        columns["weekend_share"] = _share(by_weekday[:, 5:].sum(axis=1), total)
+        columns["busiest_weekday_share"] = _share(by_weekday.max(axis=1, initial=0.0), total)
+        month_end = _bincount(owner_r, reads_r * _near_month_end(day_r), count)
+        columns["month_end_share"] = _share(month_end, total)
+
+        columns["writes_30_days"] = summed(writes, 30)
+        was_written = writes > 0
+        last_write = np.full(count, -np.inf)
+        last_write[owner[was_written]] = day[was_written]
+        columns["days_since_write"] = np.minimum(end - last_write, self.lookback_days)
+        columns["age_days"] = self._age(end, _first(owner, day, count))
+        columns["log2_size_bytes"] = np.log2(np.maximum(self.objects["size_bytes"].cast(pl.Float64).to_numpy(), 1.0))
+        columns["provider"] = self.objects["provider_code"].to_numpy()
+        columns["content_family"] = self.objects["family_code"].to_numpy()
+        columns["sibling_reads_30_days"] = self._sibling_mean(reads_30, exists)
+        return np.column_stack([columns[name][exists] for name in FEATURE_NAMES])
+
+    def _age(self, end: int, first_logged: Floats) -> Floats:
+        first = np.minimum(first_logged, np.where(self._modified < end, self._modified, np.inf))
+        # seen before the look-back only: as old as the look-back can tell
+        first = np.where(np.isposinf(first) & (self._first_seen < end), -np.inf, first)
+        age: Floats = np.clip(end - first, 0, self.lookback_days)
+        return age
+
+    def _sibling_mean(self, reads: Floats, exists: Integers) -> Floats:
+        group = self.objects["prefix_code"].to_numpy()
+        groups = int(group.max(initial=-1)) + 1
+        members = np.bincount(group[exists], minlength=groups)[group]
+        others = _bincount(group[exists], reads[exists], groups)[group] - reads
+        mean = np.full(len(reads), np.nan)
+        np.divide(others, members - 1, out=mean, where=members > 1)
+        return mean
+
+
+def content_family_codes(content_types: Sequence[str | None] | pl.Series) -> Floats:
+    """Reduce media types (or the ingestion topic's words) to the codes of ``CONTENT_FAMILIES``; NaN where unknown."""
+    types = pl.Series("content_type", content_types, dtype=pl.String)
+    return pl.DataFrame([types]).select(_family_code("content_type"))["family_code"].to_numpy()
+
+
+def _family_code(column: str) -> pl.Expr:
+    text = pl.col(column).str.to_lowercase()
+    code: Any = pl.when(text.is_null() | (text == "") | (text == "application/octet-stream")).then(float("nan"))
+    for pattern, family in _FAMILY_OF:
+        code = code.when(text.str.contains(pattern)).then(float(CONTENT_FAMILIES.index(family)))
+    other: pl.Expr = code.otherwise(float(CONTENT_FAMILIES.index("other")))
+    return other.cast(pl.Float64).alias("family_code")
+
+
+def _objects(rows: pl.DataFrame, inventory: pa.Table | None, content_types: pa.Table | None) -> pl.DataFrame:
+    if inventory is None:
+        objects = rows.select(*_KEY).with_columns(
+            pl.lit(None, dtype=pl.Int64).alias("size_bytes"),
+            pl.lit(None, dtype=pl.Int32).alias("last_modified_day"),
+            pl.lit(None, dtype=pl.String).alias("content_type"),
+        )
+    else:
+        objects = pl.DataFrame(pl.from_arrow(inventory)).select(
+            *_KEY,
+            "size_bytes",
+            pl.col("last_modified_at").dt.date().cast(pl.Int32).alias("last_modified_day"),
+            pl.col("content_type").cast(pl.String),
+        )
+    # the order of the rows decides where a seeded sample falls: sort
+    objects = objects.unique(subset=list(_KEY), keep="any").sort(*_KEY)
+    if content_types is not None and len(content_types):
+        known = _content_by_object(content_types)
+        objects = (
+            objects.join(known, on=list(_KEY), how="left", maintain_order="left")
+            .with_columns(pl.coalesce("content_type", "event_content_type").alias("content_type"))
+            .drop("event_content_type")
+        )
+    has_folder = pl.col("key").str.contains("/", literal=True)
+    return objects.with_columns(
+        pl.col("provider").replace_strict(dict(PROVIDER_CODES), return_dtype=pl.Float64).alias("provider_code"),
+        _family_code("content_type"),
+        pl.when(has_folder).then(pl.col("key").str.split("/").list.first()).otherwise(pl.lit("")).alias("prefix"),
+    ).with_columns((pl.struct("provider", "bucket", "prefix").rank("dense") - 1).cast(pl.Int64).alias("prefix_code"))
+
+
+def _content_by_object(content_types: pa.Table) -> pl.DataFrame:
+    events = pl.DataFrame(pl.from_arrow(content_types)).select("uri", "content_type").unique("uri", keep="last")
+    refs = [_ref_or_none(uri) for uri in events["uri"]]  # as many as were uploaded, not as many as there are objects
+    return pl.DataFrame(
+        {
+            "provider": [None if ref is None else str(ref.provider) for ref in refs],
+            "bucket": [None if ref is None else ref.bucket for ref in refs],
+            "key": [None if ref is None else ref.key for ref in refs],
+            "event_content_type": events["content_type"],
+        },
+        schema={"provider": pl.String, "bucket": pl.String, "key": pl.String, "event_content_type": pl.String},
+    ).drop_nulls()
+
+
+def _ref_or_none(uri: str) -> ObjectRef | None:
+    try:
+        return ObjectRef.from_uri(uri)
+    except ValueError:  # an ingestion event may name a file that is in none of our clouds
+        return None
+
+
+def _day_number(day: date) -> int:
+    return int((np.datetime64(day, "D") - _EPOCH).astype(np.int64))
+
+
+def _first(owner: Integers, day: Integers, count: int) -> Floats:
+    first = np.full(count, np.inf)
+    first[owner[::-1]] = day[::-1]  # days ascend, and the last assignment to a place stays
+    return first
+
+
+def _bincount(place: Integers, values: Floats, count: int) -> Floats:
+    return np.bincount(place, weights=values, minlength=count).astype(np.float64, copy=False)
+
+
+def _share(part: Floats, total: Floats) -> Floats:
+    share = np.full(len(total), np.nan)
+    np.divide(part, total, out=share, where=total > 0)
+    return share
+
+
+def _near_month_end(day: Integers) -> NDArray[np.bool_]:
+    dates = _EPOCH + day.astype("timedelta64[D]")
+    month = dates.astype("datetime64[M]")
+    day_of_month = (dates - month.astype("datetime64[D]")).astype(np.int64)  # 0 is the first
+    days_left = ((month + 1).astype("datetime64[D]") - dates).astype(np.int64)  # 1 is the last
+    near: NDArray[np.bool_] = (day_of_month == 0) | (days_left <= 2)
+    return near
