@@ -4,9 +4,9 @@ Run it as ``python -m cloudflux.local.emulators.s3 --host 127.0.0.1 --port 9000 
 
 What this module adds to moto:
 
-- ``x-amz-copy-source-if-match``, ``-if-none-match``, ``-if-modified-since`` and ``-if-unmodified-since`` on CopyObject and
-  UploadPartCopy, and ``If-Match`` and ``If-None-Match: *`` for the destination of CopyObject. A condition that does not
-  hold is answered with 412 ``PreconditionFailed``, a destination that is gone with 404 ``NoSuchKey``, as S3 does.
+- ``x-amz-copy-source-if-match``, ``-if-none-match``, ``-if-modified-since`` and ``-if-unmodified-since`` on CopyObject
+  and UploadPartCopy, and ``If-Match`` and ``If-None-Match: *`` for the destination of CopyObject. A condition that does
+  not hold is answered with 412 ``PreconditionFailed``, a destination that is gone with 404 ``NoSuchKey``, as S3 does.
 - One request at a time looks at or changes objects, so a check and the change that follows it are atomic, also between
   threads. (The interpreter's lock lets only one run at a time anyway; bodies are received outside of the lock.)
 - Contents over 4 KiB lie in files below the data folder, opened when they are read: neither memory nor the number of
@@ -183,23 +183,31 @@ class _ConditionalS3:
         source_bucket, _, source_key = unquote(source_path).lstrip("/").partition("/")
         version_id = parse_qs(source_query).get("versionId", [None])[0]
         source = _find(source_bucket, source_key, version_id)
-        if source is not None and (failed := _failed_source_condition(environ, source)):
-            return _error("412 Precondition Failed", "PreconditionFailed", _UNMET, Condition=failed)
+        failed = None if source is None else _failed_source_condition(environ, source)
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-        if "uploadId" in query:  # a part has no destination object to compare with
-            return None
-        wanted, unwanted = environ.get("HTTP_IF_MATCH"), environ.get("HTTP_IF_NONE_MATCH")
-        if wanted is None and unwanted is None:
-            return None
-        bucket, key = _path_of(environ)
-        there = _find(bucket, key, None)
-        if wanted is not None and there is None:
-            return _error("404 Not Found", "NoSuchKey", "The specified key does not exist.", Key=key)
-        if wanted is not None and not _same_etag(wanted, there.etag):
-            return _error("412 Precondition Failed", "PreconditionFailed", _UNMET, Condition="If-Match")
-        if unwanted is not None and there is not None and (unwanted == "*" or _same_etag(unwanted, there.etag)):
-            return _error("412 Precondition Failed", "PreconditionFailed", _UNMET, Condition="If-None-Match")
+        if failed is None and "uploadId" not in query:  # a part has no destination object to compare with
+            bucket, key = _path_of(environ)
+            there = _find(bucket, key, None)
+            if there is None and "HTTP_IF_MATCH" in environ:
+                return _error("404 Not Found", "NoSuchKey", "The specified key does not exist.", Key=key)
+            failed = _failed_destination_condition(environ, there)
+        return (
+            None
+            if failed is None
+            else _error("412 Precondition Failed", "PreconditionFailed", _UNMET, Condition=failed)
+        )
+
+
+def _failed_destination_condition(environ: dict[str, Any], there: Any) -> str | None:
+    """Name the destination's condition that does not hold."""
+    wanted, unwanted = environ.get("HTTP_IF_MATCH"), environ.get("HTTP_IF_NONE_MATCH")
+    if there is None:
         return None
+    if wanted is not None and not _same_etag(wanted, there.etag):
+        return "If-Match"
+    if unwanted is not None and (unwanted == "*" or _same_etag(unwanted, there.etag)):
+        return "If-None-Match"
+    return None
 
 
 _UNMET: Final = "At least one of the pre-conditions you specified did not hold"

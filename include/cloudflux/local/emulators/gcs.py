@@ -1,0 +1,798 @@
+"""Google Cloud Storage on this machine: the part of the JSON API that ``google-cloud-storage`` and ``gcsfs`` use.
+
+Run it as ``python -m cloudflux.local.emulators.gcs --host 127.0.0.1 --port 9023 --data DIR``; SIGTERM stops it. It is a
+server of our own because the published emulators answer a rewrite with 200 and leave the class as it was.
+
+Faithful where moves depend on it: a rewrite makes a new generation in the wanted class; ``ifGenerationMatch``,
+``ifMetagenerationMatch``, their ``NotMatch`` and ``ifSource...`` forms are honoured with 412; holds and retention
+refuse overwriting and deleting with 403; a rewrite whose body is not empty takes its metadata from that body alone;
+versioned buckets keep noncurrent generations; long rewrites take several calls (``--rewrite-bytes-per-call``).
+
+Requests are answered one after another in one event loop, so each is atomic. Names and metadata lie in SQLite and
+contents in files, both below the data folder: a restart finds them again. Every operation is O(log objects), and a
+rewrite shares its source's content file.
+
+Gaps, by name:
+
+- ``any-credentials``: every token is accepted, and none at all. The server is meant for loopback only.
+- ``no-acl``: access control lists and IAM policies are neither kept nor returned.
+- ``no-xml-api``: there is no XML API; downloads go through ``/download`` and ``alt=media``.
+- ``no-compose``: there is no compose, no notifications, no HMAC keys, no folders, no Pub/Sub.
+- ``no-soft-delete``: what is deleted or overwritten in an unversioned bucket is gone at once.
+- ``no-autoclass``: an Autoclass setting of a bucket is kept, but moves nothing.
+- ``no-transcoding``: gzip-encoded objects are always served as they are stored.
+- ``no-partial-response``: the ``fields`` parameter is ignored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import socket
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, unquote
+from uuid import uuid4
+
+import google_crc32c
+import uvicorn
+
+Resource = dict[str, Any]
+
+STORAGE_CLASSES: Final = frozenset(
+    {"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE", "MULTI_REGIONAL", "REGIONAL", "DURABLE_REDUCED_AVAILABILITY"}
+)
+_EDITABLE: Final = (
+    "cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "customTime",
+    "eventBasedHold", "metadata", "retention", "temporaryHold",
+)  # fmt: skip
+_MAX_BATCH: Final = 100  # cloud.google.com/storage/docs/batch: "no more than 100 calls in a single batch request"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, with its path still quoted: an object's name may contain slashes."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Resource:
+        """Give the body as a resource. Raises ``ApiError`` when it is not one."""
+        if not self.body.strip():
+            return {}
+        try:
+            content = json.loads(self.body)
+        except ValueError as exc:
+            raise ApiError(400, "parseError", f"the body is not JSON: {exc}") from exc
+        if not isinstance(content, dict):
+            raise ApiError(400, "parseError", "the body is not a JSON object")
+        return content
+
+    @property
+    def base_url(self) -> str:
+        """The server's address as the client called it."""
+        return f"http://{self.headers.get('host', 'localhost')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, resource: Resource, status: int = 200) -> Response:
+        """Answer with a JSON resource."""
+        return cls(status, json.dumps(resource).encode(), {"content-type": "application/json; charset=UTF-8"})
+
+
+class ApiError(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message = status, reason, message
+
+    def response(self) -> Response:
+        """Give the error in the shape of Google's JSON APIs."""
+        detail = {"message": self.message, "domain": "global", "reason": self.reason}
+        return Response.of({"error": {"code": self.status, "message": self.message, "errors": [detail]}}, self.status)
+
+
+class Objects:
+    """Buckets and objects, in SQLite and files below one folder."""
+
+    def __init__(self, data: Path, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._contents = data / "contents"
+        self._contents.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(data / "objects.sqlite", isolation_level=None)
+        self._db.executescript(
+            """
+            PRAGMA journal_mode = WAL;
+            PRAGMA synchronous = OFF;
+            CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, resource TEXT NOT NULL);
+            CREATE TABLE IF NOT EXISTS objects (
+                bucket TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, live INTEGER NOT NULL,
+                content TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY (bucket, name, generation)
+            ) WITHOUT ROWID;
+            CREATE UNIQUE INDEX IF NOT EXISTS live_objects ON objects (bucket, name) WHERE live = 1;
+            """
+        )
+        ((newest,),) = self._db.execute("SELECT coalesce(max(generation), 0) FROM objects").fetchall()
+        self._newest_generation: int = newest
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def now(self) -> str:
+        """Tell the time as the API writes it."""
+        return _timestamp(self._clock())
+
+    def buckets(self) -> list[Resource]:
+        """List all buckets by name."""
+        return [json.loads(text) for (text,) in self._db.execute("SELECT resource FROM buckets ORDER BY name")]
+
+    def bucket(self, name: str) -> Resource:
+        """Give a bucket. Raises ``ApiError`` 404."""
+        rows = self._db.execute("SELECT resource FROM buckets WHERE name = ?", [name]).fetchall()
+        if not rows:
+            raise ApiError(404, "notFound", "The specified bucket does not exist.")
+        found: Resource = json.loads(rows[0][0])
+        return found
+
+    def put_bucket(self, resource: Resource) -> None:
+        """Write a bucket."""
+        self._db.execute("INSERT OR REPLACE INTO buckets VALUES (?, ?)", [resource["name"], json.dumps(resource)])
+
+    def delete_bucket(self, name: str) -> None:
+        """Delete an empty bucket. Raises ``ApiError`` 409 when it is not empty."""
+        self.bucket(name)
+        if self._db.execute("SELECT 1 FROM objects WHERE bucket = ? LIMIT 1", [name]).fetchall():
+            raise ApiError(409, "conflict", "The bucket you tried to delete is not empty.")
+        self._db.execute("DELETE FROM buckets WHERE name = ?", [name])
+
+    def find(self, bucket: str, name: str, generation: str | None = None) -> tuple[Resource, str] | None:
+        """Give an object's resource and content id: the live one, or one generation; None when there is none."""
+        which, values = ("live = 1", []) if generation is None else ("generation = ?", [_integer(generation)])
+        rows = self._db.execute(
+            f"SELECT resource, content FROM objects WHERE bucket = ? AND name = ? AND {which}",  # noqa: S608  # constant
+            [bucket, name, *values],
+        ).fetchall()
+        return (json.loads(rows[0][0]), rows[0][1]) if rows else None
+
+    def get(self, bucket: str, name: str, generation: str | None = None) -> tuple[Resource, str]:
+        """Give an object's resource and content id. Raises ``ApiError`` 404."""
+        self.bucket(bucket)
+        found = self.find(bucket, name, generation)
+        if found is None:
+            raise ApiError(404, "notFound", f"No such object: {bucket}/{name}")
+        return found
+
+    def scan(self, bucket: str, start: str, versions: bool) -> Iterator[Resource]:
+        """Give the objects of a bucket by name, from ``start`` on; all generations when ``versions``."""
+        live = "" if versions else "AND live = 1"
+        for (text,) in self._db.execute(
+            f"SELECT resource FROM objects WHERE bucket = ? AND name >= ? {live} ORDER BY name, generation",  # noqa: S608
+            [bucket, start],
+        ):
+            yield json.loads(text)
+
+    def store(self, content: bytes) -> str:
+        """Keep a content; the id that is returned names it."""
+        name = uuid4().hex
+        path = self._contents / name[:2] / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return name
+
+    def content(self, content_id: str) -> bytes:
+        """Read a content."""
+        return (self._contents / content_id[:2] / content_id).read_bytes()
+
+    def insert(self, bucket: str, name: str, editable: Resource, facts: Resource, content_id: str) -> Resource:
+        """Make a new live generation; the one before goes, or becomes noncurrent in a versioned bucket."""
+        owner = self.bucket(bucket)
+        before = self.find(bucket, name)
+        if before is not None:
+            self._refuse_when_held(before[0])
+        now = self._clock()
+        self._newest_generation = max(int(now.timestamp() * 1_000_000), self._newest_generation + 1)
+        resource: Resource = {
+            **{key: value for key, value in editable.items() if key in _EDITABLE and value is not None},
+            **facts,
+            "name": name,
+            "bucket": bucket,
+            "generation": str(self._newest_generation),
+            "metageneration": "1",
+            "storageClass": _storage_class(editable.get("storageClass") or owner["storageClass"]),
+            "timeCreated": _timestamp(now),
+            "updated": _timestamp(now),
+            "timeStorageClassUpdated": _timestamp(now),
+        }
+        resource.setdefault("contentType", "application/octet-stream")
+        if owner.get("defaultEventBasedHold"):
+            resource.setdefault("eventBasedHold", True)
+        if period := owner.get("retentionPolicy", {}).get("retentionPeriod"):
+            resource["retentionExpirationTime"] = _timestamp(now + timedelta(seconds=int(period)))
+        resource["etag"] = _etag(resource)
+        if before is not None:
+            self._retire(owner, before)
+        self._db.execute(
+            "INSERT INTO objects VALUES (?, ?, ?, 1, ?, ?)",
+            [bucket, name, self._newest_generation, content_id, json.dumps(resource)],
+        )
+        return resource
+
+    def patch(self, resource: Resource, changes: Resource) -> Resource:
+        """Change an object's editable metadata: a new metageneration."""
+        changed = dict(resource)
+        for key, value in changes.items():
+            if key == "storageClass" and value != resource["storageClass"]:
+                raise ApiError(400, "invalid", "the storage class of an object changes by rewriting it")
+            if key not in _EDITABLE:
+                continue
+            if key == "metadata" and isinstance(value, dict):
+                merged = {**resource.get("metadata", {}), **value}
+                changed["metadata"] = {name: text for name, text in merged.items() if text is not None}
+            elif value is None:
+                changed.pop(key, None)
+            else:
+                changed[key] = value
+        changed["metageneration"] = str(int(resource["metageneration"]) + 1)
+        changed["updated"] = self.now()
+        changed["etag"] = _etag(changed)
+        self._db.execute(
+            "UPDATE objects SET resource = ? WHERE bucket = ? AND name = ? AND generation = ?",
+            [json.dumps(changed), changed["bucket"], changed["name"], int(changed["generation"])],
+        )
+        return changed
+
+    def delete(self, bucket: str, name: str, generation: str | None) -> None:
+        """Delete the live object (noncurrent afterwards in a versioned bucket), or one generation for good."""
+        found = self.get(bucket, name, generation)
+        self._refuse_when_held(found[0])
+        if generation is None:
+            self._retire(self.bucket(bucket), found)
+        else:
+            self._remove(found)
+
+    def _refuse_when_held(self, resource: Resource) -> None:
+        name = f"Object '{resource['bucket']}/{resource['name']}'"
+        for hold, kind in (("temporaryHold", "Temporary"), ("eventBasedHold", "Event-Based")):
+            if resource.get(hold):
+                message = f"{name} is under active {kind} hold and cannot be deleted, overwritten or archived"
+                raise ApiError(403, "forbidden", f"{message} until hold is removed.")
+        until = max(
+            resource.get("retentionExpirationTime", ""), resource.get("retention", {}).get("retainUntilTime", "")
+        )
+        if until and datetime.fromisoformat(until) > self._clock():
+            message = f"{name} is subject to bucket's retention policy or object retention and cannot be deleted or"
+            raise ApiError(403, "retentionPolicyNotMet", f"{message} overwritten until {until}")
+
+    def _retire(self, owner: Resource, found: tuple[Resource, str]) -> None:
+        resource = found[0]
+        if not owner.get("versioning", {}).get("enabled"):
+            self._remove(found)
+            return
+        resource["timeDeleted"] = self.now()
+        self._db.execute(
+            "UPDATE objects SET live = 0, resource = ? WHERE bucket = ? AND name = ? AND generation = ?",
+            [json.dumps(resource), resource["bucket"], resource["name"], int(resource["generation"])],
+        )
+
+    def _remove(self, found: tuple[Resource, str]) -> None:
+        resource, content_id = found
+        self._db.execute(
+            "DELETE FROM objects WHERE bucket = ? AND name = ? AND generation = ?",
+            [resource["bucket"], resource["name"], int(resource["generation"])],
+        )
+        self.discard(content_id)
+
+    def discard(self, content_id: str) -> None:
+        """Remove a content; each belongs to one generation."""
+        (self._contents / content_id[:2] / content_id).unlink(missing_ok=True)
+
+    def rewrite(self, source: tuple[Resource, str], bucket: str, name: str, editable: Resource) -> Resource:
+        """Make a new generation with the source's content."""
+        resource, content_id = source
+        facts: Resource = {key: resource[key] for key in ("size", "md5Hash", "crc32c")}
+        # Shared, not copied: a second name for the file outlives the removal of the generation that is replaced.
+        shared = uuid4().hex
+        path = self._contents / shared[:2] / shared
+        path.parent.mkdir(exist_ok=True)
+        path.hardlink_to(self._contents / content_id[:2] / content_id)
+        try:
+            return self.insert(bucket, name, editable, facts, shared)
+        except ApiError:
+            path.unlink()
+            raise
+
+
+class StorageApi:
+    """The JSON API over ``Objects``: one method a resource, one answer a request."""
+
+    def __init__(self, objects: Objects, rewrite_bytes_per_call: int | None = None) -> None:
+        self._objects = objects
+        self._rewrite_bytes_per_call = rewrite_bytes_per_call
+        self._rewrites: dict[str, tuple[str, int]] = {}  # token -> what it continues, bytes rewritten so far
+        self._uploads: dict[str, tuple[str, Request, bytearray]] = {}  # resumable ones, by id
+
+    def respond(self, request: Request) -> Response:
+        """Answer one request."""
+        try:
+            for pattern, answer in self._ROUTES:
+                if match := pattern.fullmatch(request.path):
+                    return answer(self, request, *(unquote(part) for part in match.groups()))
+            raise ApiError(404, "notFound", f"this emulator has no {request.method} {request.path}")
+        except ApiError as error:
+            return error.response()
+
+    def _root(self, request: Request) -> Response:
+        return Response.of({"kind": "cloudflux#gcs"})
+
+    def _buckets(self, request: Request) -> Response:
+        if request.method == "GET":
+            items = [self._bucket_view(request, each) for each in self._objects.buckets()]
+            prefix = request.query.get("prefix", "")
+            items = [each for each in items if each["name"].startswith(prefix)]
+            return Response.of({"kind": "storage#buckets", "items": items})
+        if request.method != "POST":
+            raise _not_allowed(request)
+        wanted = request.json()
+        name = wanted.get("name", "")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", name):
+            raise ApiError(400, "invalid", f"Invalid bucket name: '{name}'")
+        if any(each["name"] == name for each in self._objects.buckets()):
+            raise ApiError(409, "conflict", "Your previous request to create the named bucket succeeded.")
+        now = self._objects.now()
+        resource = {
+            "location": "US-CENTRAL1",
+            "locationType": "region",
+            **{key: value for key, value in wanted.items() if value is not None},
+            "storageClass": _storage_class(wanted.get("storageClass") or "STANDARD"),
+            "timeCreated": now,
+            "updated": now,
+            "metageneration": "1",
+        }
+        self._objects.put_bucket(resource)
+        return Response.of(self._bucket_view(request, resource))
+
+    def _bucket(self, request: Request, name: str) -> Response:
+        resource = self._objects.bucket(name)
+        if request.method in ("PATCH", "PUT"):
+            changes = request.json()
+            resource = {
+                **resource,
+                **{key: value for key, value in changes.items() if key not in ("name", "timeCreated", "location")},
+                "metageneration": str(int(resource["metageneration"]) + 1),
+                "updated": self._objects.now(),
+            }
+            resource = {key: value for key, value in resource.items() if value is not None}
+            self._objects.put_bucket(resource)
+        elif request.method == "DELETE":
+            self._objects.delete_bucket(name)
+            return Response(204)
+        elif request.method != "GET":
+            raise _not_allowed(request)
+        return Response.of(self._bucket_view(request, resource))
+
+    def _list(self, request: Request, bucket: str) -> Response:
+        if request.method != "GET":
+            raise _not_allowed(request)
+        self._objects.bucket(bucket)
+        query = request.query
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        limit = min(_integer(query.get("maxResults", "1000")), 1000) or 1000
+        after = base64.urlsafe_b64decode(query["pageToken"]).decode() if "pageToken" in query else ""
+        versions = query.get("versions") == "true"
+        start, end = max(prefix, after, query.get("startOffset", "")), query.get("endOffset", "")
+        items: list[Resource] = []
+        prefixes: list[str] = []
+        last = after
+        answer: Resource = {"kind": "storage#objects"}
+        for resource in self._objects.scan(bucket, start, versions):
+            name = resource["name"]
+            if (end and name >= end) or not name.startswith(prefix):
+                break
+            if after and (name <= after or (delimiter and after.endswith(delimiter) and name.startswith(after))):
+                continue
+            cut = name.find(delimiter, len(prefix)) if delimiter else -1
+            group = name[: cut + len(delimiter)] if cut >= 0 else None
+            if group is not None and prefixes and prefixes[-1] == group:
+                continue
+            # All generations of a name stay on one page: the token names the last name that was given.
+            if len(items) + len(prefixes) >= limit and name != last:
+                answer["nextPageToken"] = base64.urlsafe_b64encode(last.encode()).decode()
+                break
+            if group is not None:
+                prefixes.append(group)
+                last = group
+            else:
+                items.append(self._object_view(request, resource))
+                last = name
+        if items:
+            answer["items"] = items
+        if prefixes:
+            answer["prefixes"] = prefixes
+        return Response.of(answer)
+
+    def _object(self, request: Request, bucket: str, name: str) -> Response:
+        generation = request.query.get("generation")
+        resource, content_id = self._objects.get(bucket, name, generation)
+        if request.method == "GET":
+            _check(request, resource, unchanged_status=304)
+            if request.query.get("alt") == "media":
+                return self._media(request, resource, content_id)
+            return Response.of(self._object_view(request, resource))
+        _check(request, resource)
+        if request.method in ("PATCH", "PUT"):
+            return Response.of(self._object_view(request, self._objects.patch(resource, request.json())))
+        if request.method == "DELETE":
+            self._objects.delete(bucket, name, generation)
+            return Response(204)
+        raise _not_allowed(request)
+
+    def _download(self, request: Request, bucket: str, name: str) -> Response:
+        resource, content_id = self._objects.get(bucket, name, request.query.get("generation"))
+        _check(request, resource, unchanged_status=304)
+        return self._media(request, resource, content_id)
+
+    def _media(self, request: Request, resource: Resource, content_id: str) -> Response:
+        content = self._objects.content(content_id)
+        headers = {
+            "content-type": resource["contentType"],
+            "x-goog-hash": f"crc32c={resource['crc32c']},md5={resource['md5Hash']}",
+            "x-goog-generation": resource["generation"],
+            "x-goog-metageneration": resource["metageneration"],
+            "x-goog-storage-class": resource["storageClass"],
+            "x-goog-stored-content-length": resource["size"],
+            "x-goog-stored-content-encoding": resource.get("contentEncoding", "identity"),
+            "etag": resource["etag"],
+        }
+        if "contentEncoding" in resource:
+            headers["content-encoding"] = resource["contentEncoding"]
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
+        if wanted is None or wanted.groups() == ("", ""):
+            return Response(200, content, headers)
+        first, last = wanted.groups()
+        begin = int(first) if first else max(0, len(content) - int(last))
+        end = min(int(last) if first and last else len(content) - 1, len(content) - 1)
+        if begin >= len(content):
+            raise ApiError(416, "requestedRangeNotSatisfiable", "Request range not satisfiable")
+        headers["content-range"] = f"bytes {begin}-{end}/{len(content)}"
+        return Response(206, content[begin : end + 1], headers)
+
+    def _rewrite(self, request: Request, bucket: str, name: str, to_bucket: str, to_name: str) -> Response:
+        resource, outcome = self._copied(request, (bucket, name), (to_bucket, to_name), in_rounds=True)
+        size = int(resource["size"])
+        answer: Resource = {"kind": "storage#rewriteResponse", "objectSize": str(size)}
+        if isinstance(outcome, int):
+            token = uuid4().hex
+            self._rewrites[token] = (f"{bucket}/{name}#{resource['generation']}>{to_bucket}/{to_name}", outcome)
+            return Response.of({**answer, "done": False, "totalBytesRewritten": str(outcome), "rewriteToken": token})
+        view = self._object_view(request, outcome)
+        return Response.of({**answer, "done": True, "totalBytesRewritten": str(size), "resource": view})
+
+    def _copy(self, request: Request, bucket: str, name: str, to_bucket: str, to_name: str) -> Response:
+        _, outcome = self._copied(request, (bucket, name), (to_bucket, to_name), in_rounds=False)
+        assert isinstance(outcome, dict)  # noqa: S101  # only rounds give a number
+        return Response.of(self._object_view(request, outcome))
+
+    def _copied(
+        self, request: Request, source: tuple[str, str], to: tuple[str, str], *, in_rounds: bool
+    ) -> tuple[Resource, Resource | int]:
+        """Give the source and, when the copy is complete, its result, else the bytes rewritten so far."""
+        if request.method != "POST":
+            raise _not_allowed(request)
+        found = self._objects.get(*source, request.query.get("sourceGeneration"))
+        _check(request, found[0], prefix="ifSource")
+        self._check_destination(request, *to)
+        editable = request.json()
+        _storage_class(editable.get("storageClass") or "STANDARD")
+        size = int(found[0]["size"])
+        if in_rounds and (per_call := self._rewrite_bytes_per_call):
+            identity = f"{'/'.join(source)}#{found[0]['generation']}>{'/'.join(to)}"
+            token = request.query.get("rewriteToken")
+            continued, so_far = self._rewrites.pop(token, ("", 0)) if token else (identity, 0)
+            if continued != identity:
+                raise ApiError(400, "invalid", "the rewrite token belongs to another rewrite")
+            if so_far + per_call < size:
+                return found[0], so_far + per_call
+        if not editable:
+            editable = {key: value for key, value in found[0].items() if key in _EDITABLE}
+        return found[0], self._objects.rewrite(found, *to, editable)
+
+    def _upload(self, request: Request, bucket: str) -> Response:
+        kind = request.query.get("uploadType")
+        if request.method == "PUT" and "upload_id" in request.query:
+            return self._resume(request, request.query["upload_id"])
+        if request.method != "POST":
+            raise _not_allowed(request)
+        if kind == "resumable":
+            name = request.query.get("name") or request.json().get("name", "")
+            self._check_destination(request, bucket, name)
+            upload_id = uuid4().hex
+            self._uploads[upload_id] = (bucket, request, bytearray())
+            location = f"{request.base_url}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={upload_id}"
+            return Response(200, b"", {"location": location, "x-guploader-uploadid": upload_id})
+        if kind == "multipart":
+            metadata, content_type, content = _related(request)
+            metadata.setdefault("contentType", content_type)
+        elif kind == "media":
+            metadata, content = {"contentType": request.headers.get("content-type")}, request.body
+        else:
+            raise ApiError(400, "invalid", f"no such uploadType: {kind}")
+        return self._insert(request, bucket, metadata, content)
+
+    def _resume(self, request: Request, upload_id: str) -> Response:
+        if upload_id not in self._uploads:
+            raise ApiError(404, "notFound", "no such upload: it is complete, or the server was restarted")
+        bucket, begun, received = self._uploads[upload_id]
+        match = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", request.headers.get("content-range", "bytes 0-0/*"))
+        if match is None:
+            raise ApiError(400, "invalid", f"wrong content-range: {request.headers['content-range']}")
+        first, _, total = match.groups()
+        if "content-range" not in request.headers:
+            received[:] = request.body
+            total = str(len(received))
+        elif first is not None and int(first) == len(received):
+            received += request.body
+        if total == "*" or len(received) < int(total):
+            return Response(308, b"", {"range": f"bytes=0-{len(received) - 1}"} if received else {})
+        del self._uploads[upload_id]
+        metadata = begun.json()
+        metadata.setdefault("contentType", begun.headers.get("x-upload-content-type"))
+        return self._insert(begun, bucket, metadata, bytes(received))
+
+    def _insert(self, request: Request, bucket: str, metadata: Resource, content: bytes) -> Response:
+        name = request.query.get("name") or metadata.get("name", "")
+        if not name or name in (".", "..") or len(name.encode()) > 1024:
+            raise ApiError(400, "invalid", f"Invalid object name: {name!r}")
+        self._check_destination(request, bucket, name)
+        _storage_class(metadata.get("storageClass") or "STANDARD")
+        facts = {
+            "size": str(len(content)),
+            "md5Hash": base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode(),
+            "crc32c": base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode(),
+        }
+        for digest in ("md5Hash", "crc32c"):
+            if metadata.get(digest, facts[digest]) != facts[digest]:
+                raise ApiError(400, "invalid", f"Provided {digest} {metadata[digest]} does not match the content.")
+        content_id = self._objects.store(content)
+        try:
+            resource = self._objects.insert(bucket, name, metadata, facts, content_id)
+        except ApiError:
+            self._objects.discard(content_id)
+            raise
+        return Response.of(self._object_view(request, resource))
+
+    def _check_destination(self, request: Request, bucket: str, name: str) -> None:
+        self._objects.bucket(bucket)
+        there = self._objects.find(bucket, name)
+        _check(request, there[0] if there else None)
+
+    def _batch(self, request: Request) -> Response:
+        boundary = _boundary(request)
+        calls = [part for part in _parts(request.body, boundary) if part.strip()]
+        if len(calls) > _MAX_BATCH:
+            raise ApiError(400, "batchTooLarge", f"a batch of {len(calls)} calls: {_MAX_BATCH} is the limit")
+        answers = []
+        for call in calls:
+            outer, _, inner = _normalised(call).partition(b"\r\n\r\n")
+            head, _, body = inner.partition(b"\r\n\r\n")
+            request_line, *header_lines = head.decode().lstrip("\r\n").split("\r\n")
+            method, target, _ = request_line.split(" ", 2)
+            headers = {**_headers(header_lines), "host": request.headers.get("host", "")}
+            answer = self.respond(_request(method, re.sub(r"^https?://[^/]+", "", target), headers, body.strip()))
+            content_id = _headers(outer.decode().split("\r\n")).get("content-id", "").strip("<>")
+            lines = [f"{key}: {value}" for key, value in answer.headers.items()]
+            lines.append(f"Content-Length: {len(answer.body)}")
+            answers.append(
+                f"--batch_answer\r\nContent-Type: application/http\r\nContent-ID: <response-{content_id}>\r\n\r\n"
+                f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n" + "\r\n".join(lines) + "\r\n\r\n"
+                f"{answer.body.decode()}\r\n"
+            )
+        body = ("".join(answers) + "--batch_answer--\r\n").encode()
+        return Response(200, body, {"content-type": "multipart/mixed; boundary=batch_answer"})
+
+    @staticmethod
+    def _bucket_view(request: Request, resource: Resource) -> Resource:
+        name = resource["name"]
+        link = f"{request.base_url}/storage/v1/b/{name}"
+        etag = base64.b64encode(resource["metageneration"].encode()).decode()
+        return {"kind": "storage#bucket", "id": name, "selfLink": link, "etag": etag, **resource}
+
+    @staticmethod
+    def _object_view(request: Request, resource: Resource) -> Resource:
+        bucket, name, generation = resource["bucket"], resource["name"], resource["generation"]
+        path = f"storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+        return {
+            "kind": "storage#object",
+            "id": f"{bucket}/{name}/{generation}",
+            "selfLink": f"{request.base_url}/{path}",
+            "mediaLink": f"{request.base_url}/download/{path}?generation={generation}&alt=media",
+            **resource,
+        }
+
+    _ROUTES: Final = tuple(
+        (re.compile(pattern), answer)
+        for pattern, answer in (
+            (r"/", _root),
+            (r"/storage/v1/b", _buckets),
+            (r"/storage/v1/b/([^/]+)", _bucket),
+            (r"/storage/v1/b/([^/]+)/o", _list),
+            (r"/storage/v1/b/([^/]+)/o/([^/]+)", _object),
+            (r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", _rewrite),
+            (r"/storage/v1/b/([^/]+)/o/([^/]+)/copyTo/b/([^/]+)/o/([^/]+)", _copy),
+            (r"/download/storage/v1/b/([^/]+)/o/([^/]+)", _download),
+            (r"/upload/storage/v1/b/([^/]+)/o", _upload),
+            (r"/batch(?:/storage/v1)?", _batch),
+        )
+    )
+
+
+Scope = MutableMapping[str, Any]
+AsgiApplication = Callable[[Scope, Callable[[], Awaitable[Scope]], Callable[[Scope], Awaitable[None]]], Awaitable[None]]
+
+
+def create_app(data: Path, *, rewrite_bytes_per_call: int | None = None) -> AsgiApplication:
+    """Make the ASGI application; everything lies below ``data``."""
+    data.mkdir(parents=True, exist_ok=True)
+    api = StorageApi(Objects(data, lambda: datetime.now(UTC)), rewrite_bytes_per_call)
+
+    async def app(
+        scope: Scope, receive: Callable[[], Awaitable[Scope]], send: Callable[[Scope], Awaitable[None]]
+    ) -> None:
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        target = scope["raw_path"].decode("latin-1")
+        if scope["query_string"]:
+            target += "?" + scope["query_string"].decode("latin-1")
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        # Everything between the last byte of the request and the answer happens in one go: that makes it atomic.
+        answer = api.respond(_request(scope["method"], target, headers, bytes(body)))
+        fields = {**answer.headers, "content-length": str(len(answer.body))}
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [(key.encode("latin-1"), value.encode("latin-1")) for key, value in fields.items()],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer.body})
+
+    return app
+
+
+def create_server(app: AsgiApplication) -> uvicorn.Server:
+    """Make the server of an application; give ``run`` a bound socket."""
+    config = uvicorn.Config(
+        app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1, server_header=False
+    )
+    return uvicorn.Server(config)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cloudflux.local.emulators.gcs", description="Google Cloud Storage on this machine."
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9023)
+    parser.add_argument("--data", type=Path, help="folder for everything that is kept; a temporary one unless told")
+    parser.add_argument("--rewrite-bytes-per-call", type=int, help="make longer rewrites take several calls")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="cloudflux-gcs-") as scratch:
+        listener = socket.create_server((options.host, options.port), backlog=512)
+        print(f"GCS listens on http://{options.host}:{listener.getsockname()[1]}", flush=True)
+        app = create_app(options.data or Path(scratch), rewrite_bytes_per_call=options.rewrite_bytes_per_call)
+        create_server(app).run(sockets=[listener])
+
+
+def _request(method: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
+    path, _, query = target.partition("?")
+    values = {key: found[-1] for key, found in parse_qs(query, keep_blank_values=True).items()}
+    return Request(method, path, values, headers, body)
+
+
+def _check(request: Request, resource: Resource | None, *, prefix: str = "if", unchanged_status: int = 412) -> None:
+    """Check the request's preconditions; generation 0 stands for an object that is not there."""
+    for field_name in ("generation", "metageneration"):
+        actual = int(resource[field_name]) if resource else 0
+        name = f"{prefix}{field_name.capitalize()}"
+        wanted, unwanted = request.query.get(f"{name}Match"), request.query.get(f"{name}NotMatch")
+        if wanted is not None and _integer(wanted) != actual:
+            raise ApiError(412, "conditionNotMet", f"{_UNMET} ({name}Match={wanted}, it is {actual})")
+        if unwanted is not None and _integer(unwanted) == actual:
+            raise ApiError(unchanged_status, "conditionNotMet", f"{_UNMET} ({name}NotMatch={unwanted})")
+
+
+_UNMET: Final = "At least one of the pre-conditions you specified did not hold."
+
+
+def _not_allowed(request: Request) -> ApiError:
+    return ApiError(405, "methodNotAllowed", f"this emulator has no {request.method} {request.path}")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ApiError(400, "invalid", f"not a number: {text!r}") from None
+
+
+def _storage_class(name: str) -> str:
+    if name not in STORAGE_CLASSES:
+        raise ApiError(400, "invalid", f"Invalid storage class {name}.")
+    return name
+
+
+def _timestamp(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _etag(resource: Resource) -> str:
+    state = f"{resource['generation']}/{resource['metageneration']}"
+    return base64.b64encode(state.encode()).decode()
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _boundary(request: Request) -> bytes:
+    match = re.search(r"boundary=[\"']?([^\"';]+)", request.headers.get("content-type", ""))
+    if match is None:
+        raise ApiError(400, "invalid", "a multipart request without a boundary")
+    return match.group(1).encode()
+
+
+def _parts(body: bytes, boundary: bytes) -> list[bytes]:
+    return body.split(b"--" + boundary + b"--")[0].split(b"--" + boundary)[1:]
+
+
+def _normalised(part: bytes) -> bytes:
+    """Give the lines of a batch's call one kind of end: Python's generator mixes them."""
+    return re.sub(rb"\r?\n", b"\r\n", part.lstrip(b"\r\n"))
+
+
+def _related(request: Request) -> tuple[Resource, str | None, bytes]:
+    """Split a multipart upload into the resource, the content's type and the content."""
+    delimiter = b"--" + _boundary(request)
+    first = request.body.find(delimiter)
+    second = request.body.find(delimiter, first + len(delimiter))
+    last = request.body.rfind(delimiter + b"--")
+    if first < 0 or second < 0 or last <= second:
+        raise ApiError(400, "invalid", "a multipart upload has two parts: the resource and the content")
+    metadata = request.body[first + len(delimiter) : second].lstrip(b"\r\n").partition(b"\r\n\r\n")[2]
+    head, _, content = request.body[second + len(delimiter) : last].removeprefix(b"\r\n").partition(b"\r\n\r\n")
+    fields = _headers(head.decode().split("\r\n"))
+    resource = Request("POST", "", {}, {}, metadata).json()
+    return resource, fields.get("content-type"), content.removesuffix(b"\r\n")
+
+
+if __name__ == "__main__":
+    main()
