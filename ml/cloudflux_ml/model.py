@@ -6,29 +6,22 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
-from cloudflux.domain.access import AccessBand
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # published without types
 
+from cloudflux.domain.access import BANDS, AccessBand, band_codes
 from cloudflux_ml.features import CATEGORICAL, Floats, Integers
 
-BANDS: Final = (AccessBand.ARCHIVE, AccessBand.COLD, AccessBand.WARM, AccessBand.HOT)
-"""Bands from no reads to many: a band's code is its place, and the order of ``predict_proba``'s columns."""
+ARCHIVE_CODE: Final = BANDS.index(AccessBand.ARCHIVE)
+"""Bands are handled by their position in ``domain.access.BANDS``; this one means: no read at all."""
 PERIOD_DAYS: Final = 30
 _LEAST_PROBABILITY: Final = 0.001
 """Spread evenly over the bands, so that no band that was never seen costs an infinite log loss."""
 _PRIOR_READS: Final = 20.0
 """Reads' worth of belief that a band's rate goes on as it is; a band with few reads stays near that."""
-
-
-def band_codes(reads_30_days: ArrayLike) -> Integers:
-    """Tell the band of each rate of reads per 30 days, as ``domain.access.band_of`` does. Shape of the argument."""
-    reads = np.asarray(reads_30_days, dtype=np.float64)
-    codes: Integers = (reads > 0).astype(np.int64) + (reads >= 5) + (reads > 100)
-    return codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +32,7 @@ class HorizonForecast:
     probability_any: Floats
     """Of at least one read."""
     band: Integers
-    """Codes of the most probable band of the first 30 days."""
+    """The most probable band of the first 30 days, as its position in ``BANDS``."""
     confidence: Floats
     """Probability of that band."""
 
@@ -66,7 +59,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     unknown_ : ndarray of shape (n_features_in_,)
         True for a feature that was NaN in all rows of the fit: nothing was learnt of it, and it is not looked at.
     classes_ : ndarray of shape (4,)
-        Bands in the order of ``predict_proba``.
+        Bands in the order of ``predict_proba``'s columns: ``domain.access.BANDS``.
     decay_ : ndarray of shape (4,)
         By predicted band: rate of reads after the first 30 days, divided by the rate in them. 1 where it was not seen.
     recurrence_ : ndarray of shape (4,)
@@ -78,8 +71,8 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     def __init__(
         self,
         *,
-        max_iter: int = 100,
-        learning_rate: float = 0.08,
+        max_iter: int = 80,
+        learning_rate: float = 0.1,
         max_leaf_nodes: int = 15,
         min_samples_leaf: int = 40,
         l2_regularization: float = 1.0,
@@ -153,13 +146,13 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         return self._probabilities(self._validated(X))
 
     def predict_band(self, X: Any) -> Integers:  # noqa: N803
-        """Give the code of the most probable band. Shape (n,)."""
+        """Give the most probable band, as its position in ``BANDS``. Shape (n,)."""
         codes: Integers = self.predict_proba(X).argmax(axis=1)
         return codes
 
     def probability_any(self, X: Any) -> Floats:  # noqa: N803
         """Give the probability of at least one read in the next 30 days. Shape (n,)."""
-        return 1.0 - self.predict_proba(X)[:, 0]
+        return 1.0 - self.predict_proba(X)[:, ARCHIVE_CODE]
 
     def forecast(self, X: Any, horizon_days: int) -> HorizonForecast:  # noqa: N803
         """Stretch the forecast of 30 days over ``horizon_days``.
@@ -175,7 +168,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         chances = 1.0 + self.recurrence_[band] * further if further > 0 else periods
         return HorizonForecast(
             expected_reads=self._expected(values) * periods,
-            probability_any=1.0 - probabilities[:, 0] ** chances,
+            probability_any=1.0 - probabilities[:, ARCHIVE_CODE] ** chances,
             band=band,
             confidence=probabilities.max(axis=1),
         )
@@ -189,7 +182,8 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
 
     def _expected(self, values: Floats) -> Floats:
         with threadpool_limits(self.threads):
-            return np.maximum(self.regressor_.predict(values), 0.0)
+            expected: Floats = np.maximum(self.regressor_.predict(values), 0.0)
+        return expected
 
     def _probabilities(self, values: Floats) -> Floats:
         with threadpool_limits(self.threads):
@@ -213,7 +207,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
             self.decay_[code] = np.clip(ratio, 0.05, 4.0)
             further = (later_days[rows] - PERIOD_DAYS) / PERIOD_DAYS
             seen = float(((reads[rows] > 0) | (later_reads[rows] > 0)).mean())
-            self.recurrence_[code] = _recurrence(probabilities[rows, 0], further, seen)
+            self.recurrence_[code] = _recurrence(probabilities[rows, ARCHIVE_CODE], further, seen)
 
 
 def _recurrence(probability_none: Floats, further: Floats, seen: float) -> float:

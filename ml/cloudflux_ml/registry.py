@@ -1,0 +1,157 @@
+"""The registered forecaster in MLflow: who is champion, and loading it with our own list of trusted types."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import mlflow
+import skops.io
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from cloudflux.domain.errors import CloudFluxError, TransientError
+from cloudflux_ml.features import FEATURE_NAMES
+from cloudflux_ml.model import AccessForecaster
+
+REGISTERED_MODEL: Final = "access-forecaster"
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+TRUSTED_TYPES: Final = (
+    "cloudflux_ml.model.AccessForecaster",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
+"""The only types beside scikit-learn's and numpy's plain ones that a stored model may bring to life.
+
+MLflow's own loader takes this list from the stored model, so that a forged one could name whatever it likes.
+"""
+LOG_LOSS_TOLERANCE: Final = 0.001
+"""How much worse a challenger's log loss may be and still count as no worse: less than a seed makes."""
+
+
+class ModelUnfit(CloudFluxError):
+    """A registered version that cannot be used; the text says why. Scoring goes on with the rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The version that scores."""
+
+    version: str
+    forecaster: AccessForecaster
+
+    @property
+    def source(self) -> str:
+        """How a forecast names it."""
+        return f"model:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionFound:
+    """The champion, or the reason why there is none."""
+
+    champion: Champion | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a challenger becomes champion, and why."""
+
+    promoted: bool
+    reason: str
+
+
+def judge(
+    challenger: Mapping[str, float], champion: Mapping[str, float] | None, *, tolerance: float = LOG_LOSS_TOLERANCE
+) -> Verdict:
+    """Promote a challenger that is no worse than the standing champion on the same holdout.
+
+    Both are metrics with ``log_loss``; ``champion`` is None when none stands or it can no longer be used.
+    """
+    new = challenger["log_loss"]
+    if champion is None:
+        return Verdict(True, f"no standing champion to compare with; log loss {new:.4f}")
+    old = champion["log_loss"]
+    if new <= old + tolerance:
+        return Verdict(True, f"log loss {new:.4f} is no worse than the standing champion's {old:.4f} (+{tolerance:g})")
+    return Verdict(False, f"log loss {new:.4f} is worse than the standing champion's {old:.4f} (+{tolerance:g})")
+
+
+def champion_version(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> str | None:
+    """Tell which version is champion, or None. Raises ``TransientError`` when MLflow does not answer."""
+    try:
+        return str(MlflowClient(tracking_uri).get_model_version_by_alias(name, CHAMPION).version)
+    except MlflowException as exc:
+        if exc.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:  # no such model, no such alias
+            return None
+        raise TransientError(f"MLflow does not tell the champion of {name}: {exc}") from exc
+
+
+def load_champion(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> ChampionFound:
+    """Load the champion, once per process and version; without a usable one, give the reason.
+
+    Raises ``TransientError`` when MLflow does not answer.
+    """
+    version = champion_version(tracking_uri, name)
+    if version is None:
+        return ChampionFound(None, f"no version of {name} is champion yet")
+    try:
+        return ChampionFound(load_version(version, tracking_uri, name), f"version {version} is champion")
+    except ModelUnfit as exc:
+        return ChampionFound(None, str(exc))
+
+
+@lru_cache(maxsize=4)
+def load_version(version: str, tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> Champion:
+    """Load one registered version; kept for the process's life.
+
+    Raises ``ModelUnfit`` when it is not a skops file of the trusted types or was made for other features, and
+    ``TransientError`` when MLflow does not hand it out.
+    """
+    what = f"version {version} of {name}"
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            uri = MlflowClient(tracking_uri).get_model_version_download_uri(name, version)
+            folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking_uri)
+        except (MlflowException, OSError) as exc:
+            raise TransientError(f"MLflow does not hand out {what}: {exc}") from exc
+        return Champion(str(version), load_folder(Path(folder), what))
+
+
+def load_folder(folder: Path, what: str) -> AccessForecaster:
+    """Load a model that MLflow's scikit-learn flavour saved, trusting our list of types only.
+
+    Raises ``ModelUnfit`` with ``what`` and the reason.
+    """
+    flavor: dict[str, Any] = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"].get("sklearn")
+    if not flavor or flavor.get("serialization_format") != "skops":
+        raise ModelUnfit(f"{what} is not saved with skops and is not loaded")
+    try:
+        forecaster = skops.io.load(folder / flavor["pickled_model"], trusted=list(TRUSTED_TYPES))
+    except UntrustedTypesFoundException as exc:
+        raise ModelUnfit(f"{what} holds types that are not trusted: {exc}") from exc
+    except (AttributeError, KeyError, TypeError, ValueError, ImportError, OSError) as exc:
+        # what skops raises for a damaged file, or one that another release of scikit-learn wrote
+        raise ModelUnfit(f"{what} cannot be read: {exc!r}") from exc
+    if not isinstance(forecaster, AccessForecaster):
+        raise ModelUnfit(f"{what} is a {type(forecaster).__name__}, no AccessForecaster")
+    if tuple(getattr(forecaster, "feature_names_in_", ())) != FEATURE_NAMES:
+        raise ModelUnfit(f"{what} was made for other features than this release computes")
+    return forecaster
+
+
+def set_aliases(version: str, verdict: Verdict, tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> None:
+    """Make a version the challenger, and the champion when the verdict says so; tag it with the reason."""
+    client = MlflowClient(tracking_uri)
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    client.set_model_version_tag(name, version, "cloudflux.promoted", str(verdict.promoted).lower())
+    client.set_model_version_tag(name, version, "cloudflux.reason", verdict.reason)
+    if verdict.promoted:
+        client.set_registered_model_alias(name, CHAMPION, version)
