@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
+from cloudflux.orchestration.assets import LEDGER
 from cloudflux.orchestration.edge import PROVIDERS, actor, engine, lake, now, terminal_errors_fail
 
 _CHUNK_MOVES = 500
@@ -136,7 +137,9 @@ def close_plan(proposal: Mapping[str, Any] | None, approval: Mapping[str, Any] |
         raise AirflowSkipException(f"{plan_id} is {state}: nothing to move")
     if state is PlanState.PROPOSED:
         raise AirflowFailException(f"{plan_id} was not approved: see the log of approve_plan; nothing moved")
-    return close(plans, Ledger(database), plan_id=plan_id, moves=proposal["moves"], actor=actor(), clock=now)
+    counts = close(plans, Ledger(database), plan_id=plan_id, moves=proposal["moves"], actor=actor(), clock=now)
+    get_current_context()["outlet_events"][LEDGER].extra = {"plan_id": plan_id, **counts}
+    return counts
 
 
 def _client(provider: str) -> Any:

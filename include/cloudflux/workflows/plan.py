@@ -33,8 +33,8 @@ class DecisionSource(Protocol):
 class PlanStore(Protocol):
     """Where plans are kept."""
 
-    def add(self, plan: MigrationPlan, state: PlanState) -> None:
-        """Store a plan once; the same ``plan_id`` again changes nothing."""
+    def add(self, plan: MigrationPlan, state: PlanState) -> bool:
+        """Store a plan once. Tells whether it was new; the same ``plan_id`` again changes nothing."""
 
 
 def plan_id_of(run_id: str) -> str:

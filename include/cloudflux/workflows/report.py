@@ -8,7 +8,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.plans import MigrationPlan
 from cloudflux.domain.reports import SavingsReport
@@ -18,8 +17,8 @@ from cloudflux.domain.savings import projected_savings, realised_savings
 class PlanStore(Protocol):
     """Where plans are kept."""
 
-    def get(self, plan_id: str) -> MigrationPlan | None:
-        """Give a plan with its moves."""
+    def get(self, plan_id: str) -> MigrationPlan:
+        """Give a plan with its moves, or raise when there is no such plan."""
 
 
 class Ledger(Protocol):
@@ -42,11 +41,9 @@ def report_savings(
     """Report one plan: projected is what it expected of all its moves, realised what the verified ones bring.
 
     Realised savings are those of the moves that the ledger calls done, at the reads that were forecast for them; what
-    the bill shows comes with the bill. Raises ``TerminalError`` when there is no such plan.
+    the bill shows comes with the bill.
     """
     plan = plans.get(plan_id)
-    if plan is None:
-        raise TerminalError(f"there is no plan {plan_id}")
     states = ledger.states(plan_id)
     counts = Counter(state for state, _ in states.values())
     done = [move for move in plan.moves if states.get(move.move_no, (None, ""))[0] is MigrationState.DONE]

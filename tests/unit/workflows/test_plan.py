@@ -147,8 +147,9 @@ class Plans:
     def __init__(self) -> None:
         self.added: list[tuple[str, PlanState]] = []
 
-    def add(self, plan: MigrationPlan, state: PlanState) -> None:
+    def add(self, plan: MigrationPlan, state: PlanState) -> bool:
         self.added.append((plan.plan_id, state))
+        return True
 
 
 @pytest.mark.parametrize(
