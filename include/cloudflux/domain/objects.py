@@ -53,8 +53,12 @@ class ObjectState:
     """Since when it is in its class: the early-deletion clock."""
     content_type: str | None = None
     checksum: str | None = None
-    """A digest of the content that survives a move (MD5, CRC32C), base64 or hex as the provider gives it."""
+    """Digests of the content that survive a move, as ``name:value`` with spaces between, e.g. ``md5:... crc32c:...``;
+    base64 or hex as the provider gives them. None when it gives none."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     lock_reason: str | None = None
     """Why it may not be touched (lease, legal hold, retention), or None."""
+    headers: Mapping[str, str] | None = None
+    """What else a move must keep: cache control, content encoding, disposition and language, encryption. None when
+    nobody looked."""
