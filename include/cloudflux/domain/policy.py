@@ -1,0 +1,484 @@
+"""Keep or move: the storage class that is expected to cost each object least, and the reason in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudflux.domain.costs import (
+    Codes,
+    Demand,
+    Floats,
+    client_move_usd,
+    coming_back_usd,
+    deleted_too_early_usd,
+    demand_of,
+    holding_usd,
+    one_time_usd,
+    owed_days_of,
+    running_usd,
+    storage_usd_month,
+)
+from cloudflux.domain.prices import MONTH_DAYS, AutopilotScope, Latency, PriceBook
+
+Texts = NDArray[np.object_]
+
+_CHUNK_ROWS: Final = 131_072  # keeps the (rows, classes) matrices of one decision run within some 100 MB
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """How the policy weighs what it does not know."""
+
+    horizon_days: int = 180
+    min_confidence: float = 0.5
+    """Below it a forecast counts as weak, as one by rules always does."""
+    deleted_share_year: float = 0.10
+    """Which share of the objects their owners delete or overwrite in a year, and then pay a class's minimum days for
+    nothing. An assumption, not a measurement: raise it for buckets that turn over."""
+    weak_factor: float = 2.0
+    """A weak forecast may be wrong by this factor, in either direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLimits:
+    """What the owner of a bucket allows."""
+
+    latency: Latency = Latency.MS
+    """The slowest first byte: ``hours`` lets classes in that need a restore."""
+    allowed_classes: Collection[str] | None = None
+    """None: every class that the latency allows and that keeps the redundancy; a single-zone class must be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectColumns:
+    """N objects of one price book and one owner's limits, with their forecasts. All arrays have shape (N,)."""
+
+    size_bytes: NDArray[Any]
+    current_class: Texts
+    days_in_class: Floats
+    idle_days: Floats
+    """Since the last read, or since the history begins or the object came, when there was none; 0 when not known."""
+    expected_reads: Floats
+    """Over the horizon."""
+    expected_read_bytes: Floats
+    probability_any: Floats
+    confidence: Floats
+    """Of the forecast, 0 to 1."""
+    from_rules: NDArray[np.bool_]
+    """Whether the forecast came from the rules of a cold start instead of a model."""
+    excluded: NDArray[np.bool_]
+    """Whether the owner excluded the object."""
+    lock_reason: Texts
+    """Why the object may not be touched, or None."""
+
+    def __len__(self) -> int:
+        """Count the objects."""
+        return len(self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What was decided for N objects. Arrays have shape (N,) or (N, C) over the price book's classes."""
+
+    class_names: tuple[str, ...]
+    price_book: str
+    horizon_days: int
+    current_class: Texts
+    chosen_class: Texts
+    moves: NDArray[np.bool_]
+    reason: Texts
+    candidate_usd: Floats
+    """Expected cost over the horizon, the move included, shape (N, C)."""
+    weighed: NDArray[np.bool_]
+    """Which classes were candidates, shape (N, C)."""
+    expected_reads: Floats
+    stay_usd: Floats
+    chosen_usd: Floats
+    one_time_usd: Floats
+    saving_usd: Floats
+    payback_days: Floats
+    """NaN when nothing moves."""
+    current_monthly_usd: Floats
+    chosen_monthly_usd: Floats
+
+    def __len__(self) -> int:
+        """Count the objects."""
+        return len(self.reason)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Give the columns of the ``decisions`` dataset that follow from the decision, by name.
+
+        NaN in ``payback_days`` stands for null. The names, ETags and days of the objects, ``rule_class`` and
+        ``candidates`` (see ``candidate_lists``) are the caller's to add.
+        """
+        count = len(self)
+        return {
+            "current_class": self.current_class,
+            "chosen_class": self.chosen_class,
+            "action": np.where(self.moves, "move", "keep").astype(object),
+            "reason": self.reason,
+            "horizon_days": np.full(count, self.horizon_days, dtype=np.int32),
+            "expected_reads": self.expected_reads,
+            "stay_usd": self.stay_usd,
+            "chosen_usd": self.chosen_usd,
+            "one_time_usd": self.one_time_usd,
+            "saving_usd": self.saving_usd,
+            "payback_days": self.payback_days,
+            "current_monthly_usd": self.current_monthly_usd,
+            "chosen_monthly_usd": self.chosen_monthly_usd,
+            "price_book": np.full(count, self.price_book, dtype=object),
+        }
+
+    def candidate_lists(self) -> tuple[NDArray[np.int32], Texts, Floats]:
+        """Give the ``candidates`` column flat: N + 1 offsets, then each list's storage classes and expected USD.
+
+        The offsets, and a struct of the two others, make an Arrow list array.
+        """
+        offsets = np.zeros(len(self) + 1, dtype=np.int32)
+        np.cumsum(self.weighed.sum(axis=1), out=offsets[1:])
+        names = np.array(self.class_names, dtype=object)
+        return offsets, names[np.nonzero(self.weighed)[1]], self.candidate_usd[self.weighed]
+
+
+def decide(
+    objects: ObjectColumns,
+    book: PriceBook,
+    limits: OwnerLimits | None = None,
+    settings: PolicySettings | None = None,
+) -> Decisions:
+    """Decide for every object whether it stays, or moves to the class with the least expected cost over the horizon.
+
+    The cost of a candidate is storage, monitoring and expected reads over the horizon, the move by a client and the
+    early deletion still owed at the source, and the expected price of coming back, and of an owner who deletes before
+    the minimum days are over. An object moves only if that is less than the cost of staying, and if the lower running
+    cost pays the one-time cost back inside the horizon.
+
+    Classes that need a restore are candidates only where ``limits`` allow hours, single-zone classes only where they
+    are named. S3 Intelligent-Tiering is a candidate like any other class. Azure smart tier and GCS Autoclass never are:
+    they are settings of an account or a bucket, not of an object, and objects under them are kept.
+
+    A weak forecast (by rules, or below ``settings.min_confidence``) must show more:
+
+    - down: the object must have been idle for as long as the colder class needs to earn the whole round trip, there and
+      back with all minimum days. This is the break-even rule of ski rental (Karlin et al., Competitive snoopy caching,
+      1988): whenever the next read comes, waiting and moving have cost at most twice what hindsight would have paid.
+    - up, or into an autopilot: the move must save also if there are ``settings.weak_factor`` times fewer reads, or as
+      many times more and another three (what having seen none still allows: the rule of three).
+
+    Locked and excluded objects are kept, as are objects in a class that the book does not know (priced as if in the
+    standard class). Raises ``ValueError`` naming a column that is malformed.
+    """
+    limits = limits or OwnerLimits()
+    settings = settings or PolicySettings()
+    parts = [
+        _decide_chunk(_rows(objects, slice(first, first + _CHUNK_ROWS)), book, limits, settings)
+        for first in range(0, max(len(objects), 1), _CHUNK_ROWS)
+    ]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _decide_chunk(objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, settings: PolicySettings) -> Decisions:
+    count = len(objects)
+    rows = np.arange(count)
+    horizon = settings.horizon_days
+    demand = demand_of(
+        objects.size_bytes,
+        objects.expected_reads,
+        horizon,
+        read_bytes=objects.expected_read_bytes,
+        probability_any=objects.probability_any,
+    )
+    days_in_class = np.asarray(objects.days_in_class, dtype=np.float64)
+    known_codes = book.codes_of(objects.current_class)
+    unknown = known_codes < 0
+    current = np.where(unknown, book.standard_code, known_codes)
+
+    autopilot = np.array([prices.autopilot is not None for prices in book.classes])
+    watched_days = np.where(autopilot[current], np.minimum(objects.idle_days, days_in_class), 0.0)
+    running = running_usd(book, demand, watched_days)
+    once = one_time_usd(book, demand.size_bytes, current, days_in_class)
+    back = coming_back_usd(book, demand)
+    back[rows, current] = 0.0  # who stays does not come back
+    lost = deleted_too_early_usd(
+        book, demand.size_bytes, owed_days_of(book, current, days_in_class), settings.deleted_share_year
+    )
+    expected = running + once + back + lost
+    stay = expected[rows, current]
+
+    settled = np.array(
+        [prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT for prices in book.classes]
+    )
+    fixed = unknown | objects.excluded | _locked(objects) | settled[current]
+    weighed = np.tile(_allowed(book, limits), (count, 1))
+    weighed[fixed] = False
+    weighed[rows, current] = True
+    eligible = weighed.copy()
+    weak = objects.from_rules | (objects.confidence < settings.min_confidence)
+    if bool(weak.any()):
+        some = np.flatnonzero(weak)
+        eligible[some] &= _safe_when_weak(
+            book=book,
+            demand=_demand_rows(demand, some),
+            current=current[some],
+            once=once[some],
+            idle_days=np.asarray(objects.idle_days, dtype=np.float64)[some],
+            watched_days=watched_days[some],
+            autopilot=autopilot,
+            settings=settings,
+        )
+        eligible[rows, current] = True
+
+    best = _cheapest(expected, eligible, current)
+    saving = stay - expected[rows, best]
+    daily = (running[rows, current] - running[rows, best]) / horizon
+    move = (best != current) & (saving > 0) & (once[rows, best] <= daily * horizon)
+    best = np.where(move, best, current)
+    saving = np.where(move, saving, 0.0)
+    once_paid = once[rows, best]
+    payback = np.where(move, np.divide(once_paid, daily, out=np.zeros_like(daily), where=daily > 0), np.nan)
+
+    names = np.array(book.class_names, dtype=object)
+    to_month = MONTH_DAYS / horizon
+    chosen = np.where(unknown, objects.current_class, names[best])
+    return Decisions(
+        class_names=book.class_names,
+        price_book=book.name,
+        horizon_days=horizon,
+        current_class=np.asarray(objects.current_class, dtype=object),
+        chosen_class=chosen,
+        moves=move,
+        reason=_reasons(
+            objects=objects,
+            book=book,
+            horizon_days=horizon,
+            current=current,
+            best=best,
+            move=move,
+            unknown=unknown,
+            settled=settled[current],
+            unguarded=_cheapest(expected, weighed, current),
+            runs_cheapest=_cheapest(running, weighed, current),
+            saving=saving,
+            payback=payback,
+        ),
+        candidate_usd=expected,
+        weighed=weighed,
+        expected_reads=demand.reads,
+        stay_usd=stay,
+        chosen_usd=expected[rows, best],
+        one_time_usd=once_paid,
+        saving_usd=saving,
+        payback_days=payback,
+        current_monthly_usd=running[rows, current] * to_month,
+        chosen_monthly_usd=running[rows, best] * to_month,
+    )
+
+
+def _allowed(book: PriceBook, limits: OwnerLimits) -> NDArray[np.bool_]:
+    """Tell which classes an object may be moved to, shape (C,)."""
+    return np.array(
+        [
+            (prices.autopilot is None or prices.autopilot.scope == AutopilotScope.OBJECT)
+            and (prices.latency == Latency.MS or limits.latency == Latency.HOURS)
+            and (
+                not prices.single_az
+                if limits.allowed_classes is None
+                else prices.storage_class in limits.allowed_classes
+            )
+            for prices in book.classes
+        ]
+    )
+
+
+def _safe_when_weak(
+    *,
+    book: PriceBook,
+    demand: Demand,
+    current: Codes,
+    once: Floats,
+    idle_days: Floats,
+    watched_days: Floats,
+    autopilot: NDArray[np.bool_],
+    settings: PolicySettings,
+) -> NDArray[np.bool_]:
+    """Tell to which classes an object may be moved on a weak forecast, shape (N, C); see ``decide``."""
+    rows = np.arange(len(current))
+    # what holding costs if nobody ever reads: the most that a colder class can save
+    unread = holding_usd(
+        book, demand_of(demand.size_bytes, np.zeros_like(demand.reads), demand.horizon_days), watched_days
+    )
+    daily = (unread[rows, current][:, None] - unread) / demand.horizon_days
+    count = len(book.classes)
+    back = np.stack(
+        [
+            client_move_usd(book, demand.size_bytes, np.full(len(current), source))[rows, current]
+            for source in range(count)
+        ],
+        axis=1,
+    )
+    min_days = np.array([prices.min_days for prices in book.classes], dtype=np.float64)
+    round_trip = once + back + storage_usd_month(book, demand.size_bytes) * min_days / MONTH_DAYS
+    earned: NDArray[np.bool_] = idle_days[:, None] * daily >= round_trip
+
+    saves = np.ones((len(current), count), dtype=np.bool_)
+    for factor, more in ((settings.weak_factor, 3.0), (1.0 / settings.weak_factor, 0.0)):
+        other = demand_of(
+            demand.size_bytes,
+            demand.reads * factor + more,
+            demand.horizon_days,
+            read_bytes=demand.read_bytes * factor + demand.size_bytes * more,
+        )
+        running = running_usd(book, other, watched_days)
+        saves &= running + once < running[rows, current][:, None]
+    downwards = (np.arange(count)[None, :] > current[:, None]) & ~autopilot[None, :]
+    return np.where(downwards, earned, saves)
+
+
+def _cheapest(expected: Floats, eligible: NDArray[np.bool_], current: Codes) -> Codes:
+    """Give the eligible class with the least cost, shape (N,); the present one where nothing is truly cheaper."""
+    rows = np.arange(len(current))
+    priced = np.where(eligible, expected, np.inf)
+    best = np.argmin(priced, axis=1)
+    return np.where(priced[rows, best] < expected[rows, current], best, current)
+
+
+def _reasons(
+    *,
+    objects: ObjectColumns,
+    book: PriceBook,
+    horizon_days: int,
+    current: Codes,
+    best: Codes,
+    move: NDArray[np.bool_],
+    unknown: NDArray[np.bool_],
+    settled: NDArray[np.bool_],
+    unguarded: Codes,
+    runs_cheapest: Codes,
+    saving: Floats,
+    payback: Floats,
+) -> Texts:
+    """Put each decision's reason into words. Figures are rounded, so that few have to be turned into text."""
+    strings: Any = np.dtypes.StringDType()
+    names = np.array(book.class_names, dtype=strings)
+    locked = _locked(objects)
+    reads = _said(np.asarray(objects.expected_reads, dtype=np.float64), _reads_text)
+    reasons = np.full(len(current), "", dtype=strings)
+    open_rows = np.ones(len(current), dtype=np.bool_)
+
+    def say(where: NDArray[np.bool_], *parts: str | NDArray[Any]) -> None:
+        chosen = open_rows & where
+        open_rows[chosen] = False
+        if chosen.any():
+            text: NDArray[Any] = np.full(int(chosen.sum()), "", dtype=strings)
+            for part in parts:
+                text = np.strings.add(text, part if isinstance(part, str) else part[chosen])
+            reasons[chosen] = text
+
+    expected = (reads, f" expected in {horizon_days} days")
+    here = names[current]
+    say(objects.excluded, "keep ", here, ": excluded by its owner")
+    say(locked, "keep ", here, ": locked (", np.where(locked, objects.lock_reason, "").astype(strings), ")")
+    say(
+        unknown,
+        "keep ",
+        np.asarray(objects.current_class, dtype=object).astype(strings),
+        f": price book {book.name} does not know this class",
+    )
+    say(settled, "keep ", here, ": the autopilot is a setting of the account or bucket, not of one object")
+    say(
+        move,
+        "move ",
+        here,
+        " -> ",
+        names[best],
+        ": ",
+        *expected,
+        "; saves ",
+        _said(saving, _usd_text),
+        ", pays back in ",
+        _said(np.ceil(payback), _days_text),
+    )
+    say(
+        unguarded != current,
+        "keep ",
+        here,
+        ": ",
+        names[unguarded],
+        " is expected to be cheaper, but the forecast is too weak for it (",
+        *expected,
+        ")",
+    )
+    say(
+        runs_cheapest != current,
+        "keep ",
+        here,
+        ": ",
+        names[runs_cheapest],
+        f" would run cheaper, but within {horizon_days} days it does not earn its move and risk (",
+        *expected,
+        ")",
+    )
+    say(open_rows, "keep ", here, ": no allowed class is cheaper (", *expected, ")")
+    return reasons.astype(object)
+
+
+def _said(figures: Floats, words: Callable[[float], str]) -> NDArray[Any]:
+    """Give each figure in words, shape (N,), figures rounded to two significant digits."""
+    finite = np.where(np.isfinite(figures), figures, 0.0)
+    magnitude = np.power(10.0, np.floor(np.log10(np.where(finite > 0, finite, 1.0))) - 1)
+    rounded = np.where(finite < 100, np.round(finite / magnitude) * magnitude, np.round(finite))
+    distinct, inverse = np.unique(rounded, return_inverse=True)
+    texts = np.array([words(float(figure)) for figure in distinct], dtype=np.dtypes.StringDType())
+    return texts[inverse]
+
+
+def _reads_text(reads: float) -> str:
+    number = f"{reads:.0f}" if reads >= 10 or math.isclose(reads, round(reads)) else f"{reads:.2g}"
+    return f"{number} read" if number == "1" else f"{number} reads"
+
+
+def _usd_text(amount: float) -> str:
+    if amount >= 0.01:
+        return f"${amount:,.2f}"
+    return f"${amount:.{1 - math.floor(math.log10(amount))}f}" if amount > 0 else "$0"
+
+
+def _days_text(days: float) -> str:
+    return f"{days:.0f} day" if days == 1 else f"{days:.0f} days"
+
+
+def _locked(objects: ObjectColumns) -> NDArray[np.bool_]:
+    locked: NDArray[np.bool_] = np.not_equal(objects.lock_reason, np.array(None, dtype=object)).astype(np.bool_)
+    return locked
+
+
+def _rows(objects: ObjectColumns, rows: slice) -> ObjectColumns:
+    return ObjectColumns(*(getattr(objects, field.name)[rows] for field in fields(objects)))
+
+
+def _demand_rows(demand: Demand, rows: Codes) -> Demand:
+    return Demand(
+        demand.size_bytes[rows],
+        demand.reads[rows],
+        demand.read_bytes[rows],
+        demand.probability_any[rows],
+        demand.horizon_days,
+    )
+
+
+def _joined(parts: list[Decisions]) -> Decisions:
+    shared = {"class_names", "price_book", "horizon_days"}
+    first = parts[0]
+    joined: dict[str, Any] = {
+        field.name: getattr(first, field.name)
+        if field.name in shared
+        else np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(first)
+    }
+    return Decisions(**joined)
