@@ -42,3 +42,16 @@ class LedgerEntry:
     """Over the plan's horizon, net of ``one_time_usd``."""
     actor: str
     """Who did it: a DAG run's id, or a person's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateTotals:
+    """What the moves amount to whose newest state is one and the same."""
+
+    moves: int
+    bytes: int
+    one_time_usd: Decimal
+    expected_saving_usd: Decimal
+    """Over the plans' horizons, net of ``one_time_usd``."""
+    monthly_saving_usd: Decimal
+    """Of the running cost, as the plans expected it."""

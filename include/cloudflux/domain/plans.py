@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from cloudflux.domain.objects import ObjectRef
 
@@ -19,6 +21,19 @@ class PlanState(StrEnum):
     REJECTED = "rejected"
     EMPTY = "empty"  # nothing to move
     FINISHED = "finished"
+
+
+NEXT_PLAN_STATES: Final = MappingProxyType(
+    {
+        PlanState.PREVIEW: frozenset[PlanState](),
+        PlanState.PROPOSED: frozenset({PlanState.APPROVED, PlanState.REJECTED}),
+        PlanState.APPROVED: frozenset({PlanState.FINISHED}),
+        PlanState.REJECTED: frozenset[PlanState](),
+        PlanState.EMPTY: frozenset[PlanState](),
+        PlanState.FINISHED: frozenset[PlanState](),
+    }
+)
+"""The states that may follow each state: a preview never becomes an approved plan."""
 
 
 @dataclass(frozen=True, slots=True)

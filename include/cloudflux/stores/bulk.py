@@ -1,0 +1,85 @@
+"""Whole batches in and out of PostgreSQL: COPY from rows and from Arrow, and text that PostgreSQL can hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, cast
+
+import orjson
+import psycopg
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from psycopg import sql
+from sqlalchemy import Connection
+
+from cloudflux.stores.engine import raise_if_passing
+
+
+@contextmanager
+def temporary_copy_of(connection: Connection, table: str, columns: Sequence[str], *, name: str) -> Generator[None]:
+    """Make an empty temporary table with some of a table's columns and none of its constraints."""
+    listed = ", ".join(f'"{column}"' for column in columns)
+    connection.exec_driver_sql(f"CREATE TEMP TABLE {name} AS SELECT {listed} FROM {table} WITH NO DATA")  # noqa: S608  # our own names
+    yield
+    # not in a `finally`: after an error the transaction is rolled back, and the table with it
+    connection.exec_driver_sql(f"DROP TABLE {name}")
+
+
+def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """COPY rows into a table (its schema before a dot) in the connection's transaction."""
+    with _copying(connection, _copy_statement(table, columns)) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def copy_table(connection: Connection, table: str, data: pa.Table) -> None:
+    """COPY an Arrow table without binary columns into a table of the same columns; no Python object for any row."""
+    options = sql.SQL(" WITH (FORMAT csv)")
+    with _copying(connection, _copy_statement(table, data.column_names) + options) as copy:
+        for batch in data.to_batches(max_chunksize=10_000):
+            sink = pa.BufferOutputStream()
+            # strings are quoted, nulls are not: COPY tells '' from NULL by that
+            pa_csv.write_csv(batch, sink, pa_csv.WriteOptions(include_header=False, quoting_style="needed"))
+            copy.write(sink.getvalue())
+
+
+def storable(text: str) -> str:
+    r"""Give text that PostgreSQL can hold: NUL and lone surrogates, as strangers send them, are escaped (``\x00``)."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def to_json(value: object) -> str:
+    """Write a value for a JSONB column: Decimals and what JSON does not know as text, NaN as null, NUL as text."""
+    text = orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS)
+    # JSONB refuses the escape of NUL; an even number of backslashes before it leaves it an escape
+    return re.sub(rb"(?<!\\)((?:\\\\)*)\\u0000", rb"\1\\\\u0000", text).decode()
+
+
+def _text(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return str(value)
+
+
+def _copy_statement(table: str, columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+
+
+@contextmanager
+def _copying(connection: Connection, statement: sql.Composed) -> Generator[psycopg.Copy]:
+    raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    try:
+        with raw.cursor() as cursor, cursor.copy(statement) as copy:
+            yield copy
+    except psycopg.Error as exc:
+        raise_if_passing(exc, connection.engine.url, connecting=raw.broken)
+        raise

@@ -1,0 +1,203 @@
+"""The append-only record of all that happened to every move. Triggers in the database forbid to change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+import psycopg
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
+
+from cloudflux.domain.ledger import InvalidTransition, LedgerConflict, LedgerEntry, StateTotals
+from cloudflux.domain.migrations import NEXT_STATES, MigrationState
+from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.tiers import Provider
+from cloudflux.stores.bulk import copy_rows, storable, temporary_copy_of
+from cloudflux.stores.tables import LedgerRow
+
+_TABLE: Final = "cloudflux.ledger"
+_COLUMNS: Final = (
+    "plan_id", "move_no", "provider", "bucket", "key", "version_id", "state", "at", "from_class", "to_class", "etag",
+    "size_bytes", "detail", "request_id", "one_time_usd", "expected_saving_usd", "actor",
+)  # fmt: skip
+_LISTED: Final = ", ".join(_COLUMNS)
+
+# Every move of a stored plan is planned, whether or not an entry says so.
+_ALLOWED: Final = [
+    ("", MigrationState.PLANNED.value),
+    *(("", state.value) for state in sorted(NEXT_STATES[MigrationState.PLANNED])),
+    *((before.value, after.value) for before, states in NEXT_STATES.items() for after in sorted(states)),
+]
+
+# One statement: of what came in, drop what is recorded already, chain the rest to each move's newest entry and to one
+# another, and insert all of it or, when one link is not allowed, none.
+_APPEND: Final = f"""
+WITH incoming AS (
+    SELECT DISTINCT ON (plan_id, move_no, state) * FROM ledger_in ORDER BY plan_id, move_no, state, ledger_id
+), fresh AS (
+    SELECT i.* FROM incoming i WHERE NOT EXISTS (
+        SELECT FROM {_TABLE} l WHERE l.plan_id = i.plan_id AND l.move_no = i.move_no AND l.state = i.state)
+), newest AS (
+    SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state AS newest_state, step AS newest_step
+    FROM {_TABLE} WHERE (plan_id, move_no) IN (SELECT plan_id, move_no FROM fresh)
+    ORDER BY plan_id, move_no, step DESC
+), chained AS (
+    SELECT fresh.*, coalesce(lag(state) OVER entries, newest_state, '') AS previous,
+        coalesce(newest_step, 0) + row_number() OVER entries AS step
+    FROM fresh LEFT JOIN newest USING (plan_id, move_no)
+    WINDOW entries AS (PARTITION BY plan_id, move_no ORDER BY ledger_id)
+), wrong AS (
+    SELECT * FROM chained
+    WHERE (previous, state) NOT IN (SELECT * FROM unnest(%(before)s::text[], %(after)s::text[]))
+), inserted AS (
+    INSERT INTO {_TABLE} ({_LISTED}, step) SELECT {_LISTED}, step FROM chained
+    WHERE NOT EXISTS (SELECT FROM wrong) ORDER BY ledger_id RETURNING 1
+)
+SELECT (SELECT count(*) FROM inserted) AS added, (SELECT count(*) FROM wrong) AS wrong,
+    (SELECT string_agg(format('move %%s of %%s (%%s) from %%s to %%s', move_no, plan_id, key,
+        coalesce(nullif(previous, ''), 'planned'), state), '; ')
+     FROM (SELECT * FROM wrong ORDER BY plan_id, move_no LIMIT 3) AS first_ones) AS examples
+"""  # noqa: S608  # our own names
+
+_NEWEST: Final = f"""
+SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state, detail, size_bytes, one_time_usd, expected_saving_usd
+FROM {_TABLE} WHERE %(plan_id)s::text IS NULL OR plan_id = %(plan_id)s ORDER BY plan_id, move_no, step DESC
+"""  # noqa: S608  # our own names
+
+
+class Ledger:
+    """The ledger of all migrations."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def append(self, entries: Sequence[LedgerEntry]) -> int:
+        """Append entries in their order, all or none; one whose (plan, move, state) is recorded already adds nothing.
+
+        A move's first entry follows ``planned``, which it may also name. Returns how many were new. Raises
+        ``InvalidTransition`` naming moves whose state may not follow, or that no plan has; ``LedgerConflict`` when
+        somebody recorded the same move at the same moment. Takes thousands of entries a call: one COPY, one statement.
+        """
+        if not entries:
+            return 0
+        plan_ids = sorted({entry.plan_id for entry in entries})
+        try:
+            with (
+                self._engine.begin() as connection,
+                temporary_copy_of(connection, _TABLE, ("ledger_id", *_COLUMNS), name="ledger_in"),
+            ):
+                copy_rows(
+                    connection,
+                    "ledger_in",
+                    ("ledger_id", *_COLUMNS),
+                    ((number, *_cells(entry)) for number, entry in enumerate(entries)),
+                )
+                # whoever appends to the same plan waits here: the statement below must see what the other recorded
+                for plan_id in plan_ids:
+                    connection.exec_driver_sql(
+                        "SELECT pg_advisory_xact_lock(hashtextextended('cloudflux.ledger/' || %(plan_id)s::text, 0))",
+                        {"plan_id": plan_id},
+                    )
+                outcome = connection.exec_driver_sql(
+                    _APPEND, {"before": [pair[0] for pair in _ALLOWED], "after": [pair[1] for pair in _ALLOWED]}
+                ).one()
+                if outcome.wrong:
+                    raise InvalidTransition(
+                        f"{outcome.wrong} ledger entries do not follow from what is recorded, nothing was appended: "
+                        f"{outcome.examples}"
+                    )
+                return int(outcome.added)
+        except IntegrityError as exc:
+            if isinstance(exc.orig, psycopg.errors.ForeignKeyViolation):
+                raise InvalidTransition(
+                    f"a ledger entry is for a move that no stored plan has: {exc.orig.diag.message_detail}"
+                ) from exc
+            if isinstance(exc.orig, psycopg.errors.UniqueViolation):
+                raise LedgerConflict(
+                    f"another run recorded the same move at the same moment: {exc.orig.diag.message_detail}"
+                ) from exc
+            raise
+
+    def states(self, plan_id: str) -> dict[int, tuple[MigrationState, str]]:
+        """Tell each move's newest state with its detail; a move without an entry (it is planned) is not in it."""
+        with self._engine.connect() as connection:
+            rows = connection.exec_driver_sql(_NEWEST, {"plan_id": plan_id})
+            return {row.move_no: (MigrationState(row.state), row.detail) for row in rows}
+
+    def seen(self, plan_id: str) -> dict[int, str]:
+        """Give the details of all ``submitted`` entries of a plan by move number."""
+        wanted = select(LedgerRow.move_no, LedgerRow.detail).where(
+            LedgerRow.plan_id == plan_id, LedgerRow.state == MigrationState.SUBMITTED.value
+        )
+        with self._engine.connect() as connection:
+            return {row.move_no: row.detail for row in connection.execute(wanted)}
+
+    def counts(self, plan_id: str) -> dict[MigrationState, int]:
+        """Count a plan's moves by their newest state; moves without an entry are not counted."""
+        return {state: totals.moves for state, totals in self.totals(plan_id).items()}
+
+    def totals(self, plan_id: str | None = None) -> dict[MigrationState, StateTotals]:
+        """Add up the moves by their newest state, of one plan or of all: ``DONE`` is what has been realised."""
+        with self._engine.connect() as connection:
+            rows = connection.exec_driver_sql(
+                f"SELECT newest.state, count(*) AS moves, sum(newest.size_bytes)::bigint AS bytes, "  # noqa: S608  # our own names
+                "sum(newest.one_time_usd) AS one_time_usd, sum(newest.expected_saving_usd) AS expected_saving_usd, "
+                "sum(planned.monthly_saving_usd) AS monthly_saving_usd "
+                f"FROM ({_NEWEST}) AS newest JOIN cloudflux.planned_moves AS planned USING (plan_id, move_no) "
+                "GROUP BY newest.state",
+                {"plan_id": plan_id},
+            )
+            return {
+                MigrationState(row.state): StateTotals(
+                    row.moves, row.bytes, row.one_time_usd, row.expected_saving_usd, row.monthly_saving_usd
+                )
+                for row in rows
+            }
+
+    def entries(
+        self,
+        plan_id: str | None = None,
+        *,
+        states: Sequence[MigrationState] | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[LedgerEntry]:
+        """Give entries in the order in which they were recorded: of one plan or all, of some states, from a time on.
+
+        They are read through a cursor on the server, 5,000 at a time.
+        """
+        wanted = select(*LedgerRow.__table__.columns).order_by(LedgerRow.ledger_id)
+        if plan_id is not None:
+            wanted = wanted.where(LedgerRow.plan_id == plan_id)
+        if states is not None:
+            wanted = wanted.where(LedgerRow.state.in_([state.value for state in states]))
+        if since is not None:
+            wanted = wanted.where(LedgerRow.at >= since)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=5_000).execute(wanted):
+                yield LedgerEntry(
+                    plan_id=row.plan_id,
+                    move_no=row.move_no,
+                    ref=ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id),
+                    state=MigrationState(row.state),
+                    at=row.at,
+                    from_class=row.from_class,
+                    to_class=row.to_class,
+                    etag=row.etag,
+                    size_bytes=row.size_bytes,
+                    detail=row.detail,
+                    request_id=row.request_id,
+                    one_time_usd=row.one_time_usd,
+                    expected_saving_usd=row.expected_saving_usd,
+                    actor=row.actor,
+                )
+
+
+def _cells(entry: LedgerEntry) -> tuple[object, ...]:
+    ref = entry.ref
+    return (
+        entry.plan_id, entry.move_no, ref.provider.value, ref.bucket, ref.key, ref.version_id, entry.state.value,
+        entry.at, entry.from_class, entry.to_class, entry.etag, entry.size_bytes, storable(entry.detail),
+        entry.request_id, entry.one_time_usd, entry.expected_saving_usd, storable(entry.actor),
+    )  # fmt: skip

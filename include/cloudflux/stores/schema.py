@@ -1,0 +1,42 @@
+"""Bring a database to the newest revision of our tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+from cloudflux.stores.engine import make_engine
+from cloudflux.stores.tables import CONTROL
+
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+_LOCK_KEY: Final = 0x636C6F7564  # "cloud": one lock for everybody who upgrades this database
+
+
+def upgrade(url: str) -> None:
+    """Make or upgrade our tables; all revisions in one transaction, and nothing at all when the newest is there.
+
+    Any number of processes may call it at once: one works, the others wait and find nothing to do.
+    Raises ``DatabaseUnreachable`` or ``SettingsError``.
+    """
+    engine = make_engine(url, pool_size=1)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            # Alembic's own table stands in this schema, so the schema has to be there before the first revision
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {CONTROL}"))
+            command.upgrade(alembic_config(connection), "head")
+    finally:
+        engine.dispose()
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Configure Alembic for our revisions on this connection, whose transaction the caller ends."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))  # a % would start an interpolation
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config

