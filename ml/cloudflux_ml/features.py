@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -55,8 +55,6 @@ FEATURE_NAMES: Final = (
 PROVIDER_CODES: Final = MappingProxyType({Provider.AWS: 0, Provider.AZURE: 1, Provider.GCP: 2})
 CONTENT_FAMILIES: Final = ("video", "image", "audio", "document", "log", "archive", "other")
 """Content types are reduced to families; the code is the place in this tuple, unknown is NaN."""
-CATEGORICAL: Final = ("provider", "content_family")
-"""Features whose numbers are names."""
 
 _FAMILY_OF: Final = (  # first match wins; media types (RFC 6838) and the words of the ingestion topic
     (r"^video", "video"),
@@ -143,6 +141,17 @@ class AccessHistory:
         """Count each object's reads from ``first`` to the day before ``end``. Shape of ``rows``."""
         counted: Floats = self._sum(self._reads, _day_number(first), _day_number(end))[rows]
         return counted
+
+    def logged_before(self, end: date) -> NDArray[np.bool_]:
+        """Tell which objects the logs name before ``end``. Shape (objects,)."""
+        logged = np.zeros(len(self.objects), dtype=np.bool_)
+        logged[self._object[: np.searchsorted(self._day, _day_number(end))]] = True
+        return logged
+
+    @property
+    def first_day(self) -> date:
+        """The first day that the logs cover."""
+        return date(1970, 1, 1) + timedelta(days=self.history_start)
 
     def _sum(self, values: Floats, first: int, end: int) -> Floats:
         window = slice(*np.searchsorted(self._day, (first, end)))
@@ -257,8 +266,10 @@ def _objects(rows: pl.DataFrame, inventory: pa.Table | None, content_types: pa.T
             pl.col("last_modified_at").dt.date().cast(pl.Int32).alias("last_modified_day"),
             pl.col("content_type").cast(pl.String),
         )
-    # the order of the rows decides where a seeded sample falls: sort
-    objects = objects.unique(subset=list(_KEY), keep="any").sort(*_KEY)
+    # Sorted, because the order of the rows decides where a seeded sample falls; the newest version of a key is kept.
+    newest_first = [False, False, False, True, True]
+    objects = objects.sort(*_KEY, "last_modified_day", "size_bytes", descending=newest_first, nulls_last=True)
+    objects = objects.unique(subset=list(_KEY), keep="first", maintain_order=True)
     if content_types is not None and len(content_types):
         known = _content_by_object(content_types)
         objects = (

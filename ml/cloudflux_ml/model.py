@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # published without types
 
 from cloudflux.domain.access import BANDS, AccessBand, band_codes
-from cloudflux_ml.features import CATEGORICAL, Floats, Integers
+from cloudflux_ml.features import Floats, Integers
 
 ARCHIVE_CODE: Final = BANDS.index(AccessBand.ARCHIVE)
 """Bands are handled by their position in ``domain.access.BANDS``; this one means: no read at all."""
@@ -47,8 +47,6 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     ----------
     max_iter, learning_rate, max_leaf_nodes, min_samples_leaf, l2_regularization :
         of both ``HistGradientBoosting`` models. With fewer than 20 rows a leaf, leaves may be smaller.
-    categorical_features : tuple of str
-        Columns whose numbers are names, when ``X`` is a data frame that has them.
     threads : int
         Most threads that fitting and predicting may take.
     random_state : int
@@ -76,7 +74,6 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         max_leaf_nodes: int = 15,
         min_samples_leaf: int = 40,
         l2_regularization: float = 1.0,
-        categorical_features: tuple[str, ...] = CATEGORICAL,
         threads: int = 2,
         random_state: int = 20,
     ) -> None:
@@ -85,7 +82,6 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         self.max_leaf_nodes = max_leaf_nodes
         self.min_samples_leaf = min_samples_leaf
         self.l2_regularization = l2_regularization
-        self.categorical_features = categorical_features
         self.threads = threads
         self.random_state = random_state
 
@@ -116,14 +112,15 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         # the trees cannot bin a column without a value, e.g. the reads of a last year that the logs do not reach
         self.unknown_ = np.isnan(values).all(axis=0)
         values = np.where(self.unknown_, 0.0, values)
-        names = list(getattr(self, "feature_names_in_", ()))
         shared = {
             "max_iter": self.max_iter,
             "learning_rate": self.learning_rate,
             "max_leaf_nodes": self.max_leaf_nodes,
             "min_samples_leaf": int(min(self.min_samples_leaf, max(2, len(reads) // 20))),
             "l2_regularization": self.l2_regularization,
-            "categorical_features": [names.index(name) for name in self.categorical_features if name in names] or None,
+            # provider and content family stay numbers, which trees cut apart as well: the encoder that scikit-learn
+            # adds for categories holds a functools.partial, a type that no stored model should be trusted with
+            "categorical_features": None,
             "early_stopping": False,
             "random_state": self.random_state,
         }

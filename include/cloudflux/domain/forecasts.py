@@ -1,0 +1,40 @@
+"""What is expected of objects over a horizon, and what was seen of them, as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class AccessForecasts:
+    """Forecasts of N objects, in the order of the objects that were asked for. All arrays have shape (N,)."""
+
+    horizon_days: int
+    expected_reads: NDArray[np.float64]
+    """Over the horizon."""
+    expected_read_bytes: NDArray[np.float64]
+    """Over the horizon."""
+    probability_any: NDArray[np.float64]
+    """Of at least one read within the horizon."""
+    band: NDArray[Any]
+    """The ``AccessBand`` of the next 30 days, as text."""
+    confidence: NDArray[np.float64]
+    """0 to 1: the probability of the band."""
+    source: NDArray[Any]
+    """``model:<version>`` or ``rules``, as text."""
+    from_rules: NDArray[np.bool_]
+    reads_30_days: NDArray[np.float64]
+    """Reads seen in the last 30 days."""
+    last_read_days: NDArray[np.float64]
+    """Days since the last read; infinite when none was seen."""
+    idle_days: NDArray[np.float64]
+    """Days for which it is known that nobody read it: since the last read, or since the object came or the logs begin;
+    0 when its bucket has no logs."""
+
+    def __len__(self) -> int:
+        """Count the objects."""
+        return len(self.expected_reads)

@@ -1,0 +1,337 @@
+"""Score objects: forecast each shard's accesses, decide each object's storage class, audit and publish both."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cloudflux.config import BucketSettings, Estate
+from cloudflux.domain.costs import usd
+from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.forecasts import AccessForecasts
+from cloudflux.domain.policy import Decisions, ObjectColumns, OwnerLimits, PolicySettings, decide
+from cloudflux.domain.prices import Latency, PriceBook
+from cloudflux.domain.rules import classify
+from cloudflux.lake.schemas import DECISIONS, FORECASTS
+
+HISTORY_COLUMNS: Final = ["provider", "bucket", "key", "day", "reads", "writes", "bytes_read"]
+"""What a forecast reads of ``daily_access``."""
+_USD_COLUMNS: Final = ("current_monthly_usd", "chosen_monthly_usd", "saving_usd", "one_time_usd")
+
+
+class ScoringLake(Protocol):
+    """What scoring needs of the lake."""
+
+    def read(
+        self,
+        dataset: str,
+        *,
+        days: Collection[date] | tuple[date, date] | None = None,
+        shard: int | None = None,
+        columns: list[str] | None = None,
+    ) -> pa.Table:
+        """Read published rows; a tuple of two days is an inclusive range."""
+
+    def days(self, dataset: str) -> list[date]:
+        """List the published days, oldest first."""
+
+    def dataset(self, dataset: str, *, days: Collection[date] | tuple[date, date] | None = None) -> Any:
+        """Give published rows as a lazy ``pyarrow.dataset.Dataset``."""
+
+    def stage(self, dataset: str, day: date, shard: int, table: pa.Table, batch: str) -> str:
+        """Write one partition beside the published data."""
+
+    def staged(self, dataset: str, batch: str) -> Any:
+        """Give what a batch has staged, as a ``pyarrow.dataset.Dataset``."""
+
+    def publish(self, dataset: str, batch: str) -> list[tuple[date, int]]:
+        """Swap in what a batch has staged; again is harmless."""
+
+
+class Forecast(Protocol):
+    """Gives the forecasts of an inventory's objects, in its order."""
+
+    def __call__(
+        self, inventory: pa.Table, daily_access: pa.Table, day: date, horizon_days: int, *, history_start: date | None
+    ) -> AccessForecasts:
+        """Forecast reads from ``day`` on, from what the logs hold before it."""
+
+
+class AuditReport(Protocol):
+    """What an audit found."""
+
+    passed: bool
+
+    def raise_if_failed(self) -> None:
+        """Raise ``AuditFailed`` naming the expectation."""
+
+
+class Audit(Protocol):
+    """Checks a batch against its suite of expectations."""
+
+    def __call__(self, suite: str, data: Any, batch: str) -> AuditReport:
+        """Check ``data``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardScored:
+    """What scoring one shard came to."""
+
+    shard: int
+    objects: int
+    moves: int
+    from_rules: int
+    """Objects whose forecast came from the rules."""
+    left_out: int
+    """Objects of buckets that the estate does not name (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionTotals:
+    """What the published decisions of a day amount to."""
+
+    day: date
+    objects: int
+    moves: int
+    before_usd_month: Decimal
+    """Expected running cost of a 30-day month of all scored objects where they are."""
+    after_usd_month: Decimal
+    """The same with every proposed move made."""
+    saving_usd: Decimal
+    """Expected net saving over the horizon."""
+    one_time_usd: Decimal
+
+
+def latest_inventory_day(lake: ScoringLake, day: date) -> date:
+    """Tell the newest inventory snapshot up to ``day``. Raises ``TerminalError`` when there is none."""
+    snapshots = [snapshot for snapshot in lake.days("inventory") if snapshot <= day]
+    if not snapshots:
+        raise TerminalError(f"there is no inventory up to {day}: run collect_inventory first")
+    return snapshots[-1]
+
+
+def score_shard(
+    *,
+    day: date,
+    shard: int,
+    batch: str,
+    lake: ScoringLake,
+    forecast: Forecast,
+    estate: Estate,
+    books: Mapping[str, PriceBook],
+    policy: PolicySettings,
+    history_days: int,
+) -> ShardScored:
+    """Forecast and decide for all objects of one shard, and stage both tables as partitions of ``day``.
+
+    day : the first day of the horizon; nothing that was logged on it or later is looked at.
+    books : price books by the name that the estate's buckets give.
+    Raises ``TerminalError`` when there is no inventory, and ``KeyError`` naming a price book that is not in ``books``.
+    """
+    snapshot = latest_inventory_day(lake, day)
+    inventory = lake.read("inventory", days=[snapshot], shard=shard)
+    listed = inventory.num_rows
+    named = {(str(bucket.provider), bucket.bucket): bucket for bucket in estate.buckets}
+    inventory = _of_buckets(inventory, named)
+    logged = [known for known in lake.days("daily_access") if known < day]
+    daily_access = lake.read(
+        "daily_access",
+        days=(day - timedelta(days=history_days), day - timedelta(days=1)),
+        shard=shard,
+        columns=HISTORY_COLUMNS,
+    )
+    forecasts = forecast(inventory, daily_access, day, policy.horizon_days, history_start=logged[0] if logged else None)
+    lake.stage("forecasts", day, shard, forecast_table(inventory, forecasts, day), batch)
+
+    tables: list[pa.Table] = []
+    for (provider, name), rows in _rows_by_bucket(inventory):
+        settings = named[provider, name]
+        tables.append(
+            _decide_bucket(
+                inventory.take(pa.array(rows)),
+                _rows_of(forecasts, rows),
+                settings,
+                books[settings.price_book],
+                policy,
+                day,
+            )
+        )
+    decisions = pa.concat_tables(tables) if tables else DECISIONS.empty_table()
+    lake.stage("decisions", day, shard, decisions, batch)
+    return ShardScored(
+        shard=shard,
+        objects=inventory.num_rows,
+        moves=_count_moves(decisions),
+        from_rules=int(forecasts.from_rules.sum()),
+        left_out=listed - inventory.num_rows,
+    )
+
+
+def audit_and_publish(*, batch: str, day: date, lake: ScoringLake, audit: Audit) -> DecisionTotals:
+    """Audit a batch's decisions, publish them with their forecasts, and add them up.
+
+    Raises ``AuditFailed`` when they fail; then nothing is published. When an earlier attempt has published them
+    already, they are only added up again. Raises ``TerminalError`` when there is nothing at all.
+    """
+    if lake.staged("decisions", batch).count_rows():
+        audit("decisions", lake.staged("decisions", batch), batch).raise_if_failed()
+    # forecasts first: whoever sees a decision finds its forecast
+    lake.publish("forecasts", batch)
+    lake.publish("decisions", batch)
+    totals = decision_totals(lake, day)
+    if totals.objects == 0:
+        raise TerminalError(
+            f"no object was scored for {day}: is the inventory empty, or its buckets not in the estate?"
+        )
+    return totals
+
+
+def decision_totals(lake: ScoringLake, day: date) -> DecisionTotals:
+    """Add up a day's published decisions, one record batch in memory at a time."""
+    sums = dict.fromkeys(_USD_COLUMNS, 0.0)
+    objects = moves = 0
+    for batch in lake.dataset("decisions", days=[day]).to_batches(columns=["action", *_USD_COLUMNS]):
+        objects += batch.num_rows
+        moves += _count_moves(batch)
+        for name in _USD_COLUMNS:
+            sums[name] += pc.sum(batch.column(name)).as_py() or 0.0
+    return DecisionTotals(
+        day=day,
+        objects=objects,
+        moves=moves,
+        before_usd_month=usd(sums["current_monthly_usd"], 10),
+        after_usd_month=usd(sums["chosen_monthly_usd"], 10),
+        saving_usd=usd(sums["saving_usd"], 10),
+        one_time_usd=usd(sums["one_time_usd"], 10),
+    )
+
+
+def forecast_table(inventory: pa.Table, forecasts: AccessForecasts, day: date) -> pa.Table:
+    """Give the ``forecasts`` rows of an inventory's objects."""
+    count = inventory.num_rows
+    columns = {
+        **{name: inventory[name] for name in ("provider", "bucket", "key")},
+        "day": pa.repeat(pa.scalar(day, pa.date32()), count),
+        "horizon_days": pa.repeat(pa.scalar(forecasts.horizon_days, pa.int32()), count),
+        "expected_reads": pa.array(forecasts.expected_reads, pa.float64()),
+        "expected_read_bytes": pa.array(forecasts.expected_read_bytes, pa.float64()),
+        "probability_any": pa.array(forecasts.probability_any, pa.float64()),
+        "band": pa.array(forecasts.band, pa.string()),
+        "confidence": pa.array(forecasts.confidence, pa.float64()),
+        "source": pa.array(forecasts.source, pa.string()),
+    }
+    return pa.table(columns, schema=FORECASTS)
+
+
+def _decide_bucket(
+    inventory: pa.Table,
+    forecasts: AccessForecasts,
+    bucket: BucketSettings,
+    book: PriceBook,
+    *,
+    policy: PolicySettings,
+    day: date,
+) -> pa.Table:
+    keys = inventory["key"]
+    excluded = np.zeros(inventory.num_rows, dtype=np.bool_)
+    for prefix in bucket.excluded_prefixes:
+        excluded |= pc.starts_with(keys, prefix).to_numpy()
+    objects = ObjectColumns(
+        size_bytes=inventory["size_bytes"].to_numpy(),
+        current_class=_texts(inventory["storage_class"]),
+        days_in_class=_days_since(inventory["class_since_at"], day),
+        idle_days=forecasts.idle_days,
+        expected_reads=forecasts.expected_reads,
+        expected_read_bytes=forecasts.expected_read_bytes,
+        probability_any=forecasts.probability_any,
+        confidence=forecasts.confidence,
+        from_rules=forecasts.from_rules,
+        excluded=excluded,
+        lock_reason=_texts(inventory["lock_reason"]),
+    )
+    limits = OwnerLimits(Latency(bucket.latency), bucket.allowed_classes)
+    decisions = decide(objects, book, limits, policy)
+    rules = classify(forecasts.reads_30_days, forecasts.last_read_days).storage_classes(bucket.provider)
+    return _decision_table(inventory, decisions, rules, day)
+
+
+def _decision_table(inventory: pa.Table, decisions: Decisions, rules: NDArray[Any], day: date) -> pa.Table:
+    offsets, classes, expected = decisions.candidate_lists()
+    candidates = DECISIONS.field("candidates").type
+    structs = pa.StructArray.from_arrays(
+        [pa.array(classes, pa.string()), pa.array(expected, pa.float64())],
+        fields=list(candidates.value_type),
+    )
+    decided: dict[str, Any] = dict(decisions.columns())
+    decided["payback_days"] = pa.array(decided["payback_days"], from_pandas=True)  # NaN becomes null
+    kept = ("provider", "bucket", "key", "version_id", "etag", "size_bytes", "last_modified_at", "class_since_at")
+    columns = {
+        **{name: inventory[name] for name in kept},
+        "day": pa.repeat(pa.scalar(day, pa.date32()), inventory.num_rows),
+        "rule_class": rules,
+        "candidates": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs, type=candidates),
+        **decided,
+    }
+    return pa.table(
+        [
+            value if isinstance(value, (pa.Array, pa.ChunkedArray)) else pa.array(value, DECISIONS.field(name).type)
+            for name, value in ((field.name, columns[field.name]) for field in DECISIONS)
+        ],
+        schema=DECISIONS,
+    )
+
+
+def _of_buckets(inventory: pa.Table, named: Mapping[tuple[str, str], BucketSettings]) -> pa.Table:
+    """Keep the rows whose bucket the estate names."""
+    kept = np.zeros(inventory.num_rows, dtype=np.bool_)
+    for bucket, rows in _rows_by_bucket(inventory):
+        kept[rows] = bucket in named
+    return inventory if bool(kept.all()) else inventory.filter(pa.array(kept))
+
+
+def _rows_by_bucket(inventory: pa.Table) -> Iterable[tuple[tuple[str, str], NDArray[np.int64]]]:
+    """Give each bucket's (provider, bucket) and the places of its rows, by name."""
+    pairs = inventory.select(["provider", "bucket"]).group_by(["provider", "bucket"]).aggregate([])
+    names = sorted(zip(pairs["provider"].to_pylist(), pairs["bucket"].to_pylist(), strict=True))
+    for provider, bucket in names:
+        mine = pc.and_(pc.equal(inventory["provider"], provider), pc.equal(inventory["bucket"], bucket))
+        yield (provider, bucket), np.flatnonzero(mine.to_numpy())
+
+
+def _rows_of(forecasts: AccessForecasts, rows: NDArray[np.int64]) -> AccessForecasts:
+    return AccessForecasts(
+        horizon_days=forecasts.horizon_days,
+        expected_reads=forecasts.expected_reads[rows],
+        expected_read_bytes=forecasts.expected_read_bytes[rows],
+        probability_any=forecasts.probability_any[rows],
+        band=forecasts.band[rows],
+        confidence=forecasts.confidence[rows],
+        source=forecasts.source[rows],
+        from_rules=forecasts.from_rules[rows],
+        reads_30_days=forecasts.reads_30_days[rows],
+        last_read_days=forecasts.last_read_days[rows],
+        idle_days=forecasts.idle_days[rows],
+    )
+
+
+def _days_since(moments: pa.ChunkedArray, day: date) -> NDArray[np.float64]:
+    """Give the days from each moment to the start of ``day``, at least 0."""
+    start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1_000_000)
+    days: NDArray[np.float64] = (start - moments.cast(pa.int64()).to_numpy()) / 86_400_000_000
+    return np.maximum(days, 0.0)
+
+
+def _texts(column: pa.ChunkedArray) -> NDArray[Any]:
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _count_moves(decisions: Any) -> int:
+    return int(pc.sum(pc.equal(decisions.column("action"), "move")).as_py() or 0)

@@ -1,0 +1,158 @@
+"""Forecast every object of one shard: by the champion, or by rules where the model cannot know anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cloudflux.domain.access import BANDS, band_of
+from cloudflux.domain.forecasts import AccessForecasts
+from cloudflux_ml.features import AccessHistory, Features, Floats
+from cloudflux_ml.registry import Champion
+from cloudflux_ml.train import data_frame
+
+RULES: Final = "rules"
+RULES_CONFIDENCE: Final = 0.4
+"""Of a forecast by rules with some history; the policy trusts none of them much."""
+COLD_START_CONFIDENCE: Final = 0.2
+_MONTH_DAYS: Final = 30
+_LONG_DAYS: Final = 180
+_READS_OF_THE_UNKNOWN: Final = 1.0
+"""Reads a month of an object of which nothing is known, and no sibling either: enough to keep it out of archives."""
+_KEY: Final = ["provider", "bucket", "key"]
+
+
+def forecast_objects(
+    inventory: pa.Table,
+    daily_access: pa.Table,
+    day: date,
+    horizon_days: int,
+    *,
+    champion: Champion | None,
+    history_start: date | None = None,
+    lookback_days: int = 400,
+    content_types: pa.Table | None = None,
+) -> AccessForecasts:
+    """Forecast the reads of all objects of one shard's inventory, from ``day`` on.
+
+    inventory : columns of ``INVENTORY``; the result has its order.
+    daily_access : columns of ``DAILY_ACCESS``; rows of ``day`` and later are not looked at.
+    champion : None sends all objects to the rules.
+    history_start : first day that the logs of the whole lake cover.
+
+    The rules speak for objects that came on ``day`` or later and were never logged, and for buckets whose logs
+    hold nothing at all: there, silence does not mean that nobody reads. They expect the mean of the siblings' reads
+    (first path component, then the bucket); without any sibling, one read a month. With some history of its own, an
+    object goes on between its rate of the last 30 days and that of the last 180.
+    """
+    history = AccessHistory(
+        daily_access,
+        inventory,
+        history_start=history_start,
+        lookback_days=lookback_days,
+        content_types=content_types,
+    )
+    features = history.features_of_all(day)
+    rates = _rule_rates(history, features, day)
+    unknown = np.isnan(rates.own)
+    reads_month = np.where(unknown, rates.siblings, rates.own)
+    by_rules = unknown if champion is not None else np.ones(len(unknown), dtype=np.bool_)
+
+    expected = reads_month * horizon_days / _MONTH_DAYS
+    probability = 1.0 - np.exp(-expected)
+    band = band_of(reads_month)
+    confidence = np.where(unknown, COLD_START_CONFIDENCE, RULES_CONFIDENCE)
+    source = np.full(len(expected), RULES, dtype=object)
+    modelled = np.flatnonzero(~by_rules)
+    if champion is not None and len(modelled):
+        forecast = champion.forecaster.forecast(data_frame(features.values[modelled]), horizon_days)
+        expected[modelled] = forecast.expected_reads
+        probability[modelled] = forecast.probability_any
+        band[modelled] = np.array([str(name) for name in BANDS], dtype=object)[forecast.band]
+        confidence[modelled] = forecast.confidence
+        source[modelled] = champion.source
+
+    never_read = features.column("never_read") > 0
+    recency = features.column("recency_days")
+    covered = float((day - history_start).days) if history_start else np.inf
+    silent = np.where(rates.bucket_logged, np.minimum(features.column("age_days"), covered), 0.0)
+    rows = _rows_of(history, inventory)
+    return AccessForecasts(
+        horizon_days=horizon_days,
+        expected_reads=expected[rows],
+        expected_read_bytes=(expected * _bytes_per_read(history, daily_access, day))[rows],
+        probability_any=probability[rows],
+        band=band[rows],
+        confidence=confidence[rows],
+        source=source[rows],
+        from_rules=by_rules[rows],
+        reads_30_days=rates.last_30[rows],
+        last_read_days=np.where(never_read, np.inf, recency)[rows],
+        idle_days=np.where(never_read, np.maximum(silent, 0.0), recency)[rows],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """Reads per 30 days by rule. Arrays have the order of the history's objects."""
+
+    last_30: Floats
+    own: Floats
+    """NaN where nothing is known of the object."""
+    siblings: Floats
+    bucket_logged: NDArray[np.bool_]
+
+
+def _rule_rates(history: AccessHistory, features: Features, day: date) -> _Rates:
+    known_days = (day - history.first_day).days
+    age = features.column("age_days")
+    last_30 = history.reads_between(day - timedelta(days=_MONTH_DAYS), day, features.rows)
+    last_180 = history.reads_between(day - timedelta(days=_LONG_DAYS), day, features.rows)
+    # an object of ten days has had ten days to be read in; a first week counts in full, or one read would be thirty
+    lived = np.clip(np.minimum(age, known_days), 7, None)
+    own = 0.5 * (
+        last_30 * _MONTH_DAYS / np.minimum(lived, _MONTH_DAYS) + last_180 * _MONTH_DAYS / np.minimum(lived, _LONG_DAYS)
+    )
+    logged = history.logged_before(day)
+    bucket = history.objects.select(pl.struct("provider", "bucket").rank("dense") - 1).to_series().to_numpy()
+    bucket_logged = (np.bincount(bucket, weights=logged) > 0)[bucket] if len(bucket) else logged
+    own = np.where(bucket_logged & (logged | (age > 0)), own, np.nan)
+
+    siblings = features.column("sibling_reads_30_days")
+    known = np.isfinite(own)
+    count = np.bincount(bucket[known], minlength=int(bucket.max(initial=0)) + 1)
+    total = np.bincount(bucket[known], weights=own[known], minlength=len(count))
+    of_bucket = np.full(len(count), np.nan)
+    np.divide(total, count, out=of_bucket, where=count > 0)
+    siblings = np.where(np.isfinite(siblings) & bucket_logged, siblings, of_bucket[bucket])
+    return _Rates(last_30, own, np.where(np.isfinite(siblings), siblings, _READS_OF_THE_UNKNOWN), bucket_logged)
+
+
+def _bytes_per_read(history: AccessHistory, daily_access: pa.Table, day: date) -> Floats:
+    """Expect what a read transfers: what reads of the object did, with one read of the whole object added."""
+    seen = (
+        pl.DataFrame(pl.from_arrow(daily_access))
+        .filter(pl.col("day") < day)
+        .group_by(_KEY)
+        .agg(pl.col("bytes_read").sum(), pl.col("reads").sum())
+    )
+    joined = history.objects.select(*_KEY, "size_bytes").join(seen, on=_KEY, how="left", maintain_order="left")
+    size = joined["size_bytes"].cast(pl.Float64).to_numpy()
+    transferred = joined["bytes_read"].fill_null(0).cast(pl.Float64).to_numpy()
+    reads = joined["reads"].fill_null(0).cast(pl.Float64).to_numpy()
+    expected: Floats = np.minimum((transferred + size) / (reads + 1.0), size)
+    return expected
+
+
+def _rows_of(history: AccessHistory, inventory: pa.Table) -> NDArray[np.int64]:
+    """Give the place in ``history.objects`` of every row of an inventory. Shape (rows,)."""
+    places = history.objects.select(_KEY).with_row_index("place")
+    wanted = pl.DataFrame(pl.from_arrow(inventory.select(_KEY)))
+    joined = wanted.join(places, on=_KEY, how="left", maintain_order="left")
+    return joined["place"].to_numpy().astype(np.int64)
