@@ -42,7 +42,7 @@ class KafkaUnreachable(CloudFluxError):
 
 
 def ingestion_messages(world: World) -> pl.DataFrame:
-    """Give one message per object, oldest first: columns ``file_id`` (the object's address, as ``ObjectRef.uri``) and ``message`` (JSON).
+    """Give one message per object, oldest first: ``file_id`` (the address, as ``ObjectRef.uri``), ``message`` (JSON).
 
     A replayed trace says nothing of uploaders and content: its events all come from one user as uploaded documents,
     because the message has to say something; its sizes and days are the trace's.
