@@ -1,0 +1,135 @@
+import gzip
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from access_log_lines import GCS_HEADER, azure_line, gcs_line, s3_line, source
+
+from cloudflux.access_logs import azure_resource, gcs_usage, s3_server_access
+from cloudflux.access_logs.source_files import ParsedFile, SourceFile
+from cloudflux.domain.tiers import Provider
+
+FORMATS = {
+    "s3_server_access": (Provider.AWS, s3_server_access.parse, "\n".join([s3_line(), s3_line(request_id="B")])),
+    "azure_resource": (Provider.AZURE, azure_resource.parse, "\n".join([azure_line(), azure_line(correlationId="B")])),
+    "gcs_usage": (Provider.GCP, gcs_usage.parse, "\n".join([GCS_HEADER, gcs_line(), gcs_line(s_request_id="B")])),
+}
+
+Parse = Callable[..., ParsedFile]
+
+
+@pytest.fixture(params=sorted(FORMATS))
+def fmt(request: pytest.FixtureRequest) -> tuple[SourceFile, Parse, bytes]:
+    provider, parse, text = FORMATS[request.param]
+    return source(provider=provider, fmt=request.param), parse, text.encode()
+
+
+Format = tuple[SourceFile, Parse, bytes]
+
+
+def test_the_id_stays_when_the_file_grows() -> None:
+    assert replace(source(), etag="other", size_bytes=2).file_id == source().file_id
+    assert source("log-2").file_id != source("log-1").file_id
+
+
+def test_nothing_comes_of_an_empty_file(fmt: Format) -> None:
+    file, parse, _ = fmt
+    for data in (b"", b"\n\n", b"\xef\xbb\xbf"):
+        parsed = parse(data, file)
+        assert (parsed.lines, parsed.events.num_rows, parsed.quarantine.num_rows) == (0, 0, 0)
+
+
+def test_the_whole_lines_go_through_when_the_file_is_cut_in_half(fmt: Format) -> None:
+    file, parse, data = fmt
+    whole = parse(data, file)
+    assert whole.events.num_rows == 2
+    cut = parse(data[: len(data) - 80], file)
+    if file.format == "s3_server_access":  # the fields that are needed stand in front: cut those
+        cut = parse(data[: len(data) - 200], file)
+    assert cut.events.num_rows == 1
+    assert cut.quarantine.num_rows == 1
+    assert cut.quarantine["line"].to_pylist() == [data.count(b"\n") + 1]
+
+
+def test_binary_junk_is_one_row_of_quarantine_when_it_has_no_good_line(fmt: Format) -> None:
+    file, parse, _ = fmt
+    junk = random.Random(7).randbytes(20_000)
+    parsed = parse(junk, file)
+    assert parsed.events.num_rows == 0
+    (row,) = parsed.quarantine.to_pylist()
+    assert (row["line"], row["reason"]) == (0, "binary data, not a log file")
+    assert "\0" not in row["raw"]
+    assert len(row["raw"]) <= 2000
+
+
+def test_the_good_lines_go_through_when_junk_stands_between_them(fmt: Format) -> None:
+    file, parse, data = fmt
+    lines = data.split(b"\n")
+    parsed = parse(b"\n".join([*lines[:-1], b"\x00\xff\xfe junk", lines[-1]]), file)
+    assert parsed.events.num_rows == 2
+    (row,) = parsed.quarantine.to_pylist()
+    assert row["line"] == len(lines)
+    assert row["raw"] == r"\x00\xff\xfe junk"
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_gzip_file_is_unpacked_when_it_is_whole(fmt: Format, members: int) -> None:
+    file, parse, data = fmt
+    half = data.rfind(b"\n") + 1
+    packed = gzip.compress(data) if members == 1 else gzip.compress(data[:half]) + gzip.compress(data[half:])
+    parsed = parse(packed, file)
+    assert (parsed.events.num_rows, parsed.quarantine.num_rows) == (2, 0)
+
+
+def test_gzip_junk_is_one_row_of_quarantine(fmt: Format) -> None:
+    file, parse, _ = fmt
+    parsed = parse(b"\x1f\x8b" + random.Random(7).randbytes(5000), file)
+    assert parsed.quarantine["reason"].to_pylist() == ["gzip: the file is damaged"]
+    assert parsed.quarantine["line"].to_pylist() == [0]
+
+
+def test_what_unpacks_goes_through_when_a_gzip_file_is_cut(fmt: Format) -> None:
+    file, parse, data = fmt
+    packed = gzip.compress(data, compresslevel=0)
+    parsed = parse(packed[: len(packed) - 170], file)
+    assert parsed.events.num_rows == 1
+    assert parsed.quarantine.sort_by("line")["reason"].to_pylist()[0] == "gzip: the file ends too early"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_file_raises_when_bytes_of_it_are_changed(fmt: Format, seed: int) -> None:
+    file, parse, data = fmt
+    rng = random.Random(seed)
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 12)):
+        changed[rng.randrange(len(changed))] = rng.choice(b'"\\,{}[] \n\r\x00\xff-%09aZ')
+    parsed = parse(bytes(changed), file, ("cloudflux/",))
+    assert parsed.events.num_rows + parsed.quarantine.num_rows <= parsed.lines + 1
+
+
+def test_lines_written_by_others_are_read_or_refused_with_the_right_reason() -> None:
+    shared = Path(os.environ.get("CLOUDFLUX_SHARED", Path(__file__).resolve().parents[4] / "shared"))
+    folder = shared / "data" / "raw-logs"
+    if not folder.is_dir():
+        pytest.skip(f"the raw log lines of others are not here ({folder})")
+    expected = {  # lines, events, quarantined
+        "s3/archive_bucket.log": (10, 9, 0),
+        "s3/documentation_examples.log": (5, 1, 0),
+        "s3/malformed.log": (3, 0, 3),
+        "s3/old_18_field_lines.log": (13, 8, 0),
+        "s3/website_bucket.log": (46, 27, 0),
+        "azure/resource_log_1.json": (2, 0, 1),  # a heading over a SetBlobMetadata
+        "azure/resource_log_sas.json": (1, 1, 0),
+        "gcs/usage_1.csv": (2, 1, 0),  # the other one is a 404
+        "gcs/usage_signed_url.csv": (1, 1, 0),
+    }
+    formats = {"s3": "s3_server_access", "azure": "azure_resource", "gcs": "gcs_usage"}
+    found = {}
+    for name in expected:
+        provider, parse, _ = FORMATS[formats[name.split("/")[0]]]
+        parsed = parse((folder / name).read_bytes(), source(name, provider))
+        found[name] = (parsed.lines, parsed.events.num_rows, parsed.quarantine.num_rows)
+    assert found == expected
