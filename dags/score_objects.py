@@ -39,7 +39,7 @@ def score_objects() -> None:
         .partial(batch=scope["batch"], day=scope["day"], model_version=scope["model_version"])
         .expand(shard=scope["shards"])
     )
-    published = task(scoring_tasks.publish_decisions, outlets=[DECISIONS])(batch=scope["batch"])
+    published = task(scoring_tasks.publish_decisions, outlets=[DECISIONS])(batch=scope["batch"], day=scope["day"])
     scored >> published
 
 

@@ -35,6 +35,8 @@ DEFAULT_ARGS: Final[dict[str, Any]] = {
 START_DATE: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """Fixed: a moving start date would make a DAG's history depend on when it was parsed."""
 
+_RECENT: Final = timedelta(days=180)
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -106,3 +108,20 @@ def kafka_bootstrap_servers() -> str:
     if not servers:
         raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set: name the brokers as host:port,host:port")
     return servers
+
+
+def audit(suite: str, data: Any, batch: str) -> Any:
+    """Check a batch with Great Expectations and keep the result, passed or not."""
+    from cloudflux.quality import audit as check
+    from cloudflux.stores.validations import Validations
+
+    report = check(suite, data, batch)
+    Validations(engine()).record(suite, batch, report.passed, report.checks, now())
+    return report
+
+
+def recent_content_types() -> Any:
+    """Give what the ingestion events say of recent objects' content: ``uri`` and ``content_type``."""
+    from cloudflux.stores.staging import Staging
+
+    return Staging(engine()).content_types(now() - _RECENT)

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from cloudflux.domain.errors import ObjectNotFound, TerminalError
+from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.ledger import LedgerEntry
 from cloudflux.domain.migrations import TERMINAL_STATES, ChangeOutcome, MigrationState, TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.plans import PlannedMove, PlanState
 from cloudflux.domain.verification import differences
 
-_HEADS_IN_FLIGHT = 16
 _UNSUBMITTED = (MigrationState.PLANNED, MigrationState.SUBMITTED)
 
 _STATE_AFTER: Mapping[ChangeOutcome, tuple[MigrationState, str]] = {
@@ -49,8 +46,8 @@ class TierClient(Protocol):
     def capabilities(self) -> Any:
         """What the provider can do."""
 
-    def head(self, ref: ObjectRef) -> ObjectState:
-        """Tell the object's state. Raises ``ObjectNotFound``."""
+    def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | None]:
+        """Look at many objects at once, in order; None for one that is not there."""
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Submit changes, each conditional on what was seen; one result for each, in order."""
@@ -108,7 +105,7 @@ def submit(
     counts: Counter[str] = Counter()
     changes: list[tuple[PlannedMove, TierChange]] = []
     intents: list[LedgerEntry] = []
-    for move, now_seen in zip(pending, _heads(client, [move.ref for move in pending]), strict=True):
+    for move, now_seen in zip(pending, client.head_many([move.ref for move in pending]), strict=True):
         before = _from_json(seen[move.move_no], move) if move.move_no in seen else now_seen
         reason = _reason_to_skip(move, now_seen, attempted=move.move_no in seen)
         if reason is not None or before is None or now_seen is None:
@@ -152,7 +149,7 @@ def verify(
     ]
     counts: Counter[str] = Counter()
     entries = []
-    for move, after in zip(pending, _heads(client, [move.ref for move in pending]), strict=True):
+    for move, after in zip(pending, client.head_many([move.ref for move in pending]), strict=True):
         before = _from_json(seen[move.move_no], move)
         if after is None:
             wrong: tuple[str, ...] = ("the object is gone",)
@@ -179,18 +176,6 @@ def close(plans: PlanStore, ledger: Ledger, *, plan_id: str, moves: int, actor: 
         )
     plans.set_state(plan_id, PlanState.FINISHED, actor, clock())
     return dict(counts)
-
-
-def _heads(client: TierClient, refs: Sequence[ObjectRef]) -> Iterable[ObjectState | None]:
-    def head(ref: ObjectRef) -> ObjectState | None:
-        try:
-            # The newest version is what moves: a generation or version that was replaced is found out by its ETag.
-            return client.head(replace(ref, version_id=None))
-        except ObjectNotFound:
-            return None
-
-    with ThreadPoolExecutor(_HEADS_IN_FLIGHT) as pool:
-        yield from pool.map(head, refs)
 
 
 def _state_of(states: Mapping[int, tuple[MigrationState, str]], move: PlannedMove) -> MigrationState:
@@ -252,6 +237,7 @@ def _to_json(state: ObjectState) -> str:
             "checksum": state.checksum,
             "metadata": dict(state.metadata),
             "tags": dict(state.tags),
+            "headers": None if state.headers is None else dict(state.headers),
         },
         sort_keys=True,
     )

@@ -1,0 +1,86 @@
+"""The tasks of `score_objects`: shards, scoring of one shard, publication."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from cloudflux.orchestration.edge import (
+    audit,
+    batch_of_run,
+    lake,
+    now,
+    recent_content_types,
+    settings,
+    terminal_errors_fail,
+)
+
+
+@terminal_errors_fail
+def find_shards() -> dict[str, Any]:
+    """Settle what all shards of this run share: the day, the batch and the version of the forecaster."""
+    from cloudflux_ml.registry import champion_version
+
+    current = settings()
+    return {
+        "batch": batch_of_run(),
+        "day": now().date().isoformat(),
+        "model_version": champion_version(name=current.registered_model),
+        "shards": list(range(current.shards)),
+    }
+
+
+@terminal_errors_fail
+def score_shard(batch: str, day: str, model_version: str | None, shard: int) -> dict[str, Any]:
+    """Forecast and decide for every object of one shard."""
+    from functools import partial
+
+    from cloudflux.domain.policy import PolicySettings
+    from cloudflux.price_books import load_book
+    from cloudflux.workflows import score as workflow
+    from cloudflux_ml.registry import Champion, ModelUnfit, load_version
+    from cloudflux_ml.score import forecast_objects
+
+    current = settings()
+    estate = current.load_estate()
+    champion: Champion | None = None
+    if model_version is None:
+        print("no version is champion: the rules speak")  # noqa: T201  # the task's log
+    else:
+        try:
+            champion = load_version(model_version, name=current.registered_model)
+        except ModelUnfit as exc:
+            print(f"the rules speak: {exc}")  # noqa: T201  # the task's log
+    scored = workflow.score_shard(
+        day=date.fromisoformat(day),
+        shard=shard,
+        batch=batch,
+        lake=lake(),
+        forecast=partial(
+            forecast_objects,
+            champion=champion,
+            lookback_days=current.history_days,
+            content_types=recent_content_types(),
+        ),
+        estate=estate,
+        books={name: load_book(name) for name in {bucket.price_book for bucket in estate.buckets}},
+        policy=PolicySettings(horizon_days=current.horizon_days),
+        history_days=current.history_days,
+    )
+    return {"shard": shard, "objects": scored.objects, "moves": scored.moves, "from_rules": scored.from_rules}
+
+
+@terminal_errors_fail
+def publish_decisions(batch: str, day: str) -> dict[str, Any]:
+    """Audit all shards' decisions together and publish them."""
+    from cloudflux.workflows import score as workflow
+
+    totals = workflow.audit_and_publish(batch=batch, day=date.fromisoformat(day), lake=lake(), audit=audit)
+    return {
+        "objects": totals.objects,
+        "moves": totals.moves,
+        "before_usd_month": str(totals.before_usd_month),
+        "after_usd_month": str(totals.after_usd_month),
+        "saving_usd": str(totals.saving_usd),
+        "one_time_usd": str(totals.one_time_usd),
+    }
