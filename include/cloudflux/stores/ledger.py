@@ -42,7 +42,7 @@ WITH incoming AS (
 ), newest AS (
     SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state AS newest_state, step AS newest_step
     FROM {_TABLE} WHERE (plan_id, move_no) IN (SELECT plan_id, move_no FROM fresh)
-    ORDER BY plan_id, move_no, step DESC
+    ORDER BY plan_id DESC, move_no DESC, step DESC
 ), chained AS (
     SELECT fresh.*, coalesce(lag(state) OVER entries, newest_state, '') AS previous,
         coalesce(newest_step, 0) + row_number() OVER entries AS step
@@ -63,8 +63,14 @@ SELECT (SELECT count(*) FROM inserted) AS added, (SELECT count(*) FROM wrong) AS
 
 _NEWEST: Final = f"""
 SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state, detail, size_bytes, one_time_usd, expected_saving_usd
-FROM {_TABLE} WHERE %(plan_id)s::text IS NULL OR plan_id = %(plan_id)s ORDER BY plan_id, move_no, step DESC
-"""  # noqa: S608  # our own names
+FROM {_TABLE} {{where}}
+ORDER BY plan_id DESC, move_no DESC, step DESC
+"""  # noqa: S608  # our own names; all descending: the unique index gives this order, nothing is sorted
+
+_RANGE: Final = (
+    "WHERE plan_id = %(plan_id)s AND move_no >= coalesce(%(first)s::bigint, 0) "
+    "AND move_no <= coalesce(%(last)s::bigint, 9223372036854775807)"
+)
 
 
 class Ledger:
@@ -120,19 +126,26 @@ class Ledger:
                 ) from exc
             raise
 
-    def states(self, plan_id: str) -> dict[int, tuple[MigrationState, str]]:
-        """Tell each move's newest state with its detail; a move without an entry (it is planned) is not in it."""
+    def states(
+        self, plan_id: str, first: int | None = None, last: int | None = None
+    ) -> dict[int, tuple[MigrationState, str]]:
+        """Tell each move's newest state with its detail; a move without an entry (it is planned) is not in it.
+
+        Of all moves, or of those numbered ``first`` to ``last``, both included.
+        """
+        newest = _NEWEST.format(where=_RANGE)
         with self._engine.connect() as connection:
-            rows = connection.exec_driver_sql(_NEWEST, {"plan_id": plan_id})
+            rows = connection.exec_driver_sql(newest, {"plan_id": plan_id, "first": first, "last": last})
             return {row.move_no: (MigrationState(row.state), row.detail) for row in rows}
 
-    def seen(self, plan_id: str) -> dict[int, str]:
-        """Give the details of all ``submitted`` entries of a plan by move number."""
-        wanted = select(LedgerRow.move_no, LedgerRow.detail).where(
-            LedgerRow.plan_id == plan_id, LedgerRow.state == MigrationState.SUBMITTED.value
-        )
+    def seen(self, plan_id: str, first: int | None = None, last: int | None = None) -> dict[int, str]:
+        """Give the details of all ``submitted`` entries by move number, of all moves or of a range."""
         with self._engine.connect() as connection:
-            return {row.move_no: row.detail for row in connection.execute(wanted)}
+            rows = connection.exec_driver_sql(
+                f"SELECT move_no, detail FROM {_TABLE} {_RANGE} AND state = %(state)s",  # noqa: S608  # our own names
+                {"plan_id": plan_id, "first": first, "last": last, "state": MigrationState.SUBMITTED.value},
+            )
+            return {row.move_no: row.detail for row in rows}
 
     def counts(self, plan_id: str) -> dict[MigrationState, int]:
         """Count a plan's moves by their newest state; moves without an entry are not counted."""
@@ -140,12 +153,13 @@ class Ledger:
 
     def totals(self, plan_id: str | None = None) -> dict[MigrationState, StateTotals]:
         """Add up the moves by their newest state, of one plan or of all: ``DONE`` is what has been realised."""
+        newest = _NEWEST.format(where="" if plan_id is None else "WHERE plan_id = %(plan_id)s")
         with self._engine.connect() as connection:
             rows = connection.exec_driver_sql(
                 f"SELECT newest.state, count(*) AS moves, sum(newest.size_bytes)::bigint AS bytes, "  # noqa: S608  # our own names
                 "sum(newest.one_time_usd) AS one_time_usd, sum(newest.expected_saving_usd) AS expected_saving_usd, "
                 "sum(planned.monthly_saving_usd) AS monthly_saving_usd "
-                f"FROM ({_NEWEST}) AS newest JOIN cloudflux.planned_moves AS planned USING (plan_id, move_no) "
+                f"FROM ({newest}) AS newest JOIN cloudflux.planned_moves AS planned USING (plan_id, move_no) "
                 "GROUP BY newest.state",
                 {"plan_id": plan_id},
             )

@@ -182,6 +182,8 @@ def test_entries_read_back_equal_when_appended(ledger: Ledger) -> None:
     assert list(ledger.entries("plan-1")) == written
     assert ledger.states("plan-1") == {0: (S.DONE, "it is done"), 1: (S.SUBMITTED, written[-1].detail)}
     assert ledger.seen("plan-1") == {0: "it is submitted", 1: written[-1].detail}
+    assert ledger.states("plan-1", 1, 2) == {1: (S.SUBMITTED, written[-1].detail)}
+    assert ledger.seen("plan-1", 0, 0) == {0: "it is submitted"}
     assert ledger.counts("plan-1") == {S.DONE: 1, S.SUBMITTED: 1}
     assert list(ledger.entries(states=[S.DONE])) == [written[3]]
     assert list(ledger.entries(since=AT + timedelta(seconds=1))) == []
