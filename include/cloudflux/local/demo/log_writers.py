@@ -12,6 +12,7 @@ https://docs.cloud.google.com/storage/docs/access-logs (17 columns, header, all 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -325,7 +326,9 @@ def _azure_folder(world: World) -> str:
 
 
 def _azure_account(world: World) -> str:
-    return f"cloudflux{world.name.replace('-', '')}"[:24]  # 3 to 24 lower-case letters and digits
+    # Account names are 3 to 24 lower-case letters and digits.
+    name = f"cloudflux{world.name.replace('-', '')}"
+    return name if len(name) <= 24 else f"cloudflux{hashlib.sha256(name.encode()).hexdigest()[:15]}"
 
 
 def _azure_files(world: World, rows: pl.DataFrame) -> Iterator[LogFile]:
