@@ -60,7 +60,7 @@ _FAMILY_OF: Final = (  # first match wins; media types (RFC 6838) and the words 
     (r"^video", "video"),
     (r"^image", "image"),
     (r"^audio", "audio"),
-    (r"^log$|log|ndjson", "log"),
+    (r"(^|[/.+-])log|ndjson", "log"),
     (r"^document$|^text/|pdf|msword|officedocument|opendocument|html|rtf", "document"),
     (r"zip|tar|compressed|zstd|7z|rar", "archive"),
 )

@@ -1,0 +1,195 @@
+"""Features: right against a plain slow implementation, and blind to everything from the cutoff on."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_access import FIRST_DAY, daily_access, inventory, rhythmic_history
+
+from cloudflux_ml.features import CONTENT_FAMILIES, FEATURE_NAMES, WINDOWS_DAYS, AccessHistory, content_family_codes
+
+LOOKBACK_DAYS = 400
+
+Row = tuple[str, date, int, int]
+
+
+def slow_features(rows: list[Row], key: str, cutoff: date, start: date, sizes: dict[str, int]) -> dict[str, float]:
+    """Compute one object's features the way they are described, one at a time."""
+    earlier = [row for row in rows if start <= row[1] < cutoff]
+    mine = sorted((day, reads, writes) for name, day, reads, writes in earlier if name == key)
+    read_days = [day for day, reads, _ in mine if reads]
+    nan = math.nan
+
+    def total(days: int, name: str = key) -> float:
+        first = cutoff - timedelta(days=days)
+        return (
+            sum(reads for other, day, reads, _ in earlier if other == name and day >= first) if first >= start else nan
+        )
+
+    rhythm = [(day, reads) for day, reads, _ in mine if day >= cutoff - timedelta(days=180)]
+    read_in_rhythm = sum(reads for _, reads in rhythm)
+    by_weekday = [sum(reads for day, reads in rhythm if day.weekday() == weekday) for weekday in range(7)]
+    month_end = sum(reads for day, reads in rhythm if day.day == 1 or (day + timedelta(days=2)).month != day.month)
+    month_ago, last_year = cutoff - timedelta(days=30), cutoff - timedelta(days=364)
+    writes = [day for day, _, count in mine if count]
+    siblings = [name for name in {row[0] for row in rows if row[1] < cutoff} if name != key]
+    siblings = [name for name in siblings if name.split("/")[0] == key.split("/", maxsplit=1)[0]]
+    values = {f"reads_{days}_days": total(days) for days in WINDOWS_DAYS}
+    return values | {
+        "reads_decayed": sum(reads * 0.5 ** (((cutoff - day).days - 1) / 14) for day, reads, _ in mine),
+        "recency_days": (cutoff - read_days[-1]).days if read_days else LOOKBACK_DAYS,
+        "never_read": float(not read_days),
+        "days_active_30": sum(day >= month_ago for day in read_days) if month_ago >= start else nan,
+        "days_active_180": sum(day >= cutoff - timedelta(days=180) for day in read_days)
+        if cutoff - timedelta(days=180) >= start
+        else nan,
+        "mean_gap_days": (read_days[-1] - read_days[0]).days / (len(read_days) - 1) if len(read_days) > 1 else nan,
+        "trend": math.log((total(30) + 1) / (total(60) - total(30) + 1)),
+        "reads_last_year": sum(reads for day, reads, _ in mine if last_year <= day < last_year + timedelta(days=30))
+        if last_year >= start
+        else nan,
+        "weekend_share": sum(by_weekday[5:]) / read_in_rhythm if read_in_rhythm else nan,
+        "busiest_weekday_share": max(by_weekday) / read_in_rhythm if read_in_rhythm else nan,
+        "month_end_share": month_end / read_in_rhythm if read_in_rhythm else nan,
+        "writes_30_days": sum(count for day, _, count in mine if day >= month_ago) if month_ago >= start else nan,
+        "days_since_write": (cutoff - writes[-1]).days if writes else LOOKBACK_DAYS,
+        "age_days": (cutoff - mine[0][0]).days,
+        "log2_size_bytes": math.log2(sizes[key]),
+        "provider": 0.0,
+        "content_family": nan,
+        "sibling_reads_30_days": sum(total(30, name) for name in siblings) / len(siblings) if siblings else nan,
+    }
+
+
+KEYS = ["a/1", "a/2", "a/b/3", "c/4", "5"]
+PLACES = st.tuples(st.sampled_from(KEYS), st.integers(0, 460))
+ROWS = st.dictionaries(PLACES, st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(1, 470), st.integers(0, 120))
+def test_features_equal_the_plain_ones_when_computed_in_columns(
+    drawn: dict[tuple[str, int], tuple[int, int]], cutoff_after: int, start_after: int
+) -> None:
+    start, cutoff = FIRST_DAY + timedelta(days=start_after), FIRST_DAY + timedelta(days=cutoff_after)
+    rows = [
+        (key, FIRST_DAY + timedelta(days=place), reads, writes)
+        for (key, place), (reads, writes) in drawn.items()
+        if place >= start_after and abs(cutoff_after - place) <= LOOKBACK_DAYS  # the look-back has its own test
+    ]
+    sizes = {key: 10 ** (index + 2) for index, key in enumerate(KEYS)}
+    listed = pa.concat_tables(
+        inventory([key], snapshot=date(2027, 1, 1), modified=date(2027, 1, 1), size_bytes=size)
+        for key, size in sizes.items()
+    )
+    history = AccessHistory(daily_access(rows), listed, history_start=start, lookback_days=LOOKBACK_DAYS)
+    features = history.features(cutoff)
+    keys = history.objects["key"].gather(features.rows.tolist()).to_list()
+    assert sorted(keys) == sorted({key for key, day, *_ in rows if day < cutoff})
+    for row, key in enumerate(keys):
+        expected = slow_features(rows, key, cutoff, start, sizes)
+        assert list(expected) == list(FEATURE_NAMES)
+        np.testing.assert_allclose(features.values[row], list(expected.values()), rtol=1e-12, err_msg=key)
+
+
+def test_features_stay_the_same_when_the_days_from_the_cutoff_on_change() -> None:
+    access, listed = rhythmic_history(objects=60, days=120)
+    cutoff = FIRST_DAY + timedelta(days=80)
+    before = access.filter(pa.array([day < cutoff for day in access["day"].to_pylist()]))
+    later = daily_access([(key, cutoff, 10_000, 5) for key in listed["key"].to_pylist()])
+    changed = pa.concat_tables([before, later])
+    start = FIRST_DAY
+    original = AccessHistory(access, listed, history_start=start).features(cutoff)
+    other = AccessHistory(changed, listed, history_start=start).features(cutoff)
+    assert len(original.rows) > 30
+    np.testing.assert_array_equal(original.rows, other.rows)
+    np.testing.assert_array_equal(original.values, other.values)
+    moved = AccessHistory(changed, listed, history_start=start).features(cutoff + timedelta(days=1))
+    assert (moved.column("reads_1_days") == 10_000).all(), "the change must be one that features can see a day later"
+
+
+def test_features_stay_the_same_when_only_excluded_reads_differ() -> None:
+    access, listed = rhythmic_history(objects=30, days=60)
+    place = access.schema.get_field_index("excluded_reads")
+    crawled = access.set_column(place, access.schema.field(place), pa.array([999] * access.num_rows, pa.int64()))
+    cutoff = FIRST_DAY + timedelta(days=50)
+    np.testing.assert_array_equal(
+        AccessHistory(access, listed).features(cutoff).values, AccessHistory(crawled, listed).features(cutoff).values
+    )
+
+
+def test_window_is_unknown_when_it_begins_before_the_logs() -> None:
+    history = AccessHistory(daily_access([("a", FIRST_DAY, 3)]), history_start=FIRST_DAY)
+    features = history.features(FIRST_DAY + timedelta(days=20))
+    assert features.column("reads_14_days").tolist() == [0.0]
+    assert np.isnan(features.column("reads_30_days")).all()
+
+
+def test_reads_are_forgotten_when_they_are_older_than_the_lookback() -> None:
+    access = daily_access([("a", FIRST_DAY, 3), ("a", FIRST_DAY + timedelta(days=60), 1)])
+    history = AccessHistory(access, history_start=FIRST_DAY, lookback_days=90)
+    features = history.features(FIRST_DAY + timedelta(days=100))
+    assert features.column("recency_days").tolist() == [40.0]
+    assert features.column("age_days").tolist() == [40.0]
+    assert np.isnan(features.column("mean_gap_days")).all()
+
+
+def test_object_counts_from_its_modification_when_no_log_names_it() -> None:
+    listed = inventory(["quiet"], snapshot=date(2025, 6, 1), modified=date(2025, 3, 1))
+    history = AccessHistory(daily_access([]), listed, history_start=FIRST_DAY)
+    assert len(history.features(date(2025, 3, 1)).rows) == 0
+    features = history.features(date(2025, 3, 11))
+    assert features.column("age_days").tolist() == [10.0]
+    assert features.column("never_read").tolist() == [1.0]
+
+
+def test_deleted_object_has_no_row_when_the_inventory_lacks_it() -> None:
+    access = daily_access([("gone", FIRST_DAY, 3), ("here", FIRST_DAY, 1)])
+    history = AccessHistory(access, inventory(["here"], snapshot=date(2025, 6, 1)))
+    assert history.objects["key"].to_list() == ["here"]
+    assert history.features(FIRST_DAY + timedelta(days=2)).column("reads_1_days").tolist() == [0.0]
+
+
+def test_content_type_comes_from_the_event_when_the_inventory_has_none() -> None:
+    listed = pa.concat_tables(
+        [inventory(["a b"], snapshot=FIRST_DAY), inventory(["c"], snapshot=FIRST_DAY, content_type="image/png")]
+    )
+    events = pa.table(
+        {"uri": ["s3://data/a%20b", "s3://data/c", "file:///elsewhere"], "content_type": ["video", "log", "log"]}
+    )
+    history = AccessHistory(daily_access([]), listed, content_types=events)
+    families = history.features_of_all(FIRST_DAY).column("content_family")
+    assert [CONTENT_FAMILIES[int(code)] for code in families] == ["video", "image"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "family"),
+    [
+        ("video/mp4", "video"),
+        ("image", "image"),
+        ("application/pdf", "document"),
+        ("text/plain; charset=utf-8", "document"),
+        ("log", "log"),
+        ("application/x-ndjson", "log"),
+        ("application/gzip", "archive"),
+        ("application/x-parquet", "other"),
+        ("application/vnd.catalog", "other"),
+    ],
+)
+def test_content_type_is_reduced_to_its_family_when_it_is_known(content_type: str, family: str) -> None:
+    assert CONTENT_FAMILIES[int(content_family_codes([content_type])[0])] == family
+
+
+def test_content_family_is_unknown_when_the_type_says_nothing() -> None:
+    assert np.isnan(content_family_codes([None, "", "application/octet-stream"])).all()
+
+
+def test_features_are_empty_when_the_shard_is_empty() -> None:
+    history = AccessHistory(daily_access([]), inventory([], snapshot=FIRST_DAY))
+    assert history.features_of_all(FIRST_DAY).values.shape == (0, len(FEATURE_NAMES))
