@@ -63,13 +63,11 @@ def _gcp_client(connection_id: str) -> ProviderClient:
             return super().get_client_options(api_endpoint_override or self._get_field("endpoint"))
 
         def get_conn(self) -> storage.Client:
-            if not self._conn:
-                self._conn = storage.Client(
-                    project=self.project_id,
-                    credentials=self.get_credentials(),
-                    client_info=ClientInfo(user_agent=AGENT),
-                    client_options=self.get_client_options(),
-                )
-            return self._conn
+            return storage.Client(
+                project=self.project_id,
+                credentials=self.get_credentials(),
+                client_info=ClientInfo(user_agent=AGENT),
+                client_options=self.get_client_options(),
+            )
 
     return GcpTierClient(EndpointHook(gcp_conn_id=connection_id).get_conn(), clock=now)

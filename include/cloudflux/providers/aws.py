@@ -159,8 +159,8 @@ class AwsTierClient:
                     size_bytes=item["Size"],
                     storage_class=item.get("StorageClass", "STANDARD"),
                     etag=item["ETag"].strip('"'),
-                    last_modified_at=item["LastModified"],
-                    class_since_at=item["LastModified"],
+                    last_modified_at=item["LastModified"].astimezone(UTC),
+                    class_since_at=item["LastModified"].astimezone(UTC),
                 )
                 for item in contents
             ]
@@ -189,7 +189,8 @@ class AwsTierClient:
         """List files by key."""
         for contents in self._listing(bucket, prefix):
             for item in contents:
-                yield StoredFile(bucket, item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"])
+                modified_at = item["LastModified"].astimezone(UTC)
+                yield StoredFile(bucket, item["Key"], item["ETag"].strip('"'), item["Size"], modified_at)
 
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:
         """Tell the state of the live object of that name. Raises ``ObjectNotFound``."""
@@ -371,15 +372,15 @@ def _name_ourselves(params: dict[str, Any], **_: Any) -> None:
 
 
 def _state(ref: ObjectRef, answer: Mapping[str, Any]) -> ObjectState:
-    version_id = answer.get("VersionId")
+    version_id, modified_at = answer.get("VersionId"), answer["LastModified"].astimezone(UTC)
     kept = {name: str(answer[field]) for field, name in _KEPT_HEADERS if answer.get(field)}
     return ObjectState(
         ref=replace(ref, version_id=None if version_id == "null" else version_id),
         size_bytes=answer["ContentLength"],
         storage_class=answer.get("StorageClass", "STANDARD"),
         etag=answer["ETag"].strip('"'),
-        last_modified_at=answer["LastModified"],
-        class_since_at=answer["LastModified"],
+        last_modified_at=modified_at,
+        class_since_at=modified_at,
         content_type=answer.get("ContentType"),
         checksum=_checksum(answer),
         metadata=dict(answer.get("Metadata", {})),
