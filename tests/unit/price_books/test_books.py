@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cloudflux.price_books
+from cloudflux.domain.errors import SettingsError
+from cloudflux.domain.prices import AutopilotScope, Latency
+from cloudflux.domain.tiers import Provider
+from cloudflux.price_books import available_books, load_book
+
+FILES = sorted(Path(cloudflux.price_books.__file__).parent.glob("*.json"))
+
+
+def content_of(name):
+    return json.loads(next(path for path in FILES if path.stem == name).read_text())
+
+
+def written(tmp_path, content, name="mine.json"):
+    path = tmp_path / name
+    path.write_text(json.dumps(content) if name.endswith(".json") else yaml.safe_dump(content))
+    return path
+
+
+def figures(node, key=""):
+    """Every leaf of a book that states a price or a rule, with the object that holds it."""
+    if isinstance(node, dict):
+        if "usd" in node or "value" in node or "text" in node:
+            yield key, node
+        for name, value in node.items():
+            yield from figures(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            yield from figures(value, f"{key}.{position}")
+
+
+def test_books_of_three_providers_are_there_when_listed():
+    assert available_books() == ("aws-us-east-1", "azure-eastus-lrs", "gcs-us-central1", "gcs-us-multi")
+    assert {load_book(name).provider for name in available_books()} == set(Provider)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_figure_names_a_dated_source_when_a_book_is_read(path):
+    book = json.loads(path.read_text())
+    stated = list(figures({name: node for name, node in book.items() if name != "sources"}))
+    assert len(stated) > 30
+    cited = set()
+    for key, figure in stated:
+        sources = figure["src"] if isinstance(figure["src"], list) else [figure["src"]]
+        assert sources, key
+        cited.update(sources)
+    assert cited <= set(book["sources"])
+    assert all(source["seen_on"] and source["title"] for source in book["sources"].values())
+    assert book["name"] == path.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_colder_classes_hold_for_less_and_read_for_more_when_in_book_order(path):
+    book = load_book(path.stem)
+    plain = [prices for prices in book.classes if prices.autopilot is None]
+    assert book.class_names[0] == book.class_names[book.standard_code]
+    storage = [prices.storage_usd_gib_month for prices in plain]
+    assert storage == sorted(storage, reverse=True)
+    assert all(prices.retrieval_usd_gib > 0 for prices in plain[1:])
+    assert [prices.min_days for prices in plain] == sorted(prices.min_days for prices in plain)
+
+
+def test_prices_are_of_one_request_when_published_by_the_thousand():
+    ir = load_book("aws-us-east-1").prices_of("GLACIER_IR")
+    assert (ir.storage_usd_gib_month, ir.write_usd, ir.read_usd) == (0.004, 0.00002, 0.00001)
+    assert (ir.retrieval_usd_gib, ir.min_days, ir.min_billable_bytes) == (0.03, 90, 131_072)
+    cold = load_book("azure-eastus-lrs").prices_of("Cold")
+    assert (cold.write_usd, cold.read_usd, cold.retrieval_usd_gib) == (0.000018, 0.00001, 0.03)
+    archive = load_book("gcs-us-multi").prices_of("ARCHIVE")
+    assert (archive.write_usd, archive.storage_usd_gib_month, archive.latency) == (0.0001, 0.003, Latency.MS)
+
+
+def test_rules_of_a_class_are_kept_when_a_book_is_read():
+    aws = load_book("aws-us-east-1")
+    deep = aws.prices_of("DEEP_ARCHIVE")
+    assert (deep.overhead_class_bytes, deep.overhead_standard_bytes, deep.latency) == (32_768, 8_192, Latency.HOURS)
+    assert [c.storage_class for c in aws.classes if c.single_az] == ["ONEZONE_IA"]
+    autopilot = aws.prices_of("INTELLIGENT_TIERING").autopilot
+    assert autopilot is not None
+    assert autopilot.scope == AutopilotScope.OBJECT
+    assert [(step.idle_days, step.storage_usd_gib_month) for step in autopilot.steps] == [(30, 0.0125), (90, 0.004)]
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_book_of_ones_own_is_read_when_its_path_is_given(tmp_path, suffix):
+    content = content_of("gcs-us-central1") | {"name": "negotiated"}
+    content["classes"][0]["storage"]["usd"] = 0.017
+    book = load_book(written(tmp_path, content, f"mine.{suffix}"))
+    assert book.name == "negotiated"
+    assert book.prices_of("STANDARD").storage_usd_gib_month == 0.017
+    assert book.prices_of("NEARLINE") == load_book("gcs-us-central1").prices_of("NEARLINE")
+
+
+def broken(change):
+    content = content_of("aws-us-east-1")
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda book: book["classes"][0].update(storrage=1), "classes.0.storrage"),
+        (lambda book: book["classes"][0]["storage"].pop("src"), "classes.0.storage.src"),
+        (lambda book: book["classes"][0]["storage"].update(src="Q9"), "classes.0.storage.src: there is no source 'Q9'"),
+        (lambda book: book["classes"][1]["read"].update(usd=-1), "classes.1.read.usd"),
+        (lambda book: book["classes"][1]["read"].update(usd=float("nan")), "classes.1.read.usd"),
+        (lambda book: book["classes"][1]["read"].update(per="GiB"), "read.per: 'GiB'"),
+        (lambda book: book["classes"][1]["read"].update(per="dozen"), "classes.1.read.per"),
+        (lambda book: book["classes"][2].update(storage_class="Cool"), "classes.2.storage_class: aws has no"),
+        (lambda book: book["classes"][3].pop("min_days"), "classes.3.min_days"),
+        (lambda book: book["classes"].pop(0), "STANDARD, the class of an upload, is missing"),
+        (lambda book: book["classes"].append(book["classes"][2]), "a storage class is there twice"),
+        (lambda book: book["classes"][1]["autopilot"]["steps"].reverse(), "idle_days must rise"),
+        (lambda book: book.update(provider="ibm"), "provider"),
+        (lambda book: book.update(schema="cloudflux-price-book/2"), "schema"),
+        (lambda book: book["sources"]["A1"].update(as_of="last week"), "sources.A1.as_of"),
+    ],
+)
+def test_bad_book_names_file_and_key_when_loaded(tmp_path, change, key):
+    path = written(tmp_path, broken(change))
+    with pytest.raises(SettingsError) as caught:
+        load_book(path)
+    assert str(path) in str(caught.value)
+    assert key in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("cut.json", '{"schema": "clou'), ("bad.yaml", "a: [1"), ("list.json", "[]")]
+)
+def test_file_that_is_no_book_is_refused_by_name_when_loaded(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=name):
+        load_book(path)
+
+
+def test_unknown_book_is_refused_with_those_that_exist_when_loaded():
+    with pytest.raises(SettingsError, match="aws-us-east-1"):
+        load_book("aws-mars-1")
+    with pytest.raises(SettingsError, match=r"none\.json"):
+        load_book("/nowhere/none.json")
+
+
+def test_class_is_refused_by_name_when_a_book_does_not_have_it():
+    with pytest.raises(KeyError, match="aws-us-east-1 has no storage class 'Hot'"):
+        load_book("aws-us-east-1").prices_of("Hot")
