@@ -142,16 +142,48 @@ def _install(python: Path, requirements: Path, uv: tuple[str, ...] | None) -> No
 
 
 def _run(command: Sequence[str], what: str) -> None:
-    """Run a step with its own output on standard error. Raises ``BootstrapError`` when it fails."""
+    """Run a step, showing how far it is. Raises ``BootstrapError`` with the step's own reason when it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     # the interpreter is the one that runs: none is to be downloaded
-    environment["UV_PYTHON_DOWNLOADS"] = "never"
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
-    if done.returncode != 0:
+    environment |= {"UV_PYTHON_DOWNLOADS": "never", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    lines = []
+    step = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    with step:
+        for line in step.stdout or ():
+            lines.append(line.rstrip())
+            _show_progress(lines[-1])
+    _show_progress("")
+    if step.returncode != 0:
         raise BootstrapError(
-            f"{what} could not be installed, see above: check the network and the package index, then call again; what was "
-            "downloaded is kept"
+            f"{what} could not be installed: {reason_of(lines)}; check the network and the package index, then call again "
+            "(what was downloaded is kept)"
         )
+
+
+def reason_of(lines: Sequence[str]) -> str:
+    """Pick the reason out of an installer's output: the first error, and what caused it in the end."""
+    errors = [line.strip() for line in lines if line.lower().lstrip(" ×").startswith(("error", "failed"))]
+    causes = [line.strip() for line in lines if "caused by" in line.lower()]
+    reason = ", ".join([*errors[:1], *causes[-1:]])
+    return reason or (lines[-1].strip() if lines else "no reason given")
+
+
+def _show_progress(line: str) -> None:
+    """Show an installer's latest line: on a terminal in place, elsewhere its milestones alone."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"\r\033[K{line.strip()[:width]}")
+        sys.stderr.flush()
+    elif line.startswith(("Resolved", "Prepared", "Installed", "Successfully installed")):
+        _say(line[:100])
 
 
 @contextlib.contextmanager

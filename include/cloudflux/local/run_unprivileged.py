@@ -19,7 +19,8 @@ from typing import Final
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _CAP_DAC_OVERRIDE: Final = 1
 _CAP_DAC_READ_SEARCH: Final = 2
-_PR_SET_KEEPCAPS: Final = 8
+_PR_SET_SECUREBITS: Final = 28
+_SECBIT_NO_SETUID_FIXUP: Final = 1 << 2
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 
@@ -37,7 +38,8 @@ def become(user: str, *, keep_search: bool) -> None:
     account = pwd.getpwnam(user)
     libc = ctypes.CDLL(None, use_errno=True)
     if keep_search:
-        _checked(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        # without the fix-up setuid() keeps capabilities, and access(), by which PostgreSQL looks for its own files, honours them
+        _checked(libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
     os.setgroups([])
     os.setgid(account.pw_gid)
     os.setuid(account.pw_uid)
