@@ -1,1 +1,1 @@
-"""The embedded stack behind `./cloudflux up`: real services on this machine, without Docker and without a cloud account."""
+"""The embedded stack behind `./cloudflux up`: real services, without Docker or a cloud account."""

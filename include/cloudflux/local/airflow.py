@@ -1,4 +1,4 @@
-"""Airflow's four processes: their command lines, the schema, health and pools, over the REST API where there is a choice."""
+"""Airflow's four processes: their command lines, schema, health and pools, over the REST API if there is a choice."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def migrate(environment: Mapping[str, str], log: Path) -> None:
 
 
 def heartbeats(port: int) -> dict[str, datetime | None]:
-    """Give when each background process was last alive, by Airflow's own account. Raises ``OSError`` while nothing answers."""
+    """Give when each background process was last alive, as Airflow says. Raises ``OSError`` while nothing answers."""
     status, health = request(port, "GET", "/api/v2/monitor/health")
     if status != http.client.OK:
         raise ConnectionError(f"Airflow's health page answers {status}")

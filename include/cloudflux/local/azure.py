@@ -59,9 +59,10 @@ def find_node(settings: Mapping[str, str]) -> Node:
         if version is not None and version >= _OLDEST_NODE:
             return candidate
         seen.append(f"{candidate.node} is {f'Node {version}' if version else 'broken'}")
+    found = "; ".join(seen) or "no node at all"
     raise ToolMissing(
-        f"Azurite needs Node {_OLDEST_NODE} or newer and there is none ({'; '.join(seen) or 'no node at all'}): install one, or "
-        "go without it: --without azure"
+        f"Azurite needs Node {_OLDEST_NODE} or newer and there is none ({found}): install one, "
+        "or go without it: --without azure"
     )
 
 
@@ -97,9 +98,10 @@ def install_azurite(node: Node) -> Path:
     if installed.returncode != 0:
         shutil.rmtree(draft, ignore_errors=True)
         errors = [line for line in installed.stderr.splitlines() if "error" in line.lower()]
+        reason = errors[0].strip() if errors else "no reason given"
         raise ToolMissing(
-            f"Azurite could not be installed by npm ({(errors or ['no reason given'])[0].strip()}): check the network and call "
-            "again, or go without it: --without azure"
+            f"Azurite could not be installed by npm ({reason}): check the network and "
+            "call again, or go without it: --without azure"
         )
     try:
         draft.rename(folder)

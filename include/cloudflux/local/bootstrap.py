@@ -1,7 +1,7 @@
 """Make `.venv` from requirements.txt: standard library only, run by whatever Python the launcher found.
 
-`python bootstrap.py REPOSITORY`. A stamp is written last, so that the next call completes an interrupted installation; a lock lets
-one of several first calls install while the others wait.
+`python bootstrap.py REPOSITORY`. A stamp is written last, so that the next call completes an interrupted installation;
+a lock lets one of several first calls install while the others wait.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main(repository: Path) -> None:
         first = not (venv / "lib").exists()
         if first:
             require_disk(shutil.disk_usage(repository).free, repository)
-        _say("first call: installing CloudFlux's packages into .venv, some minutes once" if first else "completing .venv")
+        _say(
+            "first call: installing CloudFlux's packages into .venv, some minutes once" if first else "completing .venv"
+        )
         uv = _uv_on_path()
         python = _make_venv(venv, with_pip=uv is None)
         if uv is None:
@@ -52,7 +54,9 @@ def is_complete(venv: Path, requirements: Path) -> bool:
     """Tell whether the stamp says that these requirements are installed for the environment's Python."""
     try:
         same = (venv / "cloudflux-requirements.txt").read_bytes() == requirements.read_bytes()
-        return same and (venv / "cloudflux-python").read_text(encoding="utf-8").strip() == _version(venv / "bin" / "python")
+        return same and (venv / "cloudflux-python").read_text(encoding="utf-8").strip() == _version(
+            venv / "bin" / "python"
+        )
     except OSError:
         return False
 
@@ -69,8 +73,8 @@ def require_disk(free_bytes: int, repository: Path) -> None:
     """Raise ``BootstrapError`` when the installation would not fit."""
     if free_bytes < NEEDED_BYTES:
         raise BootstrapError(
-            f"{free_bytes / 10**9:.1f} GB are free at {repository}, the installation needs {NEEDED_BYTES / 10**9:.0f} GB: "
-            "make room, or clone onto another disk"
+            f"{free_bytes / 10**9:.1f} GB are free at {repository}, the installation needs "
+            f"{NEEDED_BYTES / 10**9:.0f} GB: make room, or clone onto another disk"
         )
 
 
@@ -89,7 +93,9 @@ def _make_venv(venv: Path, *, with_pip: bool) -> Path:
     python = venv / "bin" / "python"
     if venv.exists():
         version = _version(python)
-        usable = version is not None and (venv / "lib" / f"python{version}").exists() and version in ("3.11", "3.12", "3.13")
+        usable = (
+            version is not None and (venv / "lib" / f"python{version}").exists() and version in ("3.11", "3.12", "3.13")
+        )
         if not usable:
             _say("the old .venv does not work any more: making it anew")
             shutil.rmtree(venv)
@@ -101,8 +107,14 @@ def _make_venv(venv: Path, *, with_pip: bool) -> Path:
         )
     if not venv.exists():
         _say(f"making .venv with {sys.executable}")
-        _run((sys.executable, "-m", "venv", *(() if with_pip else ("--without-pip",)), str(venv)), "the environment .venv")
-    if with_pip and subprocess.run((str(python), "-m", "pip", "--version"), capture_output=True, check=False).returncode != 0:
+        _run(
+            (sys.executable, "-m", "venv", *(() if with_pip else ("--without-pip",)), str(venv)),
+            "the environment .venv",
+        )
+    if (
+        with_pip
+        and subprocess.run((str(python), "-m", "pip", "--version"), capture_output=True, check=False).returncode != 0
+    ):
         _run((str(python), "-m", "ensurepip", "--default-pip"), "pip in .venv")
     return python
 
@@ -137,7 +149,15 @@ def _install(python: Path, requirements: Path, uv: tuple[str, ...] | None) -> No
     if uv:
         command = (*uv, "pip", "install", "--python", str(python), "--requirement", str(requirements))
     else:
-        command = (str(python), "-m", "pip", "install", "--disable-pip-version-check", "--requirement", str(requirements))
+        command = (
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--requirement",
+            str(requirements),
+        )
     _run(command, "the packages of requirements.txt")
 
 
@@ -163,8 +183,8 @@ def _run(command: Sequence[str], what: str) -> None:
     _show_progress("")
     if step.returncode != 0:
         raise BootstrapError(
-            f"{what} could not be installed: {reason_of(lines)}; check the network and the package index, then call again "
-            "(what was downloaded is kept)"
+            f"{what} could not be installed: {reason_of(lines)}; check the network and the package index, then call "
+            "again (what was downloaded is kept)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The command line behind `./cloudflux`. Each subcommand imports what it needs itself, so that `--help` is there at once."""
+"""The command line behind `./cloudflux`. Each subcommand imports what it needs itself: `--help` is there at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloudflux.local.stack import Stack
 
-_DESCRIPTION = "Put every object of S3, Azure Blob and GCS into the storage class that costs least. Everything runs on this machine."
+_DESCRIPTION = (
+    "Put every object of S3, Azure Blob and GCS into the storage class that costs least. It all runs on this machine."
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +40,7 @@ def _add_test(commands: Any) -> None:
     parser = commands.add_parser(
         "test",
         help="run every check and test",
-        description="Run ruff, mypy, import-linter and pytest; other arguments go to pytest (./cloudflux test -k ledger).",
+        description="Run ruff, mypy, import-linter and pytest; other arguments are for pytest, e.g. -k ledger.",
     )
     parser.add_argument("--fast", action="store_true", help="the unit tests only, nothing that starts a service")
     parser.set_defaults(run=_test, passes_through=True)
@@ -48,9 +50,9 @@ def _add_up(commands: Any) -> None:
     parser = commands.add_parser(
         "up",
         help="start the stack",
-        description="Start PostgreSQL, Kafka, S3, Azure Blob, GCS, MLflow and Airflow on loopback ports. Twice is harmless.",
+        description="Start PostgreSQL, Kafka, S3, Azure Blob, GCS, MLflow and Airflow on loopback. Twice is harmless.",
         epilog="A real service replaces a part: set CLOUDFLUX_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, MLFLOW_TRACKING_URI, "
-        "CLOUDFLUX_LAKE_URL, AIRFLOW_CONN_AWS_DEFAULT, AIRFLOW_CONN_WASB_DEFAULT or AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT.",
+        "CLOUDFLUX_LAKE_URL, or AIRFLOW_CONN_{AWS,WASB,GOOGLE_CLOUD}_DEFAULT.",
     )
     _add_folder(parser)
     parser.add_argument("--only", metavar="SERVICES", type=_names, help="start these alone, e.g. s3,azure,gcs")

@@ -105,5 +105,6 @@ def print_credentials(console: Console, stack: Stack) -> None:
         table.add_row(purpose, name, password)
     console.print(table)
     console.print(
-        f"They are kept in {stack.layout.secrets}, readable by you alone. MLflow has no login: it listens on loopback only."
+        f"They are kept in {stack.layout.secrets}, readable by you alone. "
+        "MLflow has no login: it listens on loopback only."
     )

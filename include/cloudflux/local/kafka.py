@@ -121,8 +121,8 @@ def find_java(settings: Mapping[str, str]) -> Path:
             return java
         seen.append(f"{java} is {f'Java {version}' if version else 'broken'}")
     raise ToolMissing(
-        f"Kafka needs Java {_OLDEST_JAVA} or newer and there is none ({'; '.join(seen) or 'no java at all'}): install one and "
-        "set JAVA_HOME, or go without it: --without kafka"
+        f"Kafka needs Java {_OLDEST_JAVA} or newer and there is none ({'; '.join(seen) or 'no java at all'}): install "
+        "one and set JAVA_HOME, or go without it: --without kafka"
     )
 
 

@@ -134,8 +134,8 @@ class Secrets:
     kafka_cluster: str
 
 
-def load_secrets(layout: Layout) -> tuple[Secrets, bool]:
-    """Read the stack's secrets, or generate them at the first start; the flag tells that they are new."""
+def load_secrets(layout: Layout) -> Secrets:
+    """Read the stack's secrets, or generate them at the first start."""
     stored = read_json(layout.secrets)
     names = [field.name for field in fields(Secrets)]
     missing = [name for name in names if name not in stored]
@@ -143,7 +143,7 @@ def load_secrets(layout: Layout) -> tuple[Secrets, bool]:
         fresh = _generate()
         stored = {name: stored.get(name, fresh[name]) for name in names}
         write_json(layout.secrets, stored)
-    return Secrets(**{name: stored[name] for name in names}), bool(missing)
+    return Secrets(**{name: stored[name] for name in names})
 
 
 def _generate() -> dict[str, str]:

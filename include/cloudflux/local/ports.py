@@ -120,8 +120,8 @@ def require_free(ports: Mapping[str, int], services: Iterable[str]) -> None:
         port = ports[service]
         if not is_free(port):
             raise PortInUse(
-                f"port {port} for {service} is in use by {holder_of(port)}: stop that program, choose another port with "
-                f"--port {service}=N or {setting_name(service)}=N, or let CloudFlux choose with --free-ports"
+                f"port {port} for {service} is in use by {holder_of(port)}: stop that program, choose another port "
+                f"with --port {service}=N or {setting_name(service)}=N, or let CloudFlux choose with --free-ports"
             )
 
 

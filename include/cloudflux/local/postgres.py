@@ -50,7 +50,7 @@ def server_command(layout: Layout, port: int) -> tuple[str, ...]:
         "unix_socket_directories": "",
         "max_connections": "120",
         "shared_buffers": "64MB",
-        # a crash of the machine may lose the last commits, never consistency: offsets are in the same transactions as rows
+        # a crash may lose the last commits, never consistency: offsets are in the same transactions as rows
         "synchronous_commit": "off",
         "max_parallel_workers_per_gather": "0",
         "jit": "off",
@@ -62,7 +62,7 @@ def server_command(layout: Layout, port: int) -> tuple[str, ...]:
 
 
 def make_cluster(layout: Layout, secrets: Secrets) -> bool:
-    """Make the cluster if there is none; tell whether it was made. Raises ``StackError`` for another version's cluster."""
+    """Make the cluster if there is none; tell whether it was made. Raises ``StackError`` for another version's."""
     data = data_folder(layout)
     version = data / "PG_VERSION"
     if version.exists():

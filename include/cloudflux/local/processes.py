@@ -82,7 +82,7 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def memory_bytes(processes: Iterable[psutil.Process]) -> int:
-    """Add up the processes' proportional set sizes: shared pages count once; resident size where a system has no PSS."""
+    """Add up the processes' proportional set sizes: shared pages count once; resident size without PSS."""
     return sum(_memory_of(process) for process in processes)
 
 
@@ -100,7 +100,7 @@ def _memory_of(process: psutil.Process) -> int:
 
 
 class PeakMemory:
-    """Watch the memory of changing processes in a thread, as a context manager; `peak_bytes` is the largest sum seen."""
+    """Watch the memory of changing processes in a thread, as a context manager; `peak_bytes` is the largest sum."""
 
     def __init__(self, processes: Callable[[], Iterable[psutil.Process]], *, every_seconds: float = 2.0) -> None:
         self._processes = processes

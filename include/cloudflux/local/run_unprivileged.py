@@ -2,9 +2,9 @@
 
 `python run_unprivileged.py [--keep-search] USER PROGRAM [ARGUMENT ...]`
 
-`--keep-search` keeps the one capability of passing through and reading folders that are closed to others, for a clone below a
-private folder such as /root: the alternative would be to open that folder to everybody. Standard library only, so that it starts
-at once; Linux only, as root only.
+`--keep-search` keeps the one capability of passing through and reading folders that are closed to others, for a clone
+below a private folder such as /root: the alternative would be to open that folder to everybody. Standard library only,
+so that it starts at once; Linux only, as root only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def become(user: str, *, keep_search: bool) -> None:
     account = pwd.getpwnam(user)
     libc = ctypes.CDLL(None, use_errno=True)
     if keep_search:
-        # without the fix-up setuid() keeps capabilities, and access(), by which PostgreSQL looks for its own files, honours them
+        # without the fix-up setuid() keeps capabilities, and access(), which PostgreSQL uses, honours them
         _checked(libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
     os.setgroups([])
     os.setgid(account.pw_gid)
@@ -59,7 +59,11 @@ def become(user: str, *, keep_search: bool) -> None:
 def _checked(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"cannot keep the capability to pass through private folders: {os.strerror(number)}")
+        raise OSError(
+            number,
+            f"{os.strerror(number)}: PostgreSQL refuses to run as root, and this container does not let another user "
+            "pass through private folders: clone below a folder that others may enter, or do not be root",
+        )
 
 
 def main(arguments: list[str]) -> None:
@@ -67,7 +71,7 @@ def main(arguments: list[str]) -> None:
     keep_search = arguments[0] == "--keep-search"
     user, *command = arguments[1:] if keep_search else arguments
     become(user, keep_search=keep_search)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606  # the command line is the launcher's own
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def plan_services(
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Read names as people write them: `airflow` is all four of its processes. Raises ``StackError`` for an unknown one."""
+    """Read names as people write them: `airflow` is all four of its processes. Raises ``StackError`` for others."""
     services: list[str] = []
     for name in names:
         if name == "airflow":

@@ -1,4 +1,4 @@
-"""The embedded stack as a whole: start it, stop it, ask it. The command line, the demo and the tests use nothing else."""
+"""The embedded stack as a whole: start it, stop it, ask it. Command line, demo and tests use nothing else."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Started:
     plan: Plan
     already_up: bool
     first_start: bool
-    """The credentials are new."""
+    """Nobody has been told the credentials yet."""
     seconds: float
 
 
@@ -103,14 +103,15 @@ class Stack:
     ) -> Started:
         """Start what does not run yet and wait until all of it is healthy; starting twice is harmless.
 
-        `services` None means all. Raises ``StackError`` with one sentence; nothing stays up then that this call started anew.
+        `services` None means all. Raises ``StackError`` with one sentence; a stack that it began is down then.
         """
         began = time.monotonic()
         self.layout.make()
         with self._locked():
-            secrets, first_start = load_secrets(self.layout)
+            secrets = load_secrets(self.layout)
             state = read_json(self.layout.state)
             supervisor = self._supervisor(state, secrets)
+            first_start = not state.get("was_up", False)
             alive = supervisor is not None and supervisor.process() is not None and supervisor.answers()
             if alive and supervisor is not None:
                 replacing: dict[str, str] = state["replacing"]
@@ -142,6 +143,7 @@ class Stack:
                     "replaced": dict(plan.replaced),
                     "left_out": [service for service in plan.left_out if service not in configured],
                     "programs": [program.name for program in programs],
+                    "was_up": not first_start,
                 },
             )
             airflow.write_passwords(self.layout, secrets)
@@ -151,11 +153,12 @@ class Stack:
                     supervisor.reload()
                 else:
                     supervisor.start(environment)
-                _Start(self.layout, secrets, chosen, environment, supervisor, report).bring_up(missing, plan)
+                _Start(self.layout, secrets, chosen, environment, supervisor, report=report).bring_up(missing, plan)
             except BaseException:
                 if not alive:
                     self._stop(supervisor)
                 raise
+            write_json(self.layout.state, {**read_json(self.layout.state), "was_up": True})
             return Started(plan, False, first_start, time.monotonic() - began)
 
     def _programs(
@@ -203,22 +206,21 @@ class Stack:
     # -- stopping ---------------------------------------------------------------------------------------------------
 
     def stop(self) -> int:
-        """Stop everything in order and leave no process behind, also after a crash; give how many processes there were."""
+        """Stop everything in order, leaving no process behind, also after a crash; give how many there were."""
         if not self.layout.root.exists():
             return 0
         with self._locked():
-            secrets, _ = load_secrets(self.layout)
+            secrets = load_secrets(self.layout)
             return self._stop(self._supervisor(read_json(self.layout.state), secrets))
 
     def _stop(self, supervisor: Supervisor | None) -> int:
         count = len(stack_processes(self.layout.root))
         if supervisor is not None and supervisor.process() is not None and supervisor.answers():
-            try:
+            # should supervisord die meanwhile, the sweep does the rest
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 known = {info["name"] for info in supervisor.programs()}
                 for wave in STOP_WAVES:
                     supervisor.stop_all([service for service in wave if service in known])
-            except (OSError, http.client.HTTPException):
-                pass  # supervisord died meanwhile: the sweep does the rest
             supervisor.shut_down()
         end_processes(self.layout.root)
         left = stack_processes(self.layout.root)
@@ -231,16 +233,16 @@ class Stack:
 
     def is_up(self) -> bool:
         """Tell whether the stack's supervisord runs."""
-        secrets, _ = load_secrets(self.layout) if self.layout.secrets.exists() else (None, False)
-        if secrets is None:
+        if not self.layout.secrets.exists():
             return False
+        secrets = load_secrets(self.layout)
         supervisor = self._supervisor(read_json(self.layout.state), secrets)
         return supervisor is not None and supervisor.process() is not None and supervisor.answers()
 
     def environment(self) -> dict[str, str]:
         """Give the variables that every process of the stack sees. Raises ``StackError`` before the first start."""
         state = self._state()
-        secrets, _ = load_secrets(self.layout)
+        secrets = load_secrets(self.layout)
         return stack_environment(self.layout, secrets, state["ports"], state["replacing"])
 
     def ports(self) -> dict[str, int]:
@@ -262,7 +264,7 @@ class Stack:
 
     def credentials(self) -> dict[str, tuple[str, str]]:
         """Give the generated names and passwords, by what they are for."""
-        secrets, _ = load_secrets(self.layout)
+        secrets = load_secrets(self.layout)
         return {
             "airflow": ("admin", secrets.airflow_admin),
             "airflow (read only)": ("viewer", secrets.airflow_viewer),
@@ -289,7 +291,7 @@ class Stack:
         state = read_json(self.layout.state)
         infos: dict[str, dict[str, Any]] = {}
         if self.is_up():
-            secrets, _ = load_secrets(self.layout)
+            secrets = load_secrets(self.layout)
             supervisor = self._supervisor(state, secrets)
             infos = {info["name"]: info for info in supervisor.programs()} if supervisor else {}
         addresses = self.addresses() if state else {}
@@ -344,6 +346,7 @@ class _Start:
         ports: Mapping[str, int],
         environment: Mapping[str, str],
         supervisor: Supervisor,
+        *,
         report: Report,
     ) -> None:
         self._layout = layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -185,10 +186,9 @@ class Supervisor:
     def shut_down(self) -> None:
         """Stop whatever still runs, and the daemon itself."""
         process = self.process()
-        try:
+        # where it does not answer the sweep ends it
+        with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
             self.call("shutdown")
-        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
-            pass  # the sweep ends it
         if process is not None:
             psutil.wait_procs([process], timeout=45)
 
