@@ -11,6 +11,8 @@ slot, then the drain reads up to the offsets that were the newest when it began.
 
 - `wait_for_messages` fails: the brokers of `KAFKA_BOOTSTRAP_SERVERS` can't be reached, or the topic does not exist.
   After an hour without messages it is skipped, which is no failure.
+- `drain_messages` fails with a gap: Kafka deleted messages before they were drained. Raise the topic's retention; to go
+  on without them, trigger a run with `accept_gaps` on.
 - `drain_messages` fails with an expectation's name: the batch is wrong as a whole; nothing of it is stored, the
   offsets stay where they were.
 - Malformed messages fail nothing: they are in the table `staging.dead_letters` with the reason.
@@ -20,12 +22,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import dag, task
-from cloudflux.orchestration.kafka_sensor import IngestionLagSensor
+from airflow.sdk import Param, dag, task
 
 from cloudflux.orchestration import ingestion_tasks
 from cloudflux.orchestration.assets import INGESTION_STAGING
 from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
+from cloudflux.orchestration.kafka_sensor import IngestionLagSensor
 
 
 @dag(
@@ -36,6 +38,14 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
     default_args=DEFAULT_ARGS,
     doc_md=__doc__,
     tags=["cloudflux", "ingest"],
+    params={
+        "accept_gaps": Param(
+            False,
+            type="boolean",
+            title="Accept gaps",
+            description="Go on after messages that Kafka deleted before they were drained, and put the gap on record.",
+        )
+    },
 )
 def drain_ingestion_topic() -> None:
     """Wait for messages, then drain them."""
