@@ -102,6 +102,22 @@ class Staging:
                 )
             )
 
+    def content_types(self, since: datetime) -> pa.Table:
+        """Give what the events that were staged since then say of files: ``uri`` and ``content_type``, oldest first."""
+        wanted = (
+            select(IngestionEventRow.file_id, IngestionEventRow.content_type)
+            .where(IngestionEventRow.staged_at >= since)
+            .order_by(IngestionEventRow.timestamp, IngestionEventRow.file_id, IngestionEventRow.source)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(wanted).all()
+        return pa.table(
+            {
+                "uri": pa.array([row.file_id for row in rows], pa.string()),
+                "content_type": pa.array([row.content_type for row in rows], pa.string()),
+            }
+        )
+
     def counts(self, topic: str | None = None) -> StagingCounts:
         """Count what is staged, of one topic or of all."""
         events = select(func.count()).select_from(IngestionEventRow)

@@ -117,3 +117,15 @@ def test_gap_is_on_the_record_when_it_is_accepted(engine: Engine) -> None:
     with pytest.raises(OffsetsMoved):
         staging.accept_gap(TOPIC, 0, 3, 20, AT)
     assert staging.counts(TOPIC).skipped_offsets == 7
+
+
+def test_newest_content_type_comes_last_when_a_file_is_announced_again(engine: Engine) -> None:
+    staging = Staging(engine)
+    later = an_event(2, file_id="f-0-1", timestamp=AT + timedelta(days=1), content_type="video")
+    staging.store_batch(TOPIC, {0: (0, 4)}, events(later, an_event(1), an_event(3)), letters(), AT)
+    assert staging.content_types(AT).to_pylist() == [
+        {"uri": "f-0-1", "content_type": "log"},
+        {"uri": "f-0-3", "content_type": "log"},
+        {"uri": "f-0-1", "content_type": "video"},
+    ]
+    assert staging.content_types(AT + timedelta(seconds=1)).num_rows == 0
