@@ -54,6 +54,7 @@ class TaskRun:
     map_index: int
     state: str | None
     try_number: int
+    started_at: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -121,7 +122,13 @@ class AirflowApi:
         """Give the task instances of a run."""
         found = self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 1000})
         return [
-            TaskRun(task["task_id"], task["map_index"], task["state"], task["try_number"])
+            TaskRun(
+                task["task_id"],
+                task["map_index"],
+                task["state"],
+                task["try_number"],
+                datetime.fromisoformat(task["start_date"]) if task["start_date"] else None,
+            )
             for task in found["task_instances"]
         ]
 
