@@ -5,7 +5,7 @@ A message is one JSON object in UTF-8::
     {"file_id": "f-1", "size_gb": 1.5, "timestamp": "2026-11-01T12:00:00Z", "source": "app_log",
      "metadata": {"content_type": "log", "user_id": "u-1"}}
 
-* ``file_id``, ``metadata.user_id``: text of 1 to 1,024 bytes in UTF-8, without NUL (PostgreSQL stores none).
+* ``file_id``, ``metadata.user_id``: text of 1 to 2,048 bytes in UTF-8, without NUL (PostgreSQL stores none).
 * ``size_gb``: a JSON number, finite, not negative. Text that looks like a number is a wrong type.
 * ``timestamp``: ISO 8601 with a zone, or a JSON number since the epoch: seconds below 1e11, milliseconds from there
   to 1e14 (seconds reach the year 5138 before the two could be confused). From 1970 on. Kept in microseconds, UTC.
@@ -59,7 +59,7 @@ DEAD_LETTERS: Final = pa.schema(
 PAYLOAD_CAP_BYTES: Final = 65_536
 """How much of a bad message's payload is kept."""
 
-_TEXT_CAP_BYTES: Final = 1024  # S3's and GCS's longest key; PostgreSQL's index rows end at 2.7 kB
+_TEXT_CAP_BYTES: Final = 2048  # addresses of long keys fit; the primary key's index ends at 2.7 kB a row
 _DETAIL_CAP: Final = 300
 _MILLISECONDS_FROM: Final = 1e11
 _EPOCH_END: Final = 1e14

@@ -119,13 +119,15 @@ def test_gap_is_on_the_record_when_it_is_accepted(engine: Engine) -> None:
     assert staging.counts(TOPIC).skipped_offsets == 7
 
 
-def test_newest_content_type_comes_last_when_a_file_is_announced_again(engine: Engine) -> None:
+def test_content_types_come_oldest_first_when_a_file_was_announced_twice(engine: Engine) -> None:
     staging = Staging(engine)
-    later = an_event(2, file_id="f-0-1", timestamp=AT + timedelta(days=1), content_type="video")
-    staging.store_batch(TOPIC, {0: (0, 4)}, events(later, an_event(1), an_event(3)), letters(), AT)
+    assert staging.content_types(AT).num_rows == 0
+    earlier = an_event(0, file_id="f", content_type="log", timestamp=AT)
+    later = an_event(1, file_id="f", content_type="video", timestamp=AT + timedelta(days=1))
+    staging.store_batch(TOPIC, {0: (0, 2)}, events(later, earlier), letters(), AT)
+    staging.store_batch(TOPIC, {0: (2, 3)}, events(an_event(2)), letters(), AT - timedelta(days=9))
     assert staging.content_types(AT).to_pylist() == [
-        {"uri": "f-0-1", "content_type": "log"},
-        {"uri": "f-0-3", "content_type": "log"},
-        {"uri": "f-0-1", "content_type": "video"},
+        {"uri": "f", "content_type": "log"},
+        {"uri": "f", "content_type": "video"},
     ]
-    assert staging.content_types(AT + timedelta(seconds=1)).num_rows == 0
+    assert staging.content_types(AT - timedelta(days=9)).num_rows == 3
