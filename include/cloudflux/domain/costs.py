@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 YEAR_DAYS: Final = 365
+MIN_CHANCE: Final = 1e-6
+"""No forecast is surer than one in a million that there will be no read, if it expects reads at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def demand_of(
     ):
         if not bool(np.all(np.isfinite(column) & (column >= 0))):
             raise ValueError(f"{name} holds a figure that is negative or no number")
-    chance = np.where(chance > 0, chance, 1.0)
+    chance = np.where(chance > 0, np.maximum(chance, MIN_CHANCE), 1.0)
     return Demand(sizes, expected, transferred, np.minimum(chance, np.minimum(expected, 1.0)), horizon_days)
 
 

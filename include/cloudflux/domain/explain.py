@@ -103,7 +103,7 @@ def explain_cost(book: PriceBook, outlook: Outlook, storage_class: str) -> CostP
 
 def _chance_of_reads(outlook: Outlook) -> float:
     """Give the chance of any read: no distribution of counts lets it exceed the mean."""
-    stated = outlook.probability_any if outlook.probability_any > 0 else 1.0
+    stated = max(outlook.probability_any, 1e-6) if outlook.probability_any > 0 else 1.0
     return min(stated, outlook.reads, 1.0)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -199,22 +201,21 @@ def test_moves_save_and_pay_back_when_anything_moves(case):
 
 @settings(max_examples=60, deadline=None)
 @given(estates())
-def test_nothing_moves_again_when_the_forecast_is_the_same_after_the_move(case):
+def test_moves_come_to_rest_when_the_forecast_stays_the_same(case):
     book, limits, objects = case
-    first = decide(objects, book, limits)
-    moved = objects_of(
-        64,
-        size_bytes=objects.size_bytes,
-        current_class=first.chosen_class,
-        days_in_class=np.where(first.moves, 0.0, objects.days_in_class),
-        idle_days=objects.idle_days,
-        expected_reads=objects.expected_reads,
-        probability_any=objects.probability_any,
-        confidence=objects.confidence,
-        from_rules=objects.from_rules,
-    )
-    second = decide(moved, book, limits)
-    assert not second.moves.any(), second.reason[second.moves]
+    moves = []
+    for _ in range(3):
+        decisions = decide(objects, book, limits)
+        moves.append(decisions.moves)
+        objects = dataclasses.replace(
+            objects,
+            current_class=decisions.chosen_class,
+            days_in_class=np.where(decisions.moves, 0.0, objects.days_in_class),
+        )
+    weak = objects.from_rules | (objects.confidence < PolicySettings().min_confidence)
+    # a weak forecast may take two careful steps (out of GLACIER_IR by way of INTELLIGENT_TIERING), never more
+    assert not moves[1][~weak].any()
+    assert not moves[2].any()
 
 
 def test_chunks_decide_alike_when_rows_are_many(monkeypatch):
