@@ -51,8 +51,8 @@ def _add_up(commands: Any) -> None:
         "up",
         help="start the stack",
         description="Start PostgreSQL, Kafka, S3, Azure Blob, GCS, MLflow and Airflow on loopback. Twice is harmless.",
-        epilog="A real service replaces a part: set CLOUDFLUX_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, MLFLOW_TRACKING_URI, "
-        "CLOUDFLUX_LAKE_URL, or AIRFLOW_CONN_{AWS,WASB,GOOGLE_CLOUD}_DEFAULT.",
+        epilog="A real service replaces a part: set CLOUDFLUX_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, "
+        "MLFLOW_TRACKING_URI, CLOUDFLUX_LAKE_URL, or AIRFLOW_CONN_{AWS,WASB,GOOGLE_CLOUD}_DEFAULT.",
     )
     _add_folder(parser)
     parser.add_argument("--only", metavar="SERVICES", type=_names, help="start these alone, e.g. s3,azure,gcs")

@@ -531,18 +531,8 @@ class _Start:
 def _mlflow(layout: Layout, secrets: Secrets, ports: Mapping[str, int]) -> Program:
     artifacts = layout.folder("mlflow") / "artifacts"
     artifacts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = (
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        LOOPBACK,
-        "--port",
-        str(ports["mlflow"]),
-        "--workers",
-        "1",
-    )
+    module = "cloudflux.local.mlflow_server"
+    command = (sys.executable, "-m", module, "--host", LOOPBACK, "--port", str(ports["mlflow"]))
     environment = {
         # in the environment and not on the command line, where every user of the machine could read the password
         "MLFLOW_BACKEND_STORE_URI": postgres.database_url("mlflow", secrets, ports["postgres"], "psycopg2"),

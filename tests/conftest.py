@@ -1,0 +1,53 @@
+"""What all tests share: one embedded stack per session, whose services start when a test first needs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from cloudflux.local.stack import Stack
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STACKS = REPOSITORY / "var" / "test"
+
+StackWith = Callable[..., "Stack"]
+
+
+def settings_without_services() -> dict[str, str]:
+    """Give this environment without what would replace parts of a stack or move its ports."""
+    foreign = ("CLOUDFLUX_", "AIRFLOW_", "KAFKA_", "MLFLOW_", "STORAGE_EMULATOR_HOST")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+
+@pytest.fixture(scope="session")
+def stack_with() -> Iterator[StackWith]:
+    """Give `stack_with("postgres", "kafka")`: the session's stack, with at least these services up, on free ports."""
+    from cloudflux.local.stack import Stack
+
+    _clear_left_over()
+    stack = Stack(STACKS / f"session-{os.getpid()}", settings_without_services())
+
+    def start(*services: str) -> Stack:
+        stack.start(set(services), ports="free")
+        return stack
+
+    yield start
+    stack.stop()
+    shutil.rmtree(stack.layout.root, ignore_errors=True)
+
+
+def _clear_left_over() -> None:
+    """End the stacks of sessions that were killed."""
+    import psutil
+    from cloudflux.local.processes import end_processes
+
+    for folder in STACKS.glob("session-*"):
+        if not psutil.pid_exists(int(folder.name.removeprefix("session-"))):
+            end_processes(folder)
+            shutil.rmtree(folder, ignore_errors=True)
