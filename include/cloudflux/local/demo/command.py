@@ -75,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
     path = parser.add_argument_group("the run")
     path.add_argument("--no-approve", action="store_true", help="leave the approval to you, in Airflow's web page")
     path.add_argument("--json", type=Path, metavar="FILE", help="write the facts of the summary as JSON")
-    end = run.add_mutually_exclusive_group()
+    end = path.add_mutually_exclusive_group()
     end.add_argument("--exit", action="store_true", help="stop the stack at the end")
     end.add_argument("--keep", action="store_true", help="return at the end and leave the stack up")
     stack = parser.add_argument_group("the stack")
