@@ -153,17 +153,9 @@ def score_shard(
 
     tables: list[pa.Table] = []
     for (provider, name), rows in _rows_by_bucket(inventory):
-        settings = named[provider, name]
-        tables.append(
-            _decide_bucket(
-                inventory.take(pa.array(rows)),
-                _rows_of(forecasts, rows),
-                settings,
-                books[settings.price_book],
-                policy,
-                day,
-            )
-        )
+        bucket = named[provider, name]
+        objects, expected = inventory.take(pa.array(rows)), _rows_of(forecasts, rows)
+        tables.append(_decide_bucket(objects, expected, bucket, books[bucket.price_book], policy=policy, day=day))
     decisions = pa.concat_tables(tables) if tables else DECISIONS.empty_table()
     lake.stage("decisions", day, shard, decisions, batch)
     return ShardScored(
