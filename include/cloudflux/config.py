@@ -6,10 +6,10 @@ An unknown key or a wrong value fails at start with the key's name. Nothing here
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudflux.domain.errors import SettingsError
@@ -21,6 +21,10 @@ DEFAULT_EXCLUDED_AGENTS: Final = ("cloudflux/",)
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_tuple(value: object) -> object:
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 class LogSource(_Strict):
@@ -36,7 +40,8 @@ class BucketSettings(_Strict):
 
     provider: Provider
     bucket: str
-    logs: LogSource | None = None
+    logs: Annotated[tuple[LogSource, ...], BeforeValidator(_as_tuple)] = ()
+    """Azure delivers reads and writes into two containers: name both."""
     price_book: str
     connection_id: str
     latency: Literal["ms", "hours"] = "ms"
