@@ -45,6 +45,7 @@ def stack_with() -> Iterator[StackWith]:
 def _clear_left_over() -> None:
     """End the stacks of sessions that were killed."""
     import psutil
+
     from cloudflux.local.processes import end_processes
 
     for folder in STACKS.glob("session-*"):

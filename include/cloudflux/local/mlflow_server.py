@@ -1,7 +1,7 @@
 """MLflow's server in one process: `python -m cloudflux.local.mlflow_server --host HOST --port PORT`.
 
-`mlflow server` starts uvicorn as a child and waits for it: a second interpreter with all of MLflow in it, which costs 220 MB
-and ten seconds of a core at every start. Here the same command serves in its own process.
+`mlflow server` starts uvicorn as a child and waits for it: a second interpreter with all of MLflow in it, which costs
+220 MB and ten seconds of a core at every start. Here the same command serves in its own process.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def stack_processes(root: Path) -> list[psutil.Process]:
     return list(found.values())
 
 
-def end_processes(root: Path, *, patience_seconds: float = 10.0) -> int:
+def end_processes(root: Path, *, patience_seconds: float = 6.0) -> int:
     """End every process of a stack: ask, wait, then kill; PostgreSQL last. Give how many there were.
 
     Raises nothing for processes that end by themselves meanwhile.

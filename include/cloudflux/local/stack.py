@@ -73,7 +73,7 @@ class ServiceStatus:
 
     name: str
     state: str
-    """`running`, `starting`, `stopped`, `failed`, `left out`, or `replaced by SETTING`."""
+    """`running`, `starting`, `stopping`, `stopped`, `failed`, `left out`, or `replaced by SETTING`."""
     pid: int | None
     memory_bytes: int
     uptime_seconds: float

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloudflux.local.checks import checks
+from cloudflux.local.cli import build_parser, main
+from cloudflux.local.display import duration
+
+
+@pytest.mark.parametrize("command", ["test", "up", "down", "status", "logs"])
+def test_every_command_explains_itself_when_asked(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert f"./cloudflux {command}" in capsys.readouterr().out
+
+
+def test_nothing_heavy_is_imported_when_the_parser_is_built() -> None:
+    code = (
+        "import sys; from cloudflux.local.cli import build_parser; build_parser();"
+        "print(sorted({'rich', 'psutil', 'airflow', 'polars', 'pyarrow', 'requests', 'pydantic'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert printed.stdout.strip() == "[]"
+
+
+def test_one_sentence_and_status_1_come_when_there_is_no_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["logs", "kafka", "--var", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("cloudflux: kafka has written no log yet")
+
+
+def test_status_3_comes_when_the_stack_is_down(tmp_path: Path) -> None:
+    assert main(["status", "--var", str(tmp_path)]) == 3
+
+
+def test_down_is_harmless_when_the_stack_never_was_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["down", "--var", str(tmp_path / "nothing")]) == 0
+    assert "was not up" in capsys.readouterr().out
+
+
+def test_unknown_arguments_go_to_pytest_when_the_command_is_test() -> None:
+    options, rest = build_parser().parse_known_args(["test", "--fast", "-k", "ledger"])
+    assert options.fast
+    assert rest == ["-k", "ledger"]
+
+
+def test_unknown_arguments_are_refused_when_the_command_is_another() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["down", "--force"])
+
+
+@pytest.mark.parametrize("text", ["airflow", "spark=1", "airflow=x", "airflow=0"])
+def test_a_port_option_is_refused_when_it_is_malformed(text: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(["up", "--port", text])
+
+
+def test_all_static_checks_are_named_when_the_tests_are_run() -> None:
+    assert list(checks()) == ["ruff check", "ruff format", "mypy", "import-linter"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (65, "1 min"), (3600 * 5 + 420, "5 h 7 min"), (86400 * 2, "2 d 0 h")]
+)
+def test_a_duration_reads_naturally_when_it_is_shown(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
