@@ -21,7 +21,7 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from azure.storage.blob import ContentSettings
+from azure.storage.blob import ContentSettings, StandardBlobTier
 
 from cloudflux.domain.errors import CloudFluxError, ObjectLocked, ObjectNotFound, TerminalError, TransientError
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
@@ -82,12 +82,14 @@ class AzureTierClient:
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> ObjectState:
-        """Write a block blob, over the one that is there."""
+        """Write a block blob, over the one that is there. Raises ``ObjectLocked``."""
+        if storage_class is not None and storage_class not in self.capabilities.classes:
+            raise TerminalError(unknown_class(Provider.AZURE, storage_class))
         try:
             self._blob(ref).upload_blob(
                 data,
                 overwrite=True,
-                standard_blob_tier=storage_class,
+                standard_blob_tier=StandardBlobTier(storage_class) if storage_class else None,
                 content_settings=ContentSettings(content_type=content_type) if content_type else None,
                 metadata=dict(metadata) if metadata else None,
                 tags=dict(tags) if tags else None,
@@ -343,7 +345,8 @@ def _lock_reason(blob: Any) -> str | None:
 def _translated(exc: Exception, what: str) -> CloudFluxError:
     if isinstance(exc, (ServiceRequestError, ServiceResponseError)) or not isinstance(exc, HttpResponseError):
         return TransientError(f"the connection to Azure failed at {what}: {exc}")
-    code = str(getattr(exc, "error_code", None) or exc.reason or "")
+    code = getattr(exc, "error_code", None) or exc.reason or ""
+    code = str(getattr(code, "value", code))  # an enumeration, where the SDK knows the code
     if isinstance(exc, ResourceNotFoundError) and code != "ContainerNotFound":
         return ObjectNotFound(f"there is no object {what}")
     if exc.status_code in _PASSING:

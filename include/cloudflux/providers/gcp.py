@@ -237,8 +237,8 @@ class GcpTierClient:
                 )
                 if token is None:
                     break
-        except PreconditionFailed:
-            # The library repeats a request whose answer was lost, and then meets what the first one made.
+        except (PreconditionFailed, NotFound):
+            # Overwritten or deleted; or the library repeated a request whose answer was lost, and met what it had made.
             return self._settled(change, None)
         except (RetryError, TransportError, requests.RequestException) as exc:
             return self._settled(change, exc)

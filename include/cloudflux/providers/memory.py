@@ -52,6 +52,8 @@ class MemoryTierClient:
         storage_class = storage_class or STANDARD_CLASS[self.provider]
         if storage_class not in self.capabilities.classes:
             raise TerminalError(unknown_class(self.provider, storage_class))
+        if tags and not self.capabilities.has_tags:
+            raise TerminalError(f"{ref.uri}: {self.provider} has no tags on objects, put them into metadata")
         now = self._clock()
         digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
         with self._lock:

@@ -1,0 +1,35 @@
+"""The clouds' own clients for emulators, made like those that Airflow's hooks give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def s3_client(url: str, access_key: str = "test", secret_key: str = "test", **settings: Any) -> Any:  # noqa: S107
+    """Make a boto3 client of the S3 emulator at an address."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name="us-east-1",
+        config=Config(**{"max_pool_connections": 32, "s3": {"addressing_style": "path"}, **settings}),
+    )
+
+
+def azure_client(connection_string: str) -> Any:
+    """Make a client of Azurite."""
+    from azure.storage.blob import BlobServiceClient
+
+    return BlobServiceClient.from_connection_string(connection_string)
+
+
+def gcs_client(url: str) -> Any:
+    """Make a client of the GCS emulator at an address."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    return storage.Client(project="test", credentials=AnonymousCredentials(), client_options={"api_endpoint": url})
