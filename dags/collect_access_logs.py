@@ -12,7 +12,7 @@ taken when it arrives, and the days that it touches are published again.
 
 **What a failure means**
 
-- `find_new_log_files` fails: a log bucket can't be listed. The message names the bucket and the connection.
+- `find_*` fails: a log bucket can't be listed. The message names the bucket and the connection.
 - `parse_*` fails: a log bucket is away or throttles. Clear the task; its files are taken again from the start.
 - `publish_daily_access` fails with an expectation's name: the batch is wrong as a whole and stays unpublished. Look
   at the examples in the message and at the table `validation_results`.
@@ -39,19 +39,15 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS, START_DATE
 )
 def collect_access_logs() -> None:
     """Find new log files, parse them provider by provider, audit and publish."""
-    found = task(access_log_tasks.find_new_log_files, multiple_outputs=True)()
     published = task(
         access_log_tasks.publish_daily_access,
         # A provider without new files has nothing to parse; with no new files at all the data is complete up to now.
         trigger_rule="none_failed",
         outlets=[DAILY_ACCESS],
-    )(batch=found["batch"])
+    )()
     for provider in PROVIDERS:
-        parsed = (
-            task(access_log_tasks.parse_log_files, task_id=f"parse_{provider}", pool=provider)
-            .partial(batch=found["batch"])
-            .expand(chunk=found[provider])
-        )
+        found = task(access_log_tasks.find_new_log_files, task_id=f"find_{provider}", pool=provider)(provider)
+        parsed = task(access_log_tasks.parse_log_files, task_id=f"parse_{provider}", pool=provider).expand_kwargs(found)
         parsed >> published
 
 

@@ -33,15 +33,13 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS, START_DATE
 )
 def collect_inventory() -> None:
     """List every bucket, audit the snapshot and publish it."""
-    estate = task(inventory_tasks.find_buckets, multiple_outputs=True)()
-    published = task(inventory_tasks.publish_inventory, trigger_rule="none_failed", outlets=[INVENTORY])(
-        batch=estate["batch"], day=estate["day"]
-    )
+    published = task(inventory_tasks.publish_inventory, trigger_rule="none_failed", outlets=[INVENTORY])()
     for provider in PROVIDERS:
+        buckets = task(inventory_tasks.find_buckets, task_id=f"find_{provider}")(provider)
         listed = (
             task(inventory_tasks.list_bucket, task_id=f"list_{provider}", pool=provider)
-            .partial(batch=estate["batch"], day=estate["day"], provider=provider)
-            .expand(bucket=estate[provider])
+            .partial(provider=provider)
+            .expand_kwargs(buckets)
         )
         listed >> published
 

@@ -97,17 +97,19 @@ def migrate_tiers() -> None:
     )
     path >> [approval, approved]
     for provider in PROVIDERS:
+        ranges = task(migration_tasks.find_ranges, task_id=f"find_{provider}")(plan["plan_id"], provider)
         submitted = (
             task(migration_tasks.submit_moves, task_id=f"submit_{provider}", pool=provider)
             .partial(plan_id=plan["plan_id"], provider=provider)
-            .expand(chunk=plan[provider])
+            .expand_kwargs(ranges)
         )
         verified = (
             task(migration_tasks.verify_moves, task_id=f"verify_{provider}", pool=provider)
             .partial(plan_id=plan["plan_id"], provider=provider)
-            .expand(chunk=plan[provider])
+            .expand_kwargs(ranges)
         )
-        approved >> submitted >> verified >> closed
+        approved >> ranges
+        submitted >> verified >> closed
 
 
 migrate_tiers()

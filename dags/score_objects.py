@@ -33,13 +33,9 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
 )
 def score_objects() -> None:
     """Score each shard, audit the decisions and publish them."""
-    scope = task(scoring_tasks.find_shards, multiple_outputs=True)()
-    scored = (
-        task(scoring_tasks.score_shard)
-        .partial(batch=scope["batch"], day=scope["day"], model_version=scope["model_version"])
-        .expand(shard=scope["shards"])
-    )
-    published = task(scoring_tasks.publish_decisions, outlets=[DECISIONS])(batch=scope["batch"], day=scope["day"])
+    shards = task(scoring_tasks.find_shards)()
+    scored = task(scoring_tasks.score_shard).expand_kwargs(shards)
+    published = task(scoring_tasks.publish_decisions, outlets=[DECISIONS])()
     scored >> published
 
 

@@ -13,33 +13,37 @@ if TYPE_CHECKING:
 
 
 @terminal_errors_fail
-def find_new_log_files() -> dict[str, Any]:
-    """List the log buckets of the estate and cut what is new into chunks."""
+def find_new_log_files(provider: str) -> list[dict[str, str]]:
+    """List the log buckets of one provider and cut what is new into chunks."""
+    from cloudflux.domain.tiers import Provider
     from cloudflux.stores.source_files import SourceFiles
     from cloudflux.workflows.collect import find_new_files
 
     batch = batch_of_run()
-    chunks = find_new_files(settings().load_estate(), _clients(), SourceFiles(engine()), lake(), batch=batch)
-    return {"batch": batch, **chunks}
+    estate = settings().load_estate()
+    names = find_new_files(estate, _clients(), SourceFiles(engine()), lake(), provider=Provider(provider), batch=batch)
+    return [{"chunk": name} for name in names]
 
 
 @terminal_errors_fail
-def parse_log_files(batch: str, chunk: str) -> dict[str, int]:
+def parse_log_files(chunk: str) -> dict[str, int]:
     """Parse one chunk of log files into staged access events and quarantine."""
     from cloudflux.workflows.collect import parse_chunk
 
-    return parse_chunk(chunk, settings().load_estate(), _clients(), _parser_of, lake(), batch=batch)
+    return parse_chunk(chunk, settings().load_estate(), _clients(), _parser_of, lake(), batch=batch_of_run())
 
 
 @terminal_errors_fail
-def publish_daily_access(batch: str) -> dict[str, int]:
+def publish_daily_access() -> dict[str, int]:
     """Audit and publish the events, and the daily access of every day that they touch."""
     from cloudflux.stores.quarantine import QuarantineLog
     from cloudflux.stores.source_files import SourceFiles
     from cloudflux.workflows.collect import audit_and_publish
 
     database = engine()
-    return audit_and_publish(lake(), SourceFiles(database), QuarantineLog(database), audit, batch=batch, clock=now)
+    return audit_and_publish(
+        lake(), SourceFiles(database), QuarantineLog(database), audit, batch=batch_of_run(), clock=now
+    )
 
 
 def _parser_of(form: str) -> Any:

@@ -6,9 +6,9 @@ from typing import Final
 
 from airflow.sdk import Asset
 
-DAILY_ACCESS: Final = Asset("cloudflux://daily-access", name="daily_access", group="lake")
-INVENTORY: Final = Asset("cloudflux://inventory", name="inventory", group="lake")
-INGESTION_STAGING: Final = Asset("cloudflux://ingestion-staging", name="ingestion_staging", group="postgres")
-FORECASTER: Final = Asset("cloudflux://forecaster", name="forecaster", group="mlflow")
-DECISIONS: Final = Asset("cloudflux://decisions", name="decisions", group="lake")
-LEDGER: Final = Asset("cloudflux://ledger", name="ledger", group="postgres")
+DAILY_ACCESS: Final = Asset(uri="cloudflux://daily-access", name="daily_access", group="lake")
+INVENTORY: Final = Asset(uri="cloudflux://inventory", name="inventory", group="lake")
+INGESTION_STAGING: Final = Asset(uri="cloudflux://ingestion-staging", name="ingestion_staging", group="postgres")
+FORECASTER: Final = Asset(uri="cloudflux://forecaster", name="forecaster", group="mlflow")
+DECISIONS: Final = Asset(uri="cloudflux://decisions", name="decisions", group="lake")
+LEDGER: Final = Asset(uri="cloudflux://ledger", name="ledger", group="postgres")

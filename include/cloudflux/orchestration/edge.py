@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow.sdk import get_current_context
@@ -66,6 +66,12 @@ def batch_of_run() -> str:
     """Name the current DAG run's batch: the same for each of its tasks and retries."""
     context = get_current_context()
     return _batch(context["dag"].dag_id, context["dag_run"].run_id)
+
+
+def day_of_run() -> date:
+    """Give the UTC day of the current DAG run: the same for all its tasks, though midnight may pass meanwhile."""
+    run_after: datetime = get_current_context()["dag_run"].run_after
+    return run_after.astimezone(UTC).date()
 
 
 def _batch(dag_id: str, run_id: str) -> str:

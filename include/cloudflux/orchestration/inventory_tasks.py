@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
 
-from cloudflux.orchestration.edge import (
-    PROVIDERS,
-    audit,
-    batch_of_run,
-    lake,
-    now,
-    settings,
-    terminal_errors_fail,
-)
+from cloudflux.orchestration.edge import audit, batch_of_run, day_of_run, lake, settings, terminal_errors_fail
 
 
 @terminal_errors_fail
-def find_buckets() -> dict[str, Any]:
-    """Name the buckets of the estate by provider, and settle the snapshot's day."""
-    buckets = settings().load_estate().buckets
-    return {
-        "batch": batch_of_run(),
-        "day": now().date().isoformat(),
-        **{provider: [bucket.bucket for bucket in buckets if bucket.provider == provider] for provider in PROVIDERS},
-    }
+def find_buckets(provider: str) -> list[dict[str, str]]:
+    """Name the buckets of one provider."""
+    return [{"bucket": bucket.bucket} for bucket in settings().load_estate().buckets if bucket.provider == provider]
 
 
 @terminal_errors_fail
-def list_bucket(batch: str, day: str, provider: str, bucket: str) -> dict[str, int]:
+def list_bucket(provider: str, bucket: str) -> dict[str, int]:
     """List one bucket into staged pieces of the snapshot."""
     from cloudflux.orchestration.clients import tier_client
     from cloudflux.workflows import collect
@@ -37,16 +23,16 @@ def list_bucket(batch: str, day: str, provider: str, bucket: str) -> dict[str, i
     return collect.list_bucket(
         tier_client(named.provider, named.connection_id),
         lake(),
-        batch=batch,
+        batch=batch_of_run(),
         provider=provider,
         bucket=bucket,
-        day=date.fromisoformat(day),
+        day=day_of_run(),
     )
 
 
 @terminal_errors_fail
-def publish_inventory(batch: str, day: str) -> dict[str, Any]:
+def publish_inventory() -> dict[str, Any]:
     """Audit the snapshot of all buckets and publish it."""
     from cloudflux.workflows import collect
 
-    return collect.publish_inventory(lake(), audit, batch=batch, day=date.fromisoformat(day))
+    return collect.publish_inventory(lake(), audit, batch=batch_of_run(), day=day_of_run())

@@ -10,7 +10,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from cloudflux.orchestration.assets import LEDGER
-from cloudflux.orchestration.edge import PROVIDERS, actor, engine, lake, now, terminal_errors_fail
+from cloudflux.orchestration.edge import actor, engine, lake, now, terminal_errors_fail
 
 _CHUNK_MOVES = 500
 """Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
@@ -20,7 +20,7 @@ APPROVED_WITHOUT_A_PERSON = "approved by the parameter require_approval=false"
 
 @terminal_errors_fail
 def propose_plan() -> dict[str, Any]:
-    """Choose the moves, store them as one plan, and hand on its figures and the ranges to carry out."""
+    """Choose the moves, store them as one plan, and hand on its figures."""
     from cloudflux.domain.plans import Guardrails
     from cloudflux.stores.plans import Plans
     from cloudflux.workflows import plan as workflow
@@ -42,12 +42,7 @@ def propose_plan() -> dict[str, Any]:
     )
     summary = workflow.describe(plan)
     print(summary)  # noqa: T201  # the task's log is where a dry run is read
-    return {
-        "plan_id": plan.plan_id,
-        "moves": plan.totals.objects,
-        "summary": summary,
-        **{provider: workflow.chunks_of(plan, provider, _CHUNK_MOVES) for provider in PROVIDERS},
-    }
+    return {"plan_id": plan.plan_id, "moves": plan.totals.objects, "summary": summary}
 
 
 def choose_path(moves: int) -> str | None:
@@ -73,7 +68,16 @@ def record_approval(plan_id: str, approval: Mapping[str, Any] | None) -> None:
 
 
 @terminal_errors_fail
-def submit_moves(plan_id: str, provider: str, chunk: Mapping[str, int]) -> dict[str, int]:
+def find_ranges(plan_id: str, provider: str) -> list[dict[str, int]]:
+    """Cut one provider's moves of the plan into ranges to carry out."""
+    from cloudflux.stores.plans import Plans
+    from cloudflux.workflows.plan import chunks_of
+
+    return chunks_of(Plans(engine()).get(plan_id), provider, _CHUNK_MOVES)
+
+
+@terminal_errors_fail
+def submit_moves(plan_id: str, provider: str, first: int, last: int) -> dict[str, int]:
     """Submit one range of moves through the provider's client."""
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
@@ -85,15 +89,15 @@ def submit_moves(plan_id: str, provider: str, chunk: Mapping[str, int]) -> dict[
         Plans(database),
         Ledger(database),
         plan_id=plan_id,
-        first=chunk["first"],
-        last=chunk["last"],
+        first=first,
+        last=last,
         actor=actor(),
         clock=now,
     )
 
 
 @terminal_errors_fail
-def verify_moves(plan_id: str, provider: str, chunk: Mapping[str, int]) -> dict[str, int]:
+def verify_moves(plan_id: str, provider: str, first: int, last: int) -> dict[str, int]:
     """Compare one range of moved objects with what they were before."""
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
@@ -105,8 +109,8 @@ def verify_moves(plan_id: str, provider: str, chunk: Mapping[str, int]) -> dict[
         Plans(database),
         Ledger(database),
         plan_id=plan_id,
-        first=chunk["first"],
-        last=chunk["last"],
+        first=first,
+        last=last,
         actor=actor(),
         clock=now,
     )

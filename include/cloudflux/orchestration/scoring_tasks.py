@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
 
 from cloudflux.orchestration.edge import (
     audit,
     batch_of_run,
+    day_of_run,
     lake,
-    now,
     recent_content_types,
     settings,
     terminal_errors_fail,
@@ -17,21 +16,17 @@ from cloudflux.orchestration.edge import (
 
 
 @terminal_errors_fail
-def find_shards() -> dict[str, Any]:
-    """Settle what all shards of this run share: the day, the batch and the version of the forecaster."""
+def find_shards() -> list[dict[str, Any]]:
+    """Name the shards, with the one version of the forecaster that scores them all."""
     from cloudflux_ml.registry import champion_version
 
     current = settings()
-    return {
-        "batch": batch_of_run(),
-        "day": now().date().isoformat(),
-        "model_version": champion_version(name=current.registered_model),
-        "shards": list(range(current.shards)),
-    }
+    version = champion_version(name=current.registered_model)
+    return [{"shard": shard, "model_version": version} for shard in range(current.shards)]
 
 
 @terminal_errors_fail
-def score_shard(batch: str, day: str, model_version: str | None, shard: int) -> dict[str, Any]:
+def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
     """Forecast and decide for every object of one shard."""
     from functools import partial
 
@@ -52,9 +47,9 @@ def score_shard(batch: str, day: str, model_version: str | None, shard: int) -> 
         except ModelUnfit as exc:
             print(f"the rules speak: {exc}")  # noqa: T201  # the task's log
     scored = workflow.score_shard(
-        day=date.fromisoformat(day),
+        day=day_of_run(),
         shard=shard,
-        batch=batch,
+        batch=batch_of_run(),
         lake=lake(),
         forecast=partial(
             forecast_objects,
@@ -71,11 +66,11 @@ def score_shard(batch: str, day: str, model_version: str | None, shard: int) -> 
 
 
 @terminal_errors_fail
-def publish_decisions(batch: str, day: str) -> dict[str, Any]:
+def publish_decisions() -> dict[str, Any]:
     """Audit all shards' decisions together and publish them."""
     from cloudflux.workflows import score as workflow
 
-    totals = workflow.audit_and_publish(batch=batch, day=date.fromisoformat(day), lake=lake(), audit=audit)
+    totals = workflow.audit_and_publish(batch=batch_of_run(), day=day_of_run(), lake=lake(), audit=audit)
     return {
         "objects": totals.objects,
         "moves": totals.moves,

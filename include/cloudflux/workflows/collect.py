@@ -180,17 +180,17 @@ def find_new_files(
     source_files: SourceFiles,
     lake: Lake,
     *,
+    provider: Provider,
     batch: str,
     chunk_bytes: int = 64 * 2**20,
     chunk_files: int = 1500,
-) -> dict[str, list[str]]:
-    """List the log files that are not published yet, and cut them into chunks of even size.
+) -> list[str]:
+    """List a provider's log files that are not published yet, and cut them into chunks of even size.
 
-    Each chunk is a note of the batch with the files of one format. Returns the chunks' names by provider.
+    Each chunk is a note of the batch with the files of one format. Returns the chunks' names.
     """
-    chunks: dict[str, list[str]] = {provider.value: [] for provider in Provider}
     names: list[str] = []
-    for (provider, connection_id, form), locations in _log_locations(estate).items():
+    for (connection_id, form), locations in _log_locations(estate, provider).items():
         client = client_of(provider, connection_id)
         found: dict[tuple[str, str], SourceFile] = {}
         for bucket, prefix in sorted(locations):
@@ -203,18 +203,17 @@ def find_new_files(
         for number, files in enumerate(even_chunks([found[key] for key in sorted(found)], chunk_bytes, chunk_files)):
             name = f"{provider}-{connection_id}-{form}-{number:05d}"
             lake.note(batch, f"chunk-{name}", {"connection_id": connection_id, "files": [_to_json(f) for f in files]})
-            chunks[provider.value].append(name)
             names.append(name)
-    lake.note(batch, "chunks", names)
-    return chunks
+    lake.note(batch, f"chunks-{provider}", names)
+    return names
 
 
-def _log_locations(estate: Estate) -> dict[tuple[Provider, str, str], set[tuple[str, str]]]:
-    locations: dict[tuple[Provider, str, str], set[tuple[str, str]]] = {}
+def _log_locations(estate: Estate, provider: Provider) -> dict[tuple[str, str], set[tuple[str, str]]]:
+    locations: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for bucket in estate.buckets:
-        for logs in bucket.logs:
-            place = (bucket.provider, bucket.connection_id, logs.format)
-            locations.setdefault(place, set()).add((logs.bucket, logs.prefix))
+        if bucket.provider is provider:
+            for logs in bucket.logs:
+                locations.setdefault((bucket.connection_id, logs.format), set()).add((logs.bucket, logs.prefix))
     return locations
 
 
@@ -332,9 +331,10 @@ def audit_and_publish(
 
     Raises ``AuditFailed`` when an expectation is not met: what is staged then stays unpublished, with its files.
     """
-    names = lake.noted(batch, "chunks")
-    if names is None:
+    noted = [lake.noted(batch, f"chunks-{provider}") for provider in Provider]
+    if all(names is None for names in noted):
         return {"files": 0, "events": 0, "quarantined": 0, "days": 0}  # an earlier attempt finished and tidied up
+    names = [name for names in noted for name in names or []]
     rows = [row for name in names for row in lake.noted(batch, f"parsed-{name}") or []]
     days = _touched_days(lake, batch)
     events = lake.staged("access_events", batch)
