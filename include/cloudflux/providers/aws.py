@@ -127,6 +127,22 @@ class AwsTierClient:
         tags: Mapping[str, str] | None = None,
     ) -> ObjectState:
         """Write an object, over the one that is there."""
+        self.write_object(
+            ref, data, storage_class=storage_class, content_type=content_type, metadata=metadata, tags=tags
+        )
+        return self.head(ref)
+
+    def write_object(
+        self,
+        ref: ObjectRef,
+        data: bytes,
+        *,
+        storage_class: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an object without looking at it afterwards: one request."""
         optional = {
             "StorageClass": storage_class,
             "ContentType": content_type,
@@ -135,7 +151,6 @@ class AwsTierClient:
         }
         arguments = {name: value for name, value in optional.items() if value is not None}
         self._call("put_object", ref, Body=data, **arguments)
-        return self.head(ref)
 
     def get_object(self, ref: ObjectRef) -> bytes:
         """Read an object. Raises ``ObjectNotFound``."""

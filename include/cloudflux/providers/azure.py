@@ -83,6 +83,22 @@ class AzureTierClient:
         tags: Mapping[str, str] | None = None,
     ) -> ObjectState:
         """Write a block blob, over the one that is there. Raises ``ObjectLocked``."""
+        self.write_object(
+            ref, data, storage_class=storage_class, content_type=content_type, metadata=metadata, tags=tags
+        )
+        return self.head(ref)
+
+    def write_object(
+        self,
+        ref: ObjectRef,
+        data: bytes,
+        *,
+        storage_class: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a block blob without looking at it afterwards: one request. Raises ``ObjectLocked``."""
         if storage_class is not None and storage_class not in self.capabilities.classes:
             raise TerminalError(unknown_class(Provider.AZURE, storage_class))
         try:
@@ -96,7 +112,6 @@ class AzureTierClient:
             )
         except AzureError as exc:
             raise _translated(exc, ref.uri) from exc
-        return self.head(ref)
 
     def get_object(self, ref: ObjectRef) -> bytes:
         """Read a blob. Raises ``ObjectNotFound``."""

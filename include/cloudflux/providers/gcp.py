@@ -117,6 +117,19 @@ class GcpTierClient:
             raise _translated(exc, ref.uri) from exc
         return self._state(ref, blob._properties)
 
+    def write_object(
+        self,
+        ref: ObjectRef,
+        data: bytes,
+        *,
+        storage_class: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an object; the answer tells its state anyway."""
+        self.put_object(ref, data, storage_class=storage_class, content_type=content_type, metadata=metadata, tags=tags)
+
     def get_object(self, ref: ObjectRef) -> bytes:
         """Read an object. Raises ``ObjectNotFound``."""
         try:

@@ -77,6 +77,19 @@ class MemoryTierClient:
             self._buckets[ref.bucket][ref.key] = (state, data)
         return state
 
+    def write_object(
+        self,
+        ref: ObjectRef,
+        data: bytes,
+        *,
+        storage_class: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an object; the answer tells its state anyway."""
+        self.put_object(ref, data, storage_class=storage_class, content_type=content_type, metadata=metadata, tags=tags)
+
     def get_object(self, ref: ObjectRef) -> bytes:
         """Read an object. Raises ``ObjectNotFound``."""
         with self._lock:

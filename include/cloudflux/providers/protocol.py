@@ -155,7 +155,19 @@ class ObjectStore(Protocol):
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> ObjectState:
-        """Write an object, over the one that is there."""
+        """Write an object, over the one that is there, and look at it."""
+
+    def write_object(
+        self,
+        ref: ObjectRef,
+        data: bytes,
+        *,
+        storage_class: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an object, over the one that is there, in one request: for uploads of thousands."""
 
     def get_object(self, ref: ObjectRef) -> bytes:
         """Read an object. Raises ``ObjectNotFound``."""

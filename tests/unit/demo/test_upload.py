@@ -81,5 +81,6 @@ def test_estate_file_names_every_bucket_with_its_logs_when_written(world: World,
     estate = load_estate(tmp_path / "estate.yaml")
     assert estate == estate_of(world)
     assert {(bucket.provider, bucket.bucket) for bucket in estate.buckets} == set(world.buckets)
-    assert {bucket.logs.bucket for bucket in estate.buckets if bucket.logs} <= {name for _, name in log_buckets(world)}
+    delivered_to = {source.bucket for bucket in estate.buckets for source in bucket.logs}
+    assert delivered_to == {name for _, name in log_buckets(world)}
     assert estate.excluded_agents == ("cloudflux/",)

@@ -73,8 +73,16 @@ class LogFile:
     data: bytes
 
 
-def log_source(world: World, provider: Provider, bucket: str) -> LogSource:
+def log_sources(world: World, provider: Provider, bucket: str) -> tuple[LogSource, ...]:
     """Tell where the logs of a bucket of the world are, for the estate file."""
+    source = log_source(world, provider, bucket)
+    if provider == Provider.AZURE:  # reads and writes are delivered to containers of their own
+        return (source, source.model_copy(update={"bucket": AZURE_WRITE_CONTAINER}))
+    return (source,)
+
+
+def log_source(world: World, provider: Provider, bucket: str) -> LogSource:
+    """Tell where the reads of a bucket of the world are logged."""
     match provider:
         case Provider.AWS:
             return LogSource(bucket=f"cloudflux-{world.name}-s3-logs", prefix=f"{bucket}/", format="s3_server_access")
@@ -86,10 +94,13 @@ def log_source(world: World, provider: Provider, bucket: str) -> LogSource:
 
 def log_buckets(world: World) -> list[tuple[Provider, str]]:
     """Name the buckets that the log files go to, sorted."""
-    buckets = {(provider, log_source(world, provider, bucket).bucket) for provider, bucket in world.buckets}
-    if any(provider == Provider.AZURE for provider, _ in buckets):
-        buckets.add((Provider.AZURE, AZURE_WRITE_CONTAINER))
-    return sorted(buckets)
+    return sorted(
+        {
+            (provider, source.bucket)
+            for provider, bucket in world.buckets
+            for source in log_sources(world, provider, bucket)
+        }
+    )
 
 
 def write_logs(world: World) -> Iterator[LogFile]:

@@ -20,9 +20,9 @@ import yaml
 from cloudflux.config import DEFAULT_EXCLUDED_AGENTS, BucketSettings, Estate
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
-from cloudflux.local.demo.log_writers import LogFile, log_buckets, log_source, write_logs, write_wrong_logs
+from cloudflux.local.demo.log_writers import LogFile, log_buckets, log_sources, write_logs, write_wrong_logs
 from cloudflux.local.demo.world import World
-from cloudflux.providers.protocol import ObjectStore
+from cloudflux.providers.protocol import CAPABILITIES, ObjectStore
 
 THREADS: Final = 12
 _AHEAD: Final = 48
@@ -97,7 +97,7 @@ def estate_of(world: World) -> Estate:
             BucketSettings(
                 provider=provider,
                 bucket=bucket,
-                logs=log_source(world, provider, bucket),
+                logs=log_sources(world, provider, bucket),
                 price_book=_PRICE_BOOK[provider],
                 connection_id=_CONNECTION[provider],
             )
@@ -139,14 +139,14 @@ class _Uploader:
 
         def put(item: tuple[ObjectRef, int, int, str, str, str | None]) -> int:
             ref, number, size, storage_class, content_type, kind = item
-            self.stores[ref.provider].put_object(
+            self.stores[ref.provider].write_object(
                 ref,
                 object_bytes(world.seed, number, size),
                 storage_class=storage_class,
                 content_type=content_type,
                 # A replayed object gets nothing that its trace does not know.
                 metadata={"origin": "cloudflux-demo", "kind": kind} if kind else None,
-                tags={"team": kind} if kind else None,
+                tags={"team": kind} if kind and CAPABILITIES[ref.provider].has_tags else None,
             )
             return size
 
@@ -163,7 +163,7 @@ class _Uploader:
         def put(file: LogFile) -> bool:
             if file.key in self.there[file.provider, file.bucket]:
                 return False
-            self.stores[file.provider].put_object(ObjectRef(file.provider, file.bucket, file.key), file.data)
+            self.stores[file.provider].write_object(ObjectRef(file.provider, file.bucket, file.key), file.data)
             return True
 
         uploaded = done = 0
