@@ -19,6 +19,12 @@ STACKS = REPOSITORY / "var" / "test"
 StackWith = Callable[..., "Stack"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let third parties' warnings pass that every test may meet, whichever imports the library first."""
+    # kafka-python 3.0 reads its own message schemas in a way that Python 3.11 and 3.12 deprecate
+    config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
+
+
 def settings_without_services() -> dict[str, str]:
     """Give this environment without what would replace parts of a stack or move its ports."""
     foreign = ("CLOUDFLUX_", "AIRFLOW_", "KAFKA_", "MLFLOW_", "STORAGE_EMULATOR_HOST")
