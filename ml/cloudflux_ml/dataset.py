@@ -145,7 +145,7 @@ def build_dataset(
     until: date,
     history_days: int = 400,
     max_cutoffs: int = 8,
-    max_train_rows: int = 120_000,
+    max_train_rows: int = 80_000,
     max_holdout_rows: int = 60_000,
     seed: int = 20,
     content_types: pa.Table | None = None,

@@ -48,7 +48,8 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     max_iter, learning_rate, max_leaf_nodes, min_samples_leaf, l2_regularization :
         of both ``HistGradientBoosting`` models. With fewer than 20 rows a leaf, leaves may be smaller.
     threads : int
-        Most threads that fitting and predicting may take.
+        Most threads that fitting and predicting may take. One is the default: the trees are small, and two threads that
+        meet at every node of them take five times as long as one on a machine that has other work to do.
     random_state : int
 
     Attributes
@@ -74,7 +75,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         max_leaf_nodes: int = 15,
         min_samples_leaf: int = 40,
         l2_regularization: float = 1.0,
-        threads: int = 2,
+        threads: int = 1,
         random_state: int = 20,
     ) -> None:
         self.max_iter = max_iter

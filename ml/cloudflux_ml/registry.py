@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -137,7 +138,7 @@ def load_folder(folder: Path, what: str) -> AccessForecaster:
         forecaster = skops.io.load(folder / flavor["pickled_model"], trusted=list(TRUSTED_TYPES))
     except UntrustedTypesFoundException as exc:
         raise ModelUnfit(f"{what} holds types that are not trusted: {exc}") from exc
-    except (AttributeError, KeyError, TypeError, ValueError, ImportError, OSError) as exc:
+    except (AttributeError, KeyError, TypeError, ValueError, ImportError, OSError, zipfile.BadZipFile) as exc:
         # what skops raises for a damaged file, or one that another release of scikit-learn wrote
         raise ModelUnfit(f"{what} cannot be read: {exc!r}") from exc
     if not isinstance(forecaster, AccessForecaster):

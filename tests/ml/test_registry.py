@@ -1,0 +1,198 @@
+"""Training and the registry: who becomes champion, what the run says, and what is never loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import skops.io
+from mlflow.tracking import MlflowClient
+from sklearn.linear_model import LinearRegression
+from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_history
+
+from cloudflux.domain.errors import TransientError
+from cloudflux_ml import registry
+from cloudflux_ml.features import FEATURE_NAMES
+from cloudflux_ml.model import AccessForecaster
+from cloudflux_ml.train import TrainingOutcome, train_and_register
+
+pytestmark = [
+    # MLflow 3.17 compares a data frame's columns with a range, which pandas 3 deprecates
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    # MLflow 3.17 warns of its own functions when they are imported
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
+]
+
+DAYS = 120
+UNTIL = FIRST_DAY + timedelta(days=DAYS)
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    before = mlflow.get_tracking_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        patch.chdir(folder)  # artifacts of a database store go to ./mlruns
+        yield f"sqlite:///{folder}/mlflow.db"
+    mlflow.set_tracking_uri(before)
+    registry.load_version.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def lake() -> MemoryLake:
+    return MemoryLake(*rhythmic_history(objects=200, days=DAYS))
+
+
+def train(lake: MemoryLake, tracking_uri: str, name: str, **params: object) -> TrainingOutcome:
+    return train_and_register(
+        lake, shards=1, until=UNTIL, tracking_uri=tracking_uri, registered_model=name, params=params
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A good version, then a bad one."""
+
+    uri: str
+    before: registry.ChampionFound
+    good: TrainingOutcome
+    bad: TrainingOutcome
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+
+@pytest.fixture(scope="module")
+def trained(lake: MemoryLake, tracking_uri: str) -> Trained:
+    before = registry.load_champion(tracking_uri)
+    good = train(lake, tracking_uri, registry.REGISTERED_MODEL, max_iter=30)
+    bad = train(lake, tracking_uri, registry.REGISTERED_MODEL, max_iter=1)
+    return Trained(tracking_uri, before, good, bad)
+
+
+def test_first_version_becomes_champion_when_none_stands(trained: Trained) -> None:
+    assert trained.before == registry.ChampionFound(None, "no version of access-forecaster is champion yet")
+    assert (trained.good.trained, trained.good.promoted, trained.good.version) == (True, True, "1")
+    assert "no standing champion" in trained.good.reason
+
+
+def test_champion_stays_when_the_challenger_is_worse(trained: Trained) -> None:
+    good, bad = trained.good, trained.bad
+    assert (bad.trained, bad.promoted, bad.version) == (True, False, "2")
+    assert bad.metrics["log_loss"] > good.metrics["log_loss"] + registry.LOG_LOSS_TOLERANCE
+    assert bad.metrics["champion_log_loss"] == pytest.approx(good.metrics["log_loss"])
+    assert registry.champion_version(trained.uri) == "1"
+    challenger = trained.client.get_model_version_by_alias("access-forecaster", "challenger")
+    assert str(challenger.version) == "2"
+    assert "is worse than the standing champion's" in bad.reason
+    assert trained.client.get_model_version("access-forecaster", "2").tags["cloudflux.reason"] == bad.reason
+    assert trained.client.get_run(str(bad.run_id)).data.tags["cloudflux.reason"] == bad.reason
+
+
+def test_run_holds_all_that_a_reader_needs_when_trained(trained: Trained) -> None:
+    outcome, client = trained.good, trained.client
+    run = client.get_run(str(outcome.run_id))
+    wanted = {
+        "accuracy", "macro_f1", "log_loss", "brier_any", "persistence_accuracy", "persistence_macro_f1",
+        "rules_accuracy", "rules_macro_f1",
+    }  # fmt: skip
+    assert wanted <= run.data.metrics.keys()
+    assert {"max_iter", "label_days", "cutoffs", "holdout_cutoff", "train_rows"} <= run.data.params.keys()
+    assert run.data.tags["cloudflux.data_fingerprint"] == outcome.fingerprint == trained.bad.fingerprint
+    assert {file.path for file in client.list_artifacts(str(outcome.run_id))} >= {"calibration.png", "confusion.png"}
+    model = mlflow.models.get_model_info(f"models:/access-forecaster/{outcome.version}")
+    assert [column.name for column in model.signature.inputs] == list(FEATURE_NAMES)
+    assert model.saved_input_example_info is not None
+
+
+def test_champion_is_loaded_once_when_asked_for_twice(trained: Trained) -> None:
+    found = registry.load_champion(trained.uri)
+    assert found.champion is not None
+    assert found.champion.source == "model:1"
+    assert found.champion.forecaster.get_params() == AccessForecaster(max_iter=30).get_params()
+    assert registry.load_champion(trained.uri).champion is found.champion
+    example = pd.DataFrame(np.zeros((3, len(FEATURE_NAMES))), columns=list(FEATURE_NAMES))
+    assert found.champion.forecaster.predict(example).shape == (3,)
+
+
+def test_nothing_is_registered_when_the_history_is_short(tracking_uri: str) -> None:
+    lake = MemoryLake(*rhythmic_history(objects=120, days=30))
+    outcome = train_and_register(
+        lake, shards=1, until=FIRST_DAY + timedelta(days=30), tracking_uri=tracking_uri, registered_model="never"
+    )
+    assert outcome == TrainingOutcome(False, "not trained: 30 days of daily access, 45 are needed")
+    assert registry.champion_version(tracking_uri, "never") is None
+
+
+def test_nothing_is_registered_when_all_objects_are_of_one_band(tracking_uri: str) -> None:
+    days = [FIRST_DAY + timedelta(days=place) for place in range(DAYS)]
+    rows = [(f"object-{index}", FIRST_DAY, 0, 1) for index in range(150)]
+    lake = MemoryLake(pa.concat_tables([daily_access(rows), daily_access([("object-0", day, 0, 1) for day in days])]))
+    outcome = train_and_register(lake, shards=1, until=UNTIL, tracking_uri=tracking_uri)
+    assert not outcome.trained
+    assert "training rows are of one band (archive)" in outcome.reason
+
+
+def save(folder: Path, model: object, **flavor: str) -> Path:
+    skops.io.dump(model, folder / "model.skops")
+    settings = {"pickled_model": "model.skops", "serialization_format": "skops"} | flavor
+    (folder / "MLmodel").write_text(f"flavors: {{sklearn: {settings}}}", encoding="utf-8")
+    return folder
+
+
+class Stranger(LinearRegression):
+    """A type that nobody trusts, although the stored model does."""
+
+
+def test_model_is_refused_when_it_names_types_of_its_own(tmp_path: Path) -> None:
+    folder = save(tmp_path, Stranger(), skops_trusted_types=f"{Stranger.__module__}.Stranger")
+    with pytest.raises(registry.ModelUnfit, match=r"version 7 holds types that are not trusted: .*Stranger"):
+        registry.load_folder(folder, "version 7")
+
+
+def test_model_is_refused_when_it_is_a_pickle(tmp_path: Path) -> None:
+    folder = save(tmp_path, LinearRegression(), serialization_format="pickle")
+    with pytest.raises(registry.ModelUnfit, match="not saved with skops"):
+        registry.load_folder(folder, "version 7")
+
+
+def test_model_is_refused_when_it_is_none_of_ours_or_damaged(tmp_path: Path) -> None:
+    folder = save(tmp_path, LinearRegression())
+    with pytest.raises(registry.ModelUnfit, match="is a LinearRegression, no AccessForecaster"):
+        registry.load_folder(folder, "version 7")
+    (folder / "model.skops").write_bytes(b"not a zip file")
+    with pytest.raises(registry.ModelUnfit, match="cannot be read"):
+        registry.load_folder(folder, "version 7")
+
+
+def test_model_is_refused_when_it_was_made_for_other_features(tmp_path: Path) -> None:
+    made = AccessForecaster(max_iter=2).fit(pd.DataFrame({"a": np.arange(60.0)}), np.repeat([0.0, 10.0], 30))
+    with pytest.raises(registry.ModelUnfit, match="made for other features"):
+        registry.load_folder(save(tmp_path, made), "version 7")
+
+
+def test_verdict_follows_the_log_loss_when_both_are_measured() -> None:
+    assert registry.judge({"log_loss": 0.5}, None).promoted
+    assert registry.judge({"log_loss": 0.5}, {"log_loss": 0.5}).promoted
+    assert registry.judge({"log_loss": 0.5005}, {"log_loss": 0.5}).promoted
+    verdict = registry.judge({"log_loss": 0.52}, {"log_loss": 0.5})
+    assert dataclasses.astuple(verdict) == (
+        False,
+        "log loss 0.5200 is worse than the standing champion's 0.5000 (+0.001)",
+    )
+
+
+def test_error_is_transient_when_mlflow_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TransientError, match="MLflow does not tell the champion"):
+        registry.champion_version("http://127.0.0.1:1")
