@@ -120,7 +120,8 @@ class Objects:
         self._clock = clock
         self._contents = data / "contents"
         self._contents.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(data / "objects.sqlite", isolation_level=None)
+        # Made in one thread and used in the event loop's: always by one at a time.
+        self._db = sqlite3.connect(data / "objects.sqlite", isolation_level=None, check_same_thread=False)
         self._db.executescript(
             """
             PRAGMA journal_mode = WAL;
@@ -400,7 +401,7 @@ class StorageApi:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         limit = min(_integer(query.get("maxResults", "1000")), 1000) or 1000
         after = base64.urlsafe_b64decode(query["pageToken"]).decode() if "pageToken" in query else ""
-        versions = query.get("versions") == "true"
+        versions = query.get("versions", "").lower() == "true"
         start, end = max(prefix, after, query.get("startOffset", "")), query.get("endOffset", "")
         items: list[Resource] = []
         prefixes: list[str] = []
