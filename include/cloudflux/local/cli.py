@@ -155,7 +155,7 @@ def _up(options: argparse.Namespace) -> int:
         console.print(f"{part}: not started, replaced by {setting}")
     if options.only is None:
         for name in dict.fromkeys("airflow" if name.startswith("airflow") else name for name in started.plan.left_out):
-            console.print(f"without {name}: {LOST_WITHOUT[name]}")
+            console.print(f"without {name}: {LOST_WITHOUT[name]}", soft_wrap=True)
     if started.already_up:
         console.print("The stack is up already.")
     else:

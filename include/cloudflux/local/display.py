@@ -60,12 +60,12 @@ class StartDisplay:
 def status_table(rows: Sequence[ServiceStatus]) -> Table:
     """Give the table of `status`."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("service")
-    table.add_column("state")
+    table.add_column("service", no_wrap=True)
+    table.add_column("state", no_wrap=True)
     table.add_column("pid", justify="right")
     table.add_column("memory", justify="right")
     table.add_column("up", justify="right")
-    table.add_column("address")
+    table.add_column("address", overflow="fold")
     for row in rows:
         table.add_row(
             row.name,
@@ -91,20 +91,12 @@ def duration(seconds: float) -> str:
 
 
 def print_credentials(console: Console, stack: Stack) -> None:
-    """Print the generated credentials."""
-    table = Table(
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-        title="Credentials, generated for this stack",
-        title_justify="left",
-    )
-    for title in ("for", "name", "password or key"):
-        table.add_column(title, overflow="fold")
-    for purpose, (name, password) in stack.credentials().items():
-        table.add_row(purpose, name, password)
-    console.print(table)
-    console.print(
-        f"They are kept in {stack.layout.secrets}, readable by you alone. "
-        "MLflow has no login: it listens on loopback only."
-    )
+    """Print the generated credentials, one a line: a table would fold a long key."""
+    credentials = stack.credentials()
+    if credentials:
+        console.print("Credentials, generated for this stack:")
+    for purpose, (name, password) in credentials.items():
+        console.print(f"  {purpose:22} {name}  {password}", soft_wrap=True)
+    console.print(f"They are kept in {stack.layout.secrets}, readable by you alone.", soft_wrap=True)
+    if "mlflow" in stack.addresses():
+        console.print("MLflow has no login: it listens on loopback only.")

@@ -116,18 +116,22 @@ class Stack:
             if alive and supervisor is not None:
                 replacing: dict[str, str] = state["replacing"]
                 chosen: dict[str, int] = state["ports"]
-                running = {info["name"] for info in supervisor.programs() if info["statename"] == "RUNNING"}
+                running = {info["name"] for info in supervisor.programs() if int(info["pid"])}
+                # a start that was cut off left services running whose databases or topics may be missing
+                healthy = running & set(state["healthy"])
             else:
                 end_processes(self.layout.root)  # what a crash left behind
                 replacing = settings_that_replace(self._settings)
                 chosen = choose_ports(ports, self._settings, remembered=state.get("ports"), explicit=port_of)
-                running = set()
+                running, healthy = set(), set()
                 supervisor = Supervisor(self.layout, chosen["supervisor"], secrets.supervisor)
             plan = plan_services(services, without, replacing)
-            missing = [service for service in plan.start if service not in running]
+            missing = [service for service in plan.start if service not in healthy]
             if alive and not missing:
                 return Started(plan, True, first_start, time.monotonic() - began)
-            wanted_ports = [port for service in missing for port in _PORTS_OF.get(service, ())]
+            wanted_ports = [
+                port for service in missing if service not in running for port in _PORTS_OF.get(service, ())
+            ]
             require_free(chosen, wanted_ports if alive else [*wanted_ports, "supervisor"])
             configured = set(state.get("programs", ())) | set(plan.start) if alive else set(plan.start)
             programs = self._programs(configured, secrets, chosen, replacing)
@@ -143,6 +147,7 @@ class Stack:
                     "replaced": dict(plan.replaced),
                     "left_out": [service for service in plan.left_out if service not in configured],
                     "programs": [program.name for program in programs],
+                    "healthy": sorted(healthy),
                     "was_up": not first_start,
                 },
             )
@@ -158,7 +163,8 @@ class Stack:
                 if not alive:
                     self._stop(supervisor)
                 raise
-            write_json(self.layout.state, {**read_json(self.layout.state), "was_up": True})
+            healthy |= set(plan.start)
+            write_json(self.layout.state, {**read_json(self.layout.state), "healthy": sorted(healthy), "was_up": True})
             return Started(plan, False, first_start, time.monotonic() - began)
 
     def _programs(
@@ -263,15 +269,26 @@ class Stack:
         return addresses
 
     def credentials(self) -> dict[str, tuple[str, str]]:
-        """Give the generated names and passwords, by what they are for."""
+        """Give the generated names and passwords of the services that this stack runs, by what they are for."""
         secrets = load_secrets(self.layout)
+        programs = self._state()["programs"]
+        credentials = {
+            "airflow-api-server": {
+                "airflow": ("admin", secrets.airflow_admin),
+                "airflow (read only)": ("viewer", secrets.airflow_viewer),
+            },
+            "postgres": {
+                "postgres (cloudflux)": ("cloudflux", secrets.postgres_cloudflux),
+                "postgres (superuser)": ("postgres", secrets.postgres_superuser),
+            },
+            "s3": {"s3": (secrets.s3_access_key, secrets.s3_secret_key)},
+            "azure": {"azure": (azure.ACCOUNT, secrets.azure_account_key)},
+        }
         return {
-            "airflow": ("admin", secrets.airflow_admin),
-            "airflow (read only)": ("viewer", secrets.airflow_viewer),
-            "postgres (database cloudflux)": ("cloudflux", secrets.postgres_cloudflux),
-            "postgres (superuser)": ("postgres", secrets.postgres_superuser),
-            "s3": (secrets.s3_access_key, secrets.s3_secret_key),
-            "azure": (azure.ACCOUNT, secrets.azure_account_key),
+            purpose: pair
+            for service, pairs in credentials.items()
+            if service in programs
+            for purpose, pair in pairs.items()
         }
 
     def processes(self) -> list[psutil.Process]:
@@ -379,7 +396,8 @@ class _Start:
                     wait([stored])
                 self._guarded(service, step)
 
-            if "postgres" in plan.start or "cloudflux database" in plan.replaced:
+            uses_replacement = "cloudflux database" in plan.replaced and set(services) & set(AIRFLOW)
+            if "postgres" in services or uses_replacement:
                 futures.append(pool.submit(after_postgres, "cloudflux database", self._cloudflux_schema))
             airflow_services = [service for service in AIRFLOW if service in services]
             if airflow_services:
@@ -390,7 +408,11 @@ class _Start:
                 if service in services:
                     first = after_postgres if service == "mlflow" else self._guarded
                     futures.append(pool.submit(first, service, step))
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            except KeyboardInterrupt:
+                self._cancelled.set()  # the threads end their waiting
+                raise
             self._raise_first(done)
 
     def _guarded(self, service: str, step: Callable[[], None]) -> None:
