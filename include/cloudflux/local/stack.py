@@ -118,7 +118,7 @@ class Stack:
                 chosen: dict[str, int] = state["ports"]
                 running = {info["name"] for info in supervisor.programs() if int(info["pid"])}
                 # a start that was cut off left services running whose databases or topics may be missing
-                healthy = running & set(state["healthy"])
+                healthy = running & set(state.get("healthy", ()))
             else:
                 end_processes(self.layout.root)  # what a crash left behind
                 replacing = settings_that_replace(self._settings)
