@@ -101,7 +101,7 @@ class AwsTierClient:
         self._in_flight = in_flight
         self._facts: dict[str, _BucketFacts] = {}
         self._facts_lock = threading.Lock()
-        s3.meta.events.register("before-call.s3", _name_ourselves, unique_id="cloudflux-agent")
+        s3.meta.events.register_first("before-send.s3", _name_ourselves, unique_id="cloudflux-agent")
 
     def create_bucket(self, bucket: str) -> None:
         """Create a bucket without ACLs; one that is ours already is fine."""
@@ -380,10 +380,12 @@ class AwsTierClient:
             raise _lost(exc, f"bucket {bucket!r}") from exc
 
 
-def _name_ourselves(params: dict[str, Any], **_: Any) -> None:
-    agent = params["headers"].get("User-Agent", "")
+def _name_ourselves(request: Any, **_: Any) -> None:
+    """Add our name to the user agent, which botocore builds only after a request is made and does not sign."""
+    agent = request.headers.get("User-Agent", "")
+    agent = agent.decode() if isinstance(agent, bytes) else agent
     if AGENT not in agent:
-        params["headers"]["User-Agent"] = f"{agent} {AGENT}".strip()
+        request.headers["User-Agent"] = f"{agent} {AGENT}".strip()
 
 
 def _state(ref: ObjectRef, answer: Mapping[str, Any]) -> ObjectState:
