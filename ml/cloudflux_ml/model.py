@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -13,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # published without types
 
 from cloudflux.domain.access import BANDS, AccessBand, band_codes
-from cloudflux_ml.features import Floats, Integers
+from cloudflux_ml.features import FEATURE_NAMES, Floats, Integers
 
 ARCHIVE_CODE: Final = BANDS.index(AccessBand.ARCHIVE)
 """Bands are handled by their position in ``domain.access.BANDS``; this one means: no read at all."""
@@ -206,6 +207,11 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
             further = (later_days[rows] - PERIOD_DAYS) / PERIOD_DAYS
             seen = float(((reads[rows] > 0) | (later_reads[rows] > 0)).mean())
             self.recurrence_[code] = _recurrence(probabilities[rows, ARCHIVE_CODE], further, seen)
+
+
+def data_frame(values: Floats) -> pd.DataFrame:
+    """Give a feature matrix the names that the forecaster was fitted with."""
+    return pd.DataFrame(values, columns=list(FEATURE_NAMES))
 
 
 def _recurrence(probability_none: Floats, further: Floats, seen: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from cloudflux.domain.access import BANDS, band_of
 from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux_ml.features import AccessHistory, Features, Floats
-from cloudflux_ml.registry import Champion
-from cloudflux_ml.train import data_frame
+from cloudflux_ml.model import data_frame
+
+if TYPE_CHECKING:
+    from cloudflux_ml.registry import Champion  # MLflow takes seconds to import, and the rules need none of it
 
 RULES: Final = "rules"
 RULES_CONFIDENCE: Final = 0.4

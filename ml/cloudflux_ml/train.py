@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from matplotlib.figure import Figure
 from mlflow.models import infer_signature
@@ -23,8 +22,7 @@ from cloudflux.domain.rules import COLD_UNSEEN_FROM_DAYS, classify
 from cloudflux.domain.tiers import Tier
 from cloudflux_ml import registry
 from cloudflux_ml.dataset import Dataset, Frame, LakeReader, TooLittleHistory, build_dataset
-from cloudflux_ml.features import FEATURE_NAMES, Floats
-from cloudflux_ml.model import AccessForecaster
+from cloudflux_ml.model import AccessForecaster, data_frame
 
 _CODES: Final = tuple(range(len(BANDS)))
 _REQUIREMENTS: Final = ("scikit-learn", "skops", "numpy", "pandas", "polars", "pyarrow")
@@ -148,11 +146,6 @@ def require_two_bands(dataset: Dataset) -> None:
     if len(codes) < 2:
         band = BANDS[codes[0]] if len(codes) else "none"
         raise TooLittleHistory(f"all {len(dataset.train)} training rows are of one band ({band})")
-
-
-def data_frame(values: Floats) -> pd.DataFrame:
-    """Give a feature matrix the names that the forecaster was fitted with."""
-    return pd.DataFrame(values, columns=list(FEATURE_NAMES))
 
 
 def evaluate(forecaster: AccessForecaster, holdout: Frame) -> dict[str, float]:

@@ -14,8 +14,8 @@ from synthetic_access import FIRST_DAY, MemoryLake, rhythmic_history
 from cloudflux.domain.access import BANDS, AccessBand, band_codes
 from cloudflux_ml.dataset import Dataset, build_dataset
 from cloudflux_ml.features import FEATURE_NAMES
-from cloudflux_ml.model import AccessForecaster
-from cloudflux_ml.train import baselines, data_frame, evaluate
+from cloudflux_ml.model import AccessForecaster, data_frame
+from cloudflux_ml.train import baselines, evaluate
 
 
 @pytest.fixture(scope="module")

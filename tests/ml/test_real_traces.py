@@ -13,8 +13,8 @@ from synthetic_access import MemoryLake
 
 from cloudflux.lake.schemas import DAILY_ACCESS, INVENTORY
 from cloudflux_ml.dataset import build_dataset
-from cloudflux_ml.model import AccessForecaster
-from cloudflux_ml.train import baselines, data_frame, evaluate
+from cloudflux_ml.model import AccessForecaster, data_frame
+from cloudflux_ml.train import baselines, evaluate
 
 SHARED = Path(os.environ.get("CLOUDFLUX_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 

@@ -25,10 +25,9 @@ from cloudflux.lake.schemas import SCHEMAS
 from cloudflux.price_books import load_book
 from cloudflux.workflows.score import ShardScored, audit_and_publish, decision_totals, score_shard
 from cloudflux_ml.dataset import build_dataset
-from cloudflux_ml.model import AccessForecaster
+from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.registry import Champion
 from cloudflux_ml.score import forecast_objects
-from cloudflux_ml.train import data_frame
 
 DAYS = 120
 DAY = FIRST_DAY + timedelta(days=DAYS)
