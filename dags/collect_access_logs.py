@@ -21,16 +21,18 @@ taken when it arrives, and the days that it touches are published again.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import CronTriggerTimetable, dag, task
 
 from cloudflux.orchestration import access_log_tasks
 from cloudflux.orchestration.assets import DAILY_ACCESS
-from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS, START_DATE
+from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS
 
 
 @dag(
-    schedule=CronTriggerTimetable("17 * * * *", timezone="UTC"),
-    start_date=START_DATE,
+    # With a start date, unpausing would start a run for the last tick gone by, and a run started by hand would wait.
+    schedule=CronTriggerTimetable("17 * * * *", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

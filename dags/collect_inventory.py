@@ -15,16 +15,18 @@ provider delivers no inventory report the bucket is listed live.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import CronTriggerTimetable, dag, task
 
 from cloudflux.orchestration import inventory_tasks
 from cloudflux.orchestration.assets import INVENTORY
-from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS, START_DATE
+from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS
 
 
 @dag(
-    schedule=CronTriggerTimetable("41 3 * * *", timezone="UTC"),
-    start_date=START_DATE,
+    # With a start date, unpausing would start a run for the last tick gone by, and a run started by hand would wait.
+    schedule=CronTriggerTimetable("41 3 * * *", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

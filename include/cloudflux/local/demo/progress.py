@@ -48,9 +48,7 @@ class Progress:
     def update(self, stage: str, text: str = "", done: int = 0, total: int = 0) -> None:
         """Say what a stage does now, and how much of it is done; its first mention begins it."""
         now = time.monotonic()
-        if stage not in self._stages:
-            self._stages[stage] = _Stage(stage, now, said_at=now)
-        current = self._stages[stage]
+        current = self._stage(stage)
         current.text, current.done, current.total = text, done, total
         if not self.console.is_terminal and now - current.said_at >= _PLAIN_EVERY_SECONDS:
             current.said_at = now
@@ -58,8 +56,8 @@ class Progress:
 
     def finish(self, stage: str, text: str = "", *, state: str = "done") -> None:
         """End a stage: ``done``, ``failed`` or ``skipped``."""
-        self.update(stage, text)
-        current = self._stages[stage]
+        current = self._stage(stage)
+        current.text = text or (f"{current.done:,}" if current.done else "")
         current.state, current.seconds = state, time.monotonic() - current.began
         if not self.console.is_terminal:
             mark = {"done": "", "skipped": " (skipped)"}.get(state, f" ({state})")
@@ -94,6 +92,10 @@ class Progress:
                 stage.state = "failed" if kind is not None else "done"
                 stage.seconds = time.monotonic() - stage.began
         self.pause()
+
+    def _stage(self, name: str) -> _Stage:
+        now = time.monotonic()
+        return self._stages.setdefault(name, _Stage(name, now, said_at=now))
 
     def _say(self, text: str) -> None:
         self.console.print(f"{self.seconds:6.1f} s  {text}", markup=False, soft_wrap=True)

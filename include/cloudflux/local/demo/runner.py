@@ -181,10 +181,10 @@ class _Demo:
             self._progress.finish(stage)
         rate = uploaded.bytes / 2**20 / max(0.001, time.monotonic() - began)
         self._progress.finish(
-            "upload",
-            f"{uploaded.objects:,} objects ({uploaded.bytes / 2**20:,.0f} MiB, {rate:,.0f} MiB/s), "
-            f"{uploaded.log_files:,} log files; there already {uploaded.objects_there:,} "
-            f"and {uploaded.log_files_there:,}",
+            "uploaded",
+            f"{uploaded.objects:,} objects, {uploaded.bytes / 2**20:,.0f} MiB ({rate:,.0f} MiB/s), and "
+            f"{uploaded.log_files:,} log files; there already {uploaded.objects_there:,} and "
+            f"{uploaded.log_files_there:,}",
         )
         return uploaded
 
