@@ -32,17 +32,22 @@ _DAYS_AT_ONCE: Final = 128
 _PART_ROWS: Final = 100_000
 
 _DAILY_ACCESS_SQL: Final = """
-WITH requests AS (
+WITH ours AS (
+    -- S3 logs the source of a copy without its user agent ("-"), under the request id of the copy itself: without this
+    -- every object that we move to another class would look as if somebody had read it.
+    SELECT DISTINCT provider, request_id FROM events WHERE excluded AND kind = 'write'
+), requests AS (
     -- Delivery is best effort and sometimes doubled: the provider's request id tells a doubled line. One request may be
     -- logged as several operations on several objects (a copy), so these belong to its identity.
-    SELECT provider, bucket, key, day, min(kind) AS kind, max(bytes_sent) AS bytes_sent, bool_and(excluded) AS excluded
-    FROM events WHERE kind IN ('read', 'write')
+    SELECT provider, bucket, key, day, min(kind) AS kind, max(bytes_sent) AS bytes_sent,
+        bool_and(excluded OR ours.request_id IS NOT NULL) AS excluded
+    FROM events LEFT JOIN ours USING (provider, request_id) WHERE kind IN ('read', 'write')
     GROUP BY provider, bucket, key, day, request_id, operation
 )
 SELECT provider, bucket, key, day,
     count(*) FILTER (kind = 'read' AND NOT excluded) AS reads,
     count(*) FILTER (kind = 'write' AND NOT excluded) AS writes,
-    coalesce(sum(bytes_sent) FILTER (kind = 'read' AND NOT excluded), 0)::BIGINT AS bytes_read,
+    least(coalesce(sum(bytes_sent) FILTER (kind = 'read' AND NOT excluded), 0), 9e18)::BIGINT AS bytes_read,
     count(*) FILTER (kind = 'read' AND excluded) AS excluded_reads
 FROM requests GROUP BY provider, bucket, key, day
 """
@@ -383,7 +388,7 @@ def _some_at_once(days: Sequence[date]) -> Iterator[Sequence[date]]:
 def _rebuild_daily_access(lake: Lake, days: Sequence[date], batch: str) -> list[tuple[date, int]]:
     with duckdb.connect(config={"threads": 2}) as connection:
         connection.register("events", lake.dataset("access_events", days=days))
-        table = connection.execute(_DAILY_ACCESS_SQL).to_arrow_table()
+        table = connection.sql(_DAILY_ACCESS_SQL).to_arrow_table()
     return lake.stage_shards("daily_access", table.select(DAILY_ACCESS.names), batch)
 
 
