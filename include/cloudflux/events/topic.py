@@ -164,25 +164,43 @@ class TopicReader:
 
 def connect(bootstrap_servers: str, *, client_id: str, options: Mapping[str, Any] | None = None) -> KafkaConsumer:
     """Make a consumer without a group that sees committed messages only and never jumps over missing offsets."""
+    clients: list[Any] = []
+
+    def kept_client(**config: Any) -> Any:
+        clients.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**config))
+        return clients[-1]
+
+    settings = {
+        "client_id": client_id,
+        "group_id": None,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "allow_auto_create_topics": False,
+        "max_partition_fetch_bytes": 8 * 2**20,
+        "bootstrap_timeout_ms": _TIMEOUT_MS,
+        "metrics_enabled": False,
+        "kafka_client": kept_client,
+    }
     try:
-        return KafkaConsumer(
-            bootstrap_servers=[server.strip() for server in bootstrap_servers.split(",")],
-            client_id=client_id,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            allow_auto_create_topics=False,
-            max_partition_fetch_bytes=8 * 2**20,
-            bootstrap_timeout_ms=_TIMEOUT_MS,
-            metrics_enabled=False,
-            **(options or {}),
-        )
-    except (ValueError, AssertionError) as exc:
-        raise SettingsError(
-            f"KAFKA_BOOTSTRAP_SERVERS is not a list of brokers: {bootstrap_servers!r} ({exc}); "
-            "write host:port,host:port"
-        ) from exc
+        return KafkaConsumer(bootstrap_servers=_servers(bootstrap_servers), **settings | dict(options or {}))
+    except BaseException:
+        # a constructor that finds no broker leaves its thread behind: for ever, in a triggerer
+        for client in clients:
+            client.close()
+        raise
+
+
+def _servers(bootstrap_servers: str) -> list[str]:
+    servers = [server.strip() for server in bootstrap_servers.split(",")]
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdecimal():
+            raise SettingsError(
+                f"KAFKA_BOOTSTRAP_SERVERS is {bootstrap_servers!r}, where {server!r} is no broker: "
+                "write host:port,host:port"
+            )
+    return servers
 
 
 def bounds(consumer: KafkaConsumer, topic: str) -> dict[int, tuple[int, int]]:
