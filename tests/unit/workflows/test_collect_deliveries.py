@@ -1,4 +1,4 @@
-"""What log delivery does in practice: three formats, growing files, doubled lines, our own copies, a kill at any step."""
+"""What delivery does in practice: three formats, growing files, doubled lines, our own copies, a kill at any step."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_our_own_requests_are_no_use_when_their_agent_is_excluded(world: World) 
 
 def test_the_good_lines_go_through_when_files_are_cut_or_junk(world: World) -> None:
     good = "\n".join(get("k", f"R{number}") for number in range(10))
-    world.deliver(Provider.AWS, "s3/a", good[: len(good) - 250])
+    world.deliver(Provider.AWS, "s3/a", good[: len(good) - 200])
     world.deliver(Provider.AWS, "s3/junk", random.Random(1).randbytes(5000))
     world.deliver(Provider.GCP, "junk", b"\x1f\x8b" + random.Random(2).randbytes(500))
     world.deliver(Provider.GCP, "empty", b"")
@@ -236,13 +236,13 @@ def test_a_file_is_passed_over_when_it_is_gone_before_it_is_read(world: World) -
     assert [key for _, _, key, _ in world.files.rows] == ["s3/b"]
 
 
-def many_files(seed: int, files: int = 30, lines: int = 40) -> dict[str, str]:
+def many_files(seed: int, files: int = 12, lines: int = 40) -> dict[str, str]:
     rng = random.Random(seed)
     made = [
         get(f"key-{rng.randrange(50)}", f"R{number}", day=rng.randint(1, 12), bytes_sent=str(rng.randrange(9999)))
         for number in range(files * lines)
     ]
-    made += rng.sample(made, 20)  # delivered twice
+    made += rng.sample(made, len(made) // 20 + 1)  # delivered twice
     return {f"s3/log-{number:03d}": "\n".join(made[number::files]) for number in range(files)}
 
 
@@ -251,7 +251,7 @@ def test_published_bytes_are_the_same_when_files_come_in_another_order_in_other_
 ) -> None:
     contents = many_files(1)
     results = []
-    for number, chunk_files in enumerate((1500, 7, 1)):
+    for number, chunk_files in enumerate((1500, 5, 1)):
         world = World(tmp_path / str(number), chunk_files=chunk_files)
         names = sorted(contents)
         random.Random(number).shuffle(names)
@@ -265,7 +265,7 @@ def test_published_bytes_are_the_same_when_files_come_in_another_order_in_other_
             random.Random(number).shuffle(chunks)
             world.parse(chunks, batch)
             world.publish(batch)
-        assert sum(world.lake.read("daily_access")["reads"].to_pylist()) == 30 * 40
+        assert sum(world.lake.read("daily_access")["reads"].to_pylist()) == 12 * 40
         results.append(world.published())
     assert results[0] == results[1] == results[2]
 
