@@ -168,16 +168,16 @@ def test_good_bad_and_repeated_messages_end_where_they_belong_when_drained(
 def test_nothing_is_lost_or_doubled_when_drains_are_killed(
     brokers: str, topic: str, engine: Engine, database_url: str, produce: Callable[..., None]
 ) -> None:
-    good = [a_message(number) for number in range(12_000)]
+    good = [a_message(number) for number in range(6_000)]
     retries = good[::10]
-    bad = [b"junk %d" % number for number in range(300)]
+    bad = [b"junk %d" % number for number in range(150)]
     values = good + retries + bad
     rng = random.Random(2)
     rng.shuffle(values)
     produce(*values)
     kills = 0
     for _ in range(2):
-        until = count_staged(engine) + rng.randint(1, 3_000)
+        until = count_staged(engine) + rng.randint(1, 1_500)
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", DRAIN, brokers, topic, database_url],
             env={**os.environ, "PYTHONPATH": str(Path(cloudflux.__file__).parents[1])},
@@ -199,7 +199,7 @@ def test_nothing_is_lost_or_doubled_when_drains_are_killed(
     with engine.connect() as connection:
         files = connection.execute(text("SELECT file_id FROM staging.ingestion_events")).scalars().all()
         payloads = connection.execute(text("SELECT payload FROM staging.dead_letters")).scalars().all()
-    assert sorted(files) == sorted(f"s3://media/{number}" for number in range(12_000))
+    assert sorted(files) == sorted(f"s3://media/{number}" for number in range(6_000))
     assert sorted(payloads) == sorted(bad)
 
 
