@@ -83,7 +83,7 @@ def audit(suite: str, data: pads.Dataset | pa.Table, batch: str) -> AuditReport:
 
 
 def _readable(schema: pa.Schema) -> str:
-    """Select all columns, nested ones as text: SQLAlchemy knows no lists of DuckDB, and no expectation looks into them."""
+    """Select all columns, nested ones as text: SQLAlchemy knows no lists of DuckDB, no suite looks into them."""
     nested = [field.name for field in schema if pa.types.is_nested(field.type)]
     return "*" + (f" REPLACE ({', '.join(f'{n}::VARCHAR AS {n}' for n in nested)})" if nested else "")
 
