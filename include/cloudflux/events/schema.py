@@ -5,13 +5,17 @@ A message is one JSON object in UTF-8::
     {"file_id": "f-1", "size_gb": 1.5, "timestamp": "2026-11-01T12:00:00Z", "source": "app_log",
      "metadata": {"content_type": "log", "user_id": "u-1"}}
 
-* ``file_id``, ``metadata.user_id``: text of 1 to 2,048 bytes in UTF-8, without NUL (PostgreSQL stores none).
-* ``size_gb``: a JSON number, finite, not negative. Text that looks like a number is a wrong type.
+* ``file_id``, ``metadata.user_id``: text of 1 to 2,048 bytes in UTF-8, not blank, without NUL (PostgreSQL
+  stores none).
+* ``size_gb``: a JSON number from 0 to 1,048,576 (1 PiB: more than any provider's largest object). Text that
+  looks like a number is a wrong type.
 * ``timestamp``: ISO 8601 with a zone, or a JSON number since the epoch: seconds below 1e11, milliseconds from there
   to 1e14 (seconds reach the year 5138 before the two could be confused). From 1970 on. Kept in microseconds, UTC.
 * ``source``: iot_sensor, app_log or user_upload. ``metadata.content_type``: video, log, document or image (lower case).
 * Unknown keys, at the top and in ``metadata``, are ignored and not kept: a producer may add fields before we read them.
 * Of a key that comes twice the last one counts, as in every common JSON parser.
+
+Whatever passes here passes the audit of the batch as well: what one stranger sends must not stop a whole batch.
 
 An event's identity is (``file_id``, ``timestamp`` as an instant, ``source``): a producer's retry has the same.
 """
@@ -60,6 +64,7 @@ PAYLOAD_CAP_BYTES: Final = 65_536
 """How much of a bad message's payload is kept."""
 
 _TEXT_CAP_BYTES: Final = 2048  # addresses of long keys fit; the primary key's index ends at 2.7 kB a row
+_SIZE_CAP_GB: Final = 2**20
 _DETAIL_CAP: Final = 300
 _MILLISECONDS_FROM: Final = 1e11
 _EPOCH_END: Final = 1e14
@@ -90,6 +95,8 @@ class ParsedMessages:
 
 
 def _storable(text: str) -> str:
+    if not text or text.isspace():
+        raise PydanticCustomError("blank", "must not be blank")
     if "\x00" in text:
         raise PydanticCustomError("nul", "must not contain a NUL character")
     if len(text.encode()) > _TEXT_CAP_BYTES:
@@ -122,7 +129,7 @@ def _instant(value: object) -> datetime:
     return instant
 
 
-_Text = Annotated[str, StringConstraints(strict=True, min_length=1), AfterValidator(_storable)]
+_Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_storable)]
 
 
 class _Metadata(TypedDict):
@@ -136,7 +143,7 @@ class _IngestionMessage(TypedDict):
     __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
 
     file_id: _Text
-    size_gb: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+    size_gb: Annotated[float, Field(strict=True, ge=0, le=_SIZE_CAP_GB, allow_inf_nan=False)]
     timestamp: Annotated[datetime, BeforeValidator(_instant)]
     source: Literal["iot_sensor", "app_log", "user_upload"]
     metadata: _Metadata
