@@ -72,10 +72,12 @@ class Ledger(Protocol):
     def append(self, entries: Sequence[LedgerEntry]) -> int:
         """Append entries; one that is there already changes nothing. Returns how many were new."""
 
-    def states(self, plan_id: str) -> Mapping[int, tuple[MigrationState, str]]:
-        """Tell each move's newest state with its detail."""
+    def states(
+        self, plan_id: str, first: int | None = None, last: int | None = None
+    ) -> Mapping[int, tuple[MigrationState, str]]:
+        """Tell the newest state of each move, or of a range of moves, with its detail."""
 
-    def seen(self, plan_id: str) -> Mapping[int, str]:
+    def seen(self, plan_id: str, first: int | None = None, last: int | None = None) -> Mapping[int, str]:
         """Give the details of all ``submitted`` entries: what each object was like before its move, as JSON."""
 
 
@@ -99,8 +101,8 @@ def submit(
     """
     if plans.state(plan_id) is not PlanState.APPROVED:
         raise TerminalError(f"{plan_id} is not approved: nothing is moved")
-    states = ledger.states(plan_id)
-    seen = ledger.seen(plan_id)
+    states = ledger.states(plan_id, first, last)
+    seen = ledger.seen(plan_id, first, last)
     pending = [move for move in plans.moves(plan_id, first, last) if _state_of(states, move) in _UNSUBMITTED]
     counts: Counter[str] = Counter()
     changes: list[tuple[PlannedMove, TierChange]] = []
@@ -142,8 +144,8 @@ def verify(
 
     Returns how many moves ended in which state.
     """
-    states = ledger.states(plan_id)
-    seen = ledger.seen(plan_id)
+    states = ledger.states(plan_id, first, last)
+    seen = ledger.seen(plan_id, first, last)
     pending = [
         move for move in plans.moves(plan_id, first, last) if _state_of(states, move) is MigrationState.VERIFYING
     ]

@@ -60,11 +60,21 @@ class Ledger:
             new += 1
         return new
 
-    def states(self, plan_id: str) -> Mapping[int, tuple[MigrationState, str]]:
-        return {entry.move_no: (entry.state, entry.detail) for entry in self.entries}
+    def states(
+        self, plan_id: str, first: int | None = None, last: int | None = None
+    ) -> Mapping[int, tuple[MigrationState, str]]:
+        return {entry.move_no: (entry.state, entry.detail) for entry in self.within(first, last)}
 
-    def seen(self, plan_id: str) -> Mapping[int, str]:
-        return {entry.move_no: entry.detail for entry in self.entries if entry.state is MigrationState.SUBMITTED}
+    def seen(self, plan_id: str, first: int | None = None, last: int | None = None) -> Mapping[int, str]:
+        submitted = (entry for entry in self.within(first, last) if entry.state is MigrationState.SUBMITTED)
+        return {entry.move_no: entry.detail for entry in submitted}
+
+    def within(self, first: int | None, last: int | None) -> list[LedgerEntry]:
+        return [
+            entry
+            for entry in self.entries
+            if (first is None or entry.move_no >= first) and (last is None or entry.move_no <= last)
+        ]
 
 
 class World:
