@@ -102,12 +102,14 @@ def test_logs_burst_when_something_happened(world: World) -> None:
     assert reads_of(world, "logs")["reads"].max() >= 40
 
 
-def test_crawl_reads_every_object_of_one_cloud_on_one_day(world: World) -> None:
-    placed = world.crawls.join(world.objects.select("object_id", "provider", "created_day"), on="object_id")
+def test_crawl_reads_every_public_object_of_one_cloud_on_one_day(world: World) -> None:
+    placed = world.crawls.join(world.objects.select("object_id", "provider", "kind"), on="object_id")
+    assert set(placed["kind"]) == {"images", "documents"}
     days = placed.group_by("provider").agg(pl.col("day").n_unique().alias("days"), pl.col("day").first())
     assert days["days"].to_list() == [1, 1, 1]
     for provider, _, day in days.iter_rows():
-        alive = world.objects.filter((pl.col("provider") == provider) & (pl.col("created_day") <= day))
+        public = world.objects.filter((pl.col("provider") == provider) & pl.col("kind").is_in(["images", "documents"]))
+        alive = public.filter(pl.col("created_day") <= day)
         assert placed.filter(pl.col("provider") == provider).height == alive.height
     assert without_crawls(world)["reads"].min() >= 0
 

@@ -132,7 +132,7 @@ BEHAVIOURS: Final = (
         floor=0.04,
         weekend=1.5,
         burst_share=0.03,
-        median_bytes=300_000,
+        median_bytes=330_000,
         sigma=0.5,
         born_before=0.45,
     ),
@@ -148,7 +148,7 @@ BEHAVIOURS: Final = (
         floor=0.25,
         weekend=1.3,
         burst_share=0.01,
-        median_bytes=112_000,
+        median_bytes=62_000,
         sigma=0.6,
         born_before=0.6,
     ),
@@ -164,7 +164,7 @@ BEHAVIOURS: Final = (
         floor=0.08,
         weekend=0.1,
         burst_share=0.004,
-        median_bytes=150_000,
+        median_bytes=112_000,
         sigma=0.7,
         born_before=0.6,
     ),
@@ -180,7 +180,7 @@ BEHAVIOURS: Final = (
         floor=0.02,
         weekend=0.1,
         month_end=1.3,
-        median_bytes=122_000,
+        median_bytes=90_000,
         sigma=0.5,
         born_before=0.6,
     ),
@@ -196,7 +196,7 @@ BEHAVIOURS: Final = (
         floor=0.01,
         weekend=0.8,
         daily_job_days=7,
-        median_bytes=225_000,
+        median_bytes=280_000,
         sigma=0.5,
         born_before=0.5,
     ),
@@ -211,7 +211,7 @@ BEHAVIOURS: Final = (
         tau_days=2,
         floor=0.004,
         burst_share=0.05,
-        median_bytes=143_000,
+        median_bytes=220_000,
         sigma=0.7,
         born_before=0.5,
     ),
@@ -223,6 +223,8 @@ _OLDEST_DAYS: Final = 400
 _BURST_FADE: Final = (1.0, 0.4, 0.1)
 _CRAWL_AT: Final = (0.3, 0.62, 0.85)
 """Where in the history the one-day crawls fall, one per cloud."""
+_CRAWLED_PREFIXES: Final = ("images", "documents")
+"""What is public, and linked: a crawler does not find the rest."""
 _AWS_MEDIA_PREFIXES: Final = ("video", "images")
 
 
@@ -382,6 +384,7 @@ def _accesses(frame: pl.DataFrame, first_day: date, days: int, seed: int) -> tup
         .replace_strict({provider.value: index for index, provider in enumerate(_PROVIDERS)}, return_dtype=pl.Int64)
         .to_numpy()
     )
+    public = frame["kind"].is_in(_CRAWLED_PREFIXES).to_numpy()
     crawl_days = [round(share * (days - 1)) for share in _CRAWL_AT]
     numbers, day_numbers, counts, crawl_numbers, crawl_day_numbers = [], [], [], [], []
     for index in range(days):
@@ -394,7 +397,7 @@ def _accesses(frame: pl.DataFrame, first_day: date, days: int, seed: int) -> tup
         if day.weekday() >= 5:
             expected = expected * weekend
         if (day + timedelta(days=1)).day == 1 or day.day <= 2:
-            expected = expected + month_end * np.where(fresh <= 95, 1.0, 0.08)
+            expected = expected + month_end * np.where(fresh <= 95, 1.0, 0.01)
         since_burst = index - burst_day
         for offset, share in enumerate(_BURST_FADE):
             expected = expected + np.where(since_burst == offset, burst_reads * share, 0.0)
@@ -405,7 +408,7 @@ def _accesses(frame: pl.DataFrame, first_day: date, days: int, seed: int) -> tup
         crawled = np.zeros(len(born), dtype=bool)
         for crawled_cloud, crawl_day in enumerate(crawl_days):
             if index == crawl_day:
-                crawled |= cloud == crawled_cloud
+                crawled |= (cloud == crawled_cloud) & public
         reads = np.where(alive, reads + crawled, 0)
         seen = np.flatnonzero(reads)
         numbers.append(seen)
