@@ -152,12 +152,12 @@ def test_assets_chain_the_dags_when_parsed(parsed: dict) -> None:
         for dag_id, dag in parsed["dags"].items()
     }
     assert outlets == {
-        "collect_access_logs": ["cloudflux://daily-access"],
-        "collect_inventory": ["cloudflux://inventory"],
-        "drain_ingestion_topic": ["cloudflux://ingestion-staging"],
-        "train_access_forecaster": ["cloudflux://forecaster"],
-        "score_objects": ["cloudflux://decisions"],
-        "migrate_tiers": ["cloudflux://ledger"],
+        "collect_access_logs": ["x-cloudflux://daily-access"],
+        "collect_inventory": ["x-cloudflux://inventory"],
+        "drain_ingestion_topic": ["x-cloudflux://ingestion-staging"],
+        "train_access_forecaster": ["x-cloudflux://forecaster"],
+        "score_objects": ["x-cloudflux://decisions"],
+        "migrate_tiers": ["x-cloudflux://ledger"],
         "report_savings": [],
     }
 
