@@ -18,11 +18,12 @@ from mlflow.tracking import MlflowClient
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from cloudflux.domain.errors import CloudFluxError, TransientError
+from cloudflux_ml.champion import CHAMPION as CHAMPION
+from cloudflux_ml.champion import REGISTERED_MODEL as REGISTERED_MODEL
+from cloudflux_ml.champion import champion_version as champion_version
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster
 
-REGISTERED_MODEL: Final = "access-forecaster"
-CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 TRUSTED_TYPES: Final = (
     "cloudflux_ml.model.AccessForecaster",
@@ -83,16 +84,6 @@ def judge(
     if new <= old + tolerance:
         return Verdict(True, f"log loss {new:.4f} is no worse than the standing champion's {old:.4f} (+{tolerance:g})")
     return Verdict(False, f"log loss {new:.4f} is worse than the standing champion's {old:.4f} (+{tolerance:g})")
-
-
-def champion_version(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> str | None:
-    """Tell which version is champion, or None. Raises ``TransientError`` when MLflow does not answer."""
-    try:
-        return str(MlflowClient(tracking_uri).get_model_version_by_alias(name, CHAMPION).version)
-    except MlflowException as exc:
-        if exc.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:  # no such model, no such alias
-            return None
-        raise TransientError(f"MLflow does not tell the champion of {name}: {exc}") from exc
 
 
 def load_champion(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> ChampionFound:

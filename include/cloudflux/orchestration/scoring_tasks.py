@@ -18,7 +18,7 @@ from cloudflux.orchestration.edge import (
 @terminal_errors_fail
 def find_shards() -> list[dict[str, Any]]:
     """Name the shards, with the one version of the forecaster that scores them all."""
-    from cloudflux_ml.registry import champion_version
+    from cloudflux_ml.champion import champion_version
 
     current = settings()
     version = champion_version(name=current.registered_model)
