@@ -18,9 +18,7 @@ from mlflow.tracking import MlflowClient
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from cloudflux.domain.errors import CloudFluxError, TransientError
-from cloudflux_ml.champion import CHAMPION as CHAMPION
-from cloudflux_ml.champion import REGISTERED_MODEL as REGISTERED_MODEL
-from cloudflux_ml.champion import champion_version as champion_version
+from cloudflux_ml.champion import CHAMPION, REGISTERED_MODEL, champion_version
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster
 

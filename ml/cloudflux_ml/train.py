@@ -21,6 +21,7 @@ from cloudflux.domain.access import BANDS, AccessBand, band_codes
 from cloudflux.domain.rules import COLD_UNSEEN_FROM_DAYS, classify
 from cloudflux.domain.tiers import Tier
 from cloudflux_ml import registry
+from cloudflux_ml.champion import REGISTERED_MODEL
 from cloudflux_ml.dataset import Dataset, Frame, LakeReader, TooLittleHistory, build_dataset
 from cloudflux_ml.model import AccessForecaster, data_frame
 
@@ -53,8 +54,8 @@ def train_and_register(
     until: date,
     history_days: int = 400,
     tracking_uri: str | None = None,
-    experiment: str = registry.REGISTERED_MODEL,
-    registered_model: str = registry.REGISTERED_MODEL,
+    experiment: str = REGISTERED_MODEL,
+    registered_model: str = REGISTERED_MODEL,
     content_types: pa.Table | None = None,
     tags: Mapping[str, str] | None = None,
     params: Mapping[str, Any] | None = None,

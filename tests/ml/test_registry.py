@@ -19,6 +19,7 @@ from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_histo
 
 from cloudflux.domain.errors import TransientError
 from cloudflux_ml import registry
+from cloudflux_ml.champion import champion_version
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster
 from cloudflux_ml.train import TrainingOutcome, train_and_register
@@ -75,8 +76,8 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(lake: MemoryLake, tracking_uri: str) -> Trained:
     before = registry.load_champion(tracking_uri)
-    good = train(lake, tracking_uri, registry.REGISTERED_MODEL, max_iter=30)
-    bad = train(lake, tracking_uri, registry.REGISTERED_MODEL, max_iter=1)
+    good = train(lake, tracking_uri, REGISTERED_MODEL, max_iter=30)
+    bad = train(lake, tracking_uri, REGISTERED_MODEL, max_iter=1)
     return Trained(tracking_uri, before, good, bad)
 
 
@@ -91,7 +92,7 @@ def test_champion_stays_when_the_challenger_is_worse(trained: Trained) -> None:
     assert (bad.trained, bad.promoted, bad.version) == (True, False, "2")
     assert bad.metrics["log_loss"] > good.metrics["log_loss"] + registry.LOG_LOSS_TOLERANCE
     assert bad.metrics["champion_log_loss"] == pytest.approx(good.metrics["log_loss"])
-    assert registry.champion_version(trained.uri) == "1"
+    assert champion_version(trained.uri) == "1"
     challenger = trained.client.get_model_version_by_alias("access-forecaster", "challenger")
     assert str(challenger.version) == "2"
     assert "is worse than the standing champion's" in bad.reason
@@ -131,7 +132,7 @@ def test_nothing_is_registered_when_the_history_is_short(tracking_uri: str) -> N
         lake, shards=1, until=FIRST_DAY + timedelta(days=30), tracking_uri=tracking_uri, registered_model="never"
     )
     assert outcome == TrainingOutcome(False, "not trained: 30 days of daily access, 45 are needed")
-    assert registry.champion_version(tracking_uri, "never") is None
+    assert champion_version(tracking_uri, "never") is None
 
 
 def test_nothing_is_registered_when_all_objects_are_of_one_band(tracking_uri: str) -> None:
@@ -195,4 +196,4 @@ def test_verdict_follows_the_log_loss_when_both_are_measured() -> None:
 def test_error_is_transient_when_mlflow_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TransientError, match="MLflow does not tell the champion"):
-        registry.champion_version("http://127.0.0.1:1")
+        champion_version("http://127.0.0.1:1")
