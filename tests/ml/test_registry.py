@@ -19,7 +19,7 @@ from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_histo
 
 from cloudflux.domain.errors import TransientError
 from cloudflux_ml import registry
-from cloudflux_ml.champion import champion_version
+from cloudflux_ml.champion import REGISTERED_MODEL, champion_version
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster
 from cloudflux_ml.train import TrainingOutcome, train_and_register
