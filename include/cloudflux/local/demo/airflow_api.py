@@ -118,6 +118,15 @@ class AirflowApi:
         )
         return [_dag_run(run) for run in found["dag_runs"]]
 
+    def runs_ended_since(self, dag_id: str, since: datetime) -> list[DagRun]:
+        """Give the runs that ended at ``since`` or later, oldest first."""
+        found = self._send(
+            "GET",
+            f"/api/v2/dags/{dag_id}/dagRuns",
+            params={"end_date_gte": since.isoformat(), "order_by": "end_date", "limit": 100},
+        )
+        return [_dag_run(run) for run in found["dag_runs"]]
+
     def tasks(self, dag_id: str, run_id: str) -> list[TaskRun]:
         """Give the task instances of a run."""
         found = self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 1000})

@@ -136,8 +136,8 @@ class _Demo:
         uploaded = self._upload()
         tiers_before = self._tiers("tiers before")
         produced = self._produce()
-        self._log_in()
         began = datetime.now(UTC)
+        self._log_in()
         self._collect()
         trained = self._asset_run("train_access_forecaster", began)
         scored = self._asset_run("score_objects", _start(trained))
@@ -473,8 +473,8 @@ class _Demo:
         return None
 
     def _finished_runs(self, since: datetime) -> tuple[DagRun, ...]:
-        """Give every run since the demo began that has ended; the one that merely waits for Kafka is left out."""
-        runs = [run for dag_id in DAGS for run in self._airflow.runs_since(dag_id, since) if run.finished]
+        """Give every run that ended since the demo began; the one that merely waits for Kafka is left out."""
+        runs = [run for dag_id in DAGS for run in self._airflow.runs_ended_since(dag_id, since) if run.finished]
         return tuple(sorted(runs, key=lambda run: run.run_after))
 
 
