@@ -166,6 +166,7 @@ def _run(command: Sequence[str], what: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     # the interpreter is the one that runs: none is to be downloaded
     environment |= {"UV_PYTHON_DOWNLOADS": "never", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    environment.setdefault("UV_SYSTEM_CERTS", "true")  # like pip and git: a company's own certificates are with them
     lines = []
     step = subprocess.Popen(
         command,
