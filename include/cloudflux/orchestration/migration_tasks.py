@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +10,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from cloudflux.orchestration.assets import LEDGER
-from cloudflux.orchestration.edge import actor, engine, lake, now, terminal_errors_fail
+from cloudflux.orchestration.edge import actor, engine, lake, now, settings, terminal_errors_fail
 
 _CHUNK_MOVES = 500
 """Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
@@ -68,7 +68,7 @@ def record_approval(plan_id: str, approval: Mapping[str, Any] | None) -> None:
 
 
 @terminal_errors_fail
-def find_ranges(plan_id: str, provider: str) -> list[dict[str, int]]:
+def find_ranges(plan_id: str, provider: str) -> list[dict[str, str | int]]:
     """Cut one provider's moves of the plan into ranges to carry out."""
     from cloudflux.stores.plans import Plans
     from cloudflux.workflows.plan import chunks_of
@@ -77,35 +77,32 @@ def find_ranges(plan_id: str, provider: str) -> list[dict[str, int]]:
 
 
 @terminal_errors_fail
-def submit_moves(plan_id: str, provider: str, first: int, last: int) -> dict[str, int]:
+def submit_moves(plan_id: str, provider: str, bucket: str, first: int, last: int) -> dict[str, int]:
     """Submit one range of moves through the provider's client."""
-    from cloudflux.stores.ledger import Ledger
-    from cloudflux.stores.plans import Plans
     from cloudflux.workflows.migrate import submit
 
-    database = engine()
-    return submit(
-        _client(provider),
-        Plans(database),
-        Ledger(database),
-        plan_id=plan_id,
-        first=first,
-        last=last,
-        actor=actor(),
-        clock=now,
-    )
+    return _carry_out(submit, plan_id, provider=provider, bucket=bucket, first=first, last=last)
 
 
 @terminal_errors_fail
-def verify_moves(plan_id: str, provider: str, first: int, last: int) -> dict[str, int]:
+def verify_moves(plan_id: str, provider: str, bucket: str, first: int, last: int) -> dict[str, int]:
     """Compare one range of moved objects with what they were before."""
-    from cloudflux.stores.ledger import Ledger
-    from cloudflux.stores.plans import Plans
     from cloudflux.workflows.migrate import verify
 
+    return _carry_out(verify, plan_id, provider=provider, bucket=bucket, first=first, last=last)
+
+
+def _carry_out(
+    step: Callable[..., dict[str, int]], plan_id: str, *, provider: str, bucket: str, first: int, last: int
+) -> dict[str, int]:
+    from cloudflux.orchestration.clients import tier_client
+    from cloudflux.stores.ledger import Ledger
+    from cloudflux.stores.plans import Plans
+
+    named = settings().load_estate().bucket(provider, bucket)
     database = engine()
-    return verify(
-        _client(provider),
+    return step(
+        tier_client(named.provider, named.connection_id),
         Plans(database),
         Ledger(database),
         plan_id=plan_id,
@@ -144,17 +141,3 @@ def close_plan(proposal: Mapping[str, Any] | None, approval: Mapping[str, Any] |
     counts = close(plans, Ledger(database), plan_id=plan_id, moves=proposal["moves"], actor=actor(), clock=now)
     get_current_context()["outlet_events"][LEDGER].extra = {"plan_id": plan_id, **counts}
     return counts
-
-
-def _client(provider: str) -> Any:
-    from cloudflux.domain.tiers import Provider
-    from cloudflux.orchestration.clients import tier_client
-
-    estate_connections = {bucket.provider: bucket.connection_id for bucket in _estate().buckets}
-    return tier_client(Provider(provider), estate_connections[Provider(provider)])
-
-
-def _estate() -> Any:
-    from cloudflux.orchestration.edge import settings
-
-    return settings().load_estate()

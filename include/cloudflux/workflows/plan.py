@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -195,12 +196,16 @@ def describe(plan: MigrationPlan) -> str:
     return "\n".join(lines)
 
 
-def chunks_of(plan: MigrationPlan, provider: str, chunk_moves: int) -> list[dict[str, int]]:
-    """Cut one provider's moves into ranges of at most ``chunk_moves`` consecutive move numbers, both ends included."""
-    numbers = [move.move_no for move in plan.moves if move.ref.provider == provider]
-    if not numbers:
-        return []
-    return [
-        {"first": first, "last": min(first + chunk_moves - 1, numbers[-1])}
-        for first in range(numbers[0], numbers[-1] + 1, chunk_moves)
-    ]
+def chunks_of(plan: MigrationPlan, provider: str, chunk_moves: int) -> list[dict[str, str | int]]:
+    """Cut one provider's moves into ranges of at most ``chunk_moves`` consecutive move numbers of one bucket each.
+
+    A range has the ``bucket``, the ``first`` and the ``last`` number, both included: buckets may have connections of
+    their own.
+    """
+    chunks: list[dict[str, str | int]] = []
+    mine = (move for move in plan.moves if move.ref.provider == provider)
+    for bucket, moves in groupby(mine, key=lambda move: move.ref.bucket):
+        numbers = [move.move_no for move in moves]
+        for first in range(numbers[0], numbers[-1] + 1, chunk_moves):
+            chunks.append({"bucket": bucket, "first": first, "last": min(first + chunk_moves - 1, numbers[-1])})
+    return chunks

@@ -111,16 +111,25 @@ def test_plan_is_the_same_when_rows_come_in_another_order() -> None:
     assert build(rows, guardrails) == build(shuffled, guardrails)
 
 
-def test_chunks_cover_each_move_once_when_providers_mix() -> None:
-    plan = build([decision(f"k{n:02}", provider=provider) for n in range(7) for provider in ("gcp", "aws", "azure")])
+def test_chunks_cover_each_move_once_and_hold_one_bucket_when_they_mix() -> None:
+    plan = build(
+        [
+            decision(f"k{n:02}", provider=provider, bucket=bucket)
+            for n in range(7)
+            for provider in ("gcp", "aws", "azure")
+            for bucket in ("media", "data")
+        ]
+    )
     covered = []
     for provider in ("aws", "azure", "gcp"):
         for chunk in workflow.chunks_of(plan, provider, 3):
-            assert chunk["last"] - chunk["first"] < 3
-            numbers = range(chunk["first"], chunk["last"] + 1)
-            assert {plan.moves[number].ref.provider for number in numbers} == {provider}
+            numbers = range(int(chunk["first"]), int(chunk["last"]) + 1)
+            assert 1 <= len(numbers) <= 3
+            assert {(plan.moves[n].ref.provider, plan.moves[n].ref.bucket) for n in numbers} == {
+                (provider, chunk["bucket"])
+            }
             covered += numbers
-    assert sorted(covered) == list(range(21))
+    assert sorted(covered) == list(range(42))
 
 
 def test_description_has_no_keys_when_strangers_chose_them() -> None:
