@@ -92,9 +92,8 @@ def migrate_tiers() -> None:
     approved = task(migration_tasks.record_approval, trigger_rule="none_failed_min_one_success")(
         plan_id=plan["plan_id"], approval=approval.output
     )
-    closed = task(migration_tasks.close_plan, trigger_rule="all_done", outlets=[LEDGER])(
-        proposal=plan, approval=approval.output
-    )
+    # A rejection skips what stands directly below the approval: `close_plan`, which records it, must not.
+    closed = task(migration_tasks.close_plan, trigger_rule="all_done", outlets=[LEDGER])(proposal=plan)
     path >> [approval, approved]
     for provider in PROVIDERS:
         ranges = task(migration_tasks.find_ranges, task_id=f"find_{provider}")(plan["plan_id"], provider)

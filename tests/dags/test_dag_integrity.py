@@ -179,7 +179,7 @@ def test_nothing_moves_before_the_approval_when_parsed(parsed: dict) -> None:
         direct = {other for other, task in tasks.items() if task_id in task["downstream"]}
         return direct.union(*(upstream(other) for other in direct))
 
-    assert tasks["approve_plan"]["downstream"] == ["close_plan", "record_approval"]
+    assert tasks["approve_plan"]["downstream"] == ["record_approval"]  # a rejection skips what stands directly below
     for provider in ("aws", "azure", "gcp"):
         assert {"propose_plan", "choose_path", "record_approval"} <= upstream(f"submit_{provider}")
         assert upstream(f"find_{provider}") == {"propose_plan", "choose_path", "approve_plan", "record_approval"}

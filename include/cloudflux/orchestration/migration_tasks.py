@@ -114,7 +114,7 @@ def _carry_out(
 
 
 @terminal_errors_fail
-def close_plan(proposal: Mapping[str, Any] | None, approval: Mapping[str, Any] | None) -> dict[str, int]:
+def close_plan(proposal: Mapping[str, Any] | None) -> dict[str, int]:
     """Settle the plan: finished, rejected, or (a dry run, an empty plan) nothing to settle."""
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -129,6 +129,7 @@ def close_plan(proposal: Mapping[str, Any] | None, approval: Mapping[str, Any] |
     database = engine()
     plans = Plans(database)
     state = plans.state(plan_id)
+    approval: Mapping[str, Any] | None = get_current_context()["ti"].xcom_pull(task_ids="approve_plan")
     if state is PlanState.PROPOSED and approval is not None and approval["chosen_options"] == ["Reject"]:
         user = approval.get("responded_by_user") or {}
         by = user.get("name") or user.get("id") or "unknown"

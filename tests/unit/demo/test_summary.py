@@ -99,6 +99,7 @@ def test_json_holds_what_the_issue_names() -> None:
 def test_nothing_is_wrong_when_all_moves_are_verified_or_skipped() -> None:
     assert summary().problems() == []
     assert summary(moves=Moves(planned=30, verified=28, skipped=2)).problems() == []
+    assert summary(moves=Moves(planned=30, rejected=True)).problems() == []
 
 
 @pytest.mark.parametrize(

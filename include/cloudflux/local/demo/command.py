@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     except CloudFluxError:
         if options.exit:
             stack.stop()
-        elif stack.is_up():
+        elif not was_up and stack.is_up():
             console.print("The stack stays up, so that you can look: stop it with ./cloudflux down")
         raise
     except KeyboardInterrupt:

@@ -413,9 +413,12 @@ class _Demo:
         counts = self._staging.counts(self._topic)
         staged_now = counts.staged - staged_before.staged
         letters_now = counts.dead_lettered - staged_before.dead_lettered
+        moves = self._moves(plan)
         report = self._savings.latest()
         reported = report is not None and report.details.get("plan_id") == plan.plan_id
-        after: Decimal = report.after_usd_month if report is not None and reported else plan.totals.after_usd_month
+        after: Decimal = plan.totals.before_usd_month if moves.rejected else plan.totals.after_usd_month
+        if report is not None and reported:
+            after = report.after_usd_month
         return Summary(
             world=self._world.name,
             objects=self._world.objects.height,
@@ -430,7 +433,7 @@ class _Demo:
             totals=plan.totals,
             plan_id=plan.plan_id,
             after_usd_month=after,
-            moves=self._moves(plan),
+            moves=moves,
             forecaster=self._forecaster(began),
             kafka=KafkaCounts(
                 produced=produced,
@@ -458,6 +461,7 @@ class _Demo:
             failed=counts[MigrationState.FAILED],
             skipped=counts[MigrationState.SKIPPED],
             reasons=tuple((state, detail, moves) for (state, detail), moves in reasons.most_common()),
+            rejected=self._plans.state(plan.plan_id) is PlanState.REJECTED,
         )
 
     def _forecaster(self, since: datetime) -> Forecaster | None:

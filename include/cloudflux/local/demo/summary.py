@@ -29,11 +29,13 @@ class Moves:
     skipped: int = 0
     reasons: tuple[tuple[str, str, int], ...] = ()
     """State, reason and moves, of those that failed or were skipped."""
+    rejected: bool = False
+    """A person rejected the plan: nothing moved, and nothing is wrong."""
 
     @property
     def unsettled(self) -> int:
-        """Moves that are neither verified, failed nor skipped."""
-        return self.planned - self.verified - self.failed - self.skipped
+        """Moves of a plan that was not rejected and that are neither verified, failed nor skipped."""
+        return 0 if self.rejected else self.planned - self.verified - self.failed - self.skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Summary:
                 "verified": self.moves.verified,
                 "failed": self.moves.failed,
                 "skipped": self.moves.skipped,
+                "rejected": self.moves.rejected,
                 "reasons": [
                     {"state": state, "reason": reason, "moves": moves} for state, reason, moves in self.moves.reasons
                 ],
@@ -218,7 +221,7 @@ class Summary:
             (
                 "moves",
                 f"{moves.planned:,} planned, {moves.verified:,} verified, {moves.failed:,} failed, "
-                f"{moves.skipped:,} skipped",
+                f"{moves.skipped:,} skipped" + ("; the plan was rejected" if moves.rejected else ""),
             )
         )
         rows += [("", f"{state}: {count:,} {reason}") for state, reason, count in moves.reasons]
