@@ -97,12 +97,16 @@ def test_ports_secrets_and_data_stay_when_the_stack_starts_again(stack: Stack) -
         assert connection.execute("SELECT one FROM kept").fetchall() == [(1,)]
 
 
+def running_of(stack: Stack) -> set[str]:
+    return {row.name for row in stack.status() if row.state == "running"}
+
+
 def test_a_service_joins_when_it_is_asked_for_later(stack: Stack) -> None:
     stack.start({"gcs"}, ports="free")
     pid = pid_of(stack, "gcs")
     stack.start({"s3"}, ports="free")
-    running = {row.name for row in stack.status() if row.state == "running"}
-    assert running == {"gcs", "s3"}
+    # it answers before the supervisor has seen it run for long enough to call it running
+    assert wait_until(lambda: running_of(stack) == {"gcs", "s3"}, seconds=20)
     assert pid_of(stack, "gcs") == pid
 
 
