@@ -27,12 +27,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, dag, task
 
 from cloudflux.orchestration import migration_tasks
 from cloudflux.orchestration.assets import DECISIONS, LEDGER
 from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS, START_DATE
+from cloudflux.orchestration.plan_approval import PlanApproval
 
 
 @dag(
@@ -81,7 +81,7 @@ def migrate_tiers() -> None:
     """Plan, approve, submit, verify, close."""
     plan = task(migration_tasks.propose_plan, multiple_outputs=True)()
     path = task.branch(migration_tasks.choose_path)(moves=plan["moves"])
-    approval = ApprovalOperator(
+    approval = PlanApproval(
         task_id="approve_plan",
         subject="Move objects to other storage classes?",
         body="{{ ti.xcom_pull(task_ids='propose_plan', key='summary') }}",
@@ -92,7 +92,7 @@ def migrate_tiers() -> None:
     approved = task(migration_tasks.record_approval, trigger_rule="none_failed_min_one_success")(
         plan_id=plan["plan_id"], approval=approval.output
     )
-    # A rejection skips what stands directly below the approval: `close_plan`, which records it, must not.
+    # A rejection skips what stands directly below the approval: `close_plan`, which settles the run, must not.
     closed = task(migration_tasks.close_plan, trigger_rule="all_done", outlets=[LEDGER])(proposal=plan)
     path >> [approval, approved]
     for provider in PROVIDERS:

@@ -61,9 +61,9 @@ def record_approval(plan_id: str, approval: Mapping[str, Any] | None) -> None:
 
     by, note = actor(), APPROVED_WITHOUT_A_PERSON
     if approval is not None:
-        user = approval.get("responded_by_user") or {}
-        by = user.get("name") or user.get("id") or "unknown"
-        note = (approval.get("params_input") or {}).get("note") or ""
+        from cloudflux.orchestration.plan_approval import answer_of
+
+        by, note = answer_of(approval)
     Plans(engine()).set_state(plan_id, PlanState.APPROVED, by, now(), note)
 
 
@@ -129,12 +129,8 @@ def close_plan(proposal: Mapping[str, Any] | None) -> dict[str, int]:
     database = engine()
     plans = Plans(database)
     state = plans.state(plan_id)
-    approval: Mapping[str, Any] | None = get_current_context()["ti"].xcom_pull(task_ids="approve_plan")
-    if state is PlanState.PROPOSED and approval is not None and approval["chosen_options"] == ["Reject"]:
-        user = approval.get("responded_by_user") or {}
-        by = user.get("name") or user.get("id") or "unknown"
-        plans.set_state(plan_id, PlanState.REJECTED, by, now(), (approval.get("params_input") or {}).get("note") or "")
-        raise AirflowSkipException(f"{plan_id} was rejected by {by}: nothing moved")
+    if state is PlanState.REJECTED:
+        raise AirflowSkipException(f"{plan_id} was rejected: nothing moved")
     if state in (PlanState.PREVIEW, PlanState.EMPTY):
         raise AirflowSkipException(f"{plan_id} is {state}: nothing to move")
     if state is PlanState.PROPOSED:
