@@ -75,7 +75,10 @@ def _add_up(commands: Any) -> None:
 
 def _add_down(commands: Any) -> None:
     parser = commands.add_parser(
-        "down", help="stop the stack", description="Stop everything, in order, and leave no process behind. Data stays."
+        "down",
+        help="stop the stack",
+        description="Stop everything, in order, and leave no process behind. Data stays, but for what is in S3: its "
+        "emulator keeps the objects' names in memory.",
     )
     _add_folder(parser)
     parser.set_defaults(run=_down)
