@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
 
 from cloudflux.local.layout import REPOSITORY
 
@@ -23,7 +25,10 @@ def checks() -> dict[str, tuple[str, ...]]:
 
 
 def run_checks(*, fast: bool, pytest_arguments: Sequence[str]) -> int:
-    """Run the static checks and then pytest; give 0 if all passed. Pytest's own closing line comes last."""
+    """Run the static checks and then pytest; give 0 if all passed. A line that counts the tests comes last.
+
+    Pytest's own closing line is not the last one: some libraries complain to stderr when the interpreter ends.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(REPOSITORY / folder) for folder in ("include", "ml")),
@@ -50,14 +55,26 @@ def run_checks(*, fast: bool, pytest_arguments: Sequence[str]) -> int:
         not argument.startswith("-") and (REPOSITORY / argument.split("::")[0]).exists()
         for argument in pytest_arguments
     )
+    report = REPOSITORY / "var" / "test" / "report.xml"
+    report.unlink(missing_ok=True)
     tests = subprocess.run(
-        (sys.executable, "-m", "pytest", *(() if named else folders), *pytest_arguments),
+        (sys.executable, "-m", "pytest", f"--junitxml={report}", *(() if named else folders), *pytest_arguments),
         cwd=REPOSITORY,
         env=environment,
         check=False,
         stdin=subprocess.DEVNULL,
     )
     if failed:
-        # on stderr: pytest's closing line stays the last of the output
         print(f"cloudflux test: FAILED before the tests: {', '.join(failed)}", file=sys.stderr)
+    if report.exists():
+        print(closing_line(report), flush=True)
     return 1 if failed or tests.returncode != 0 else 0
+
+
+def closing_line(report: Path) -> str:
+    """Count the tests of pytest's report."""
+    suites = list(ElementTree.parse(report).getroot().iter("testsuite"))  # noqa: S314  # pytest wrote it a moment ago
+    tests, failures, errors, skipped = (
+        sum(int(suite.get(name, 0)) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
+    )
+    return f"{tests - failures - errors - skipped} passed, {failures + errors} failed, {skipped} skipped"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudflux.local.checks import checks
+from cloudflux.local.checks import checks, closing_line
 from cloudflux.local.cli import build_parser, main
 from cloudflux.local.display import duration
 
@@ -71,3 +71,12 @@ def test_all_static_checks_are_named_when_the_tests_are_run() -> None:
 )
 def test_a_duration_reads_naturally_when_it_is_shown(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_tests_are_counted_when_they_have_run(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite name="pytest" tests="12" failures="2" errors="1" skipped="4"/></testsuites>',
+        encoding="utf-8",
+    )
+    assert closing_line(report) == "5 passed, 3 failed, 4 skipped"
