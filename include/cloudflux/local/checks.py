@@ -67,7 +67,7 @@ def run_checks(*, fast: bool, pytest_arguments: Sequence[str]) -> int:
     if failed:
         print(f"cloudflux test: FAILED before the tests: {', '.join(failed)}", file=sys.stderr)
     if report.exists():
-        print(closing_line(report), flush=True)
+        print(f"\n{closing_line(report)}", flush=True)  # what a library said last may end without a new line
     return 1 if failed or tests.returncode != 0 else 0
 
 
