@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cloudflux.domain.costs import usd
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlannedMove, PlanState, PlanTotals
 from cloudflux.domain.tiers import Provider
 
-_USD_PLACES = Decimal("1e-10")
+_USD_PLACES = 10
+"""Places that are stored and reported: one move of a small object saves millionths of a dollar."""
 
 
 class DecisionSource(Protocol):
@@ -41,11 +43,6 @@ class PlanStore(Protocol):
 def plan_id_of(run_id: str) -> str:
     """Give the plan id of a DAG run: a retried task finds its plan again."""
     return "plan-" + hashlib.sha256(run_id.encode()).hexdigest()[:16]
-
-
-def usd(amount: float) -> Decimal:
-    """Round a float of the cost engine to the ten places that are stored and reported."""
-    return Decimal(repr(float(amount))).quantize(_USD_PLACES)
 
 
 def propose(
@@ -115,10 +112,10 @@ def build_plan(
         totals=PlanTotals(
             objects=chosen.num_rows,
             bytes=int(pc.sum(chosen["size_bytes"]).as_py() or 0),
-            saving_usd=usd(_total(chosen["saving_usd"])),
-            one_time_usd=usd(_total(chosen["one_time_usd"])),
-            before_usd_month=usd(before),
-            after_usd_month=usd(before - change),
+            saving_usd=usd(_total(chosen["saving_usd"]), _USD_PLACES),
+            one_time_usd=usd(_total(chosen["one_time_usd"]), _USD_PLACES),
+            before_usd_month=usd(before, _USD_PLACES),
+            after_usd_month=usd(before - change, _USD_PLACES),
             scored_objects=decisions.num_rows,
             left_out=wanted.num_rows - chosen.num_rows,
         ),
@@ -153,9 +150,9 @@ def _moves(chosen: pa.Table) -> Iterable[PlannedMove]:
             class_since_at=row["class_since_at"],
             from_class=row["current_class"],
             to_class=row["chosen_class"],
-            saving_usd=usd(row["saving_usd"]),
-            one_time_usd=usd(row["one_time_usd"]),
-            monthly_saving_usd=usd(row["current_monthly_usd"] - row["chosen_monthly_usd"]),
+            saving_usd=usd(row["saving_usd"], _USD_PLACES),
+            one_time_usd=usd(row["one_time_usd"], _USD_PLACES),
+            monthly_saving_usd=usd(row["current_monthly_usd"] - row["chosen_monthly_usd"], _USD_PLACES),
             payback_days=row["payback_days"],
             reason=row["reason"],
         )
