@@ -89,7 +89,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
 
     def fit(
         self,
-        X: Any,  # noqa: N803 - scikit-learn's name
+        X: Any,
         y: ArrayLike,
         *,
         later_reads: ArrayLike | None = None,
@@ -136,24 +136,24 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
             self._fit_later(values, reads, np.asarray(later_reads, np.float64), np.asarray(later_days, np.float64))
         return self
 
-    def predict(self, X: Any) -> Floats:  # noqa: N803
+    def predict(self, X: Any) -> Floats:
         """Expect reads in the next 30 days. Shape (n,)."""
         return self._expected(self._validated(X))
 
-    def predict_proba(self, X: Any) -> Floats:  # noqa: N803
+    def predict_proba(self, X: Any) -> Floats:
         """Give the probability of each band, in the order of ``classes_``. Shape (n, 4); rows sum to 1."""
         return self._probabilities(self._validated(X))
 
-    def predict_band(self, X: Any) -> Integers:  # noqa: N803
+    def predict_band(self, X: Any) -> Integers:
         """Give the most probable band, as its position in ``BANDS``. Shape (n,)."""
         codes: Integers = self.predict_proba(X).argmax(axis=1)
         return codes
 
-    def probability_any(self, X: Any) -> Floats:  # noqa: N803
+    def probability_any(self, X: Any) -> Floats:
         """Give the probability of at least one read in the next 30 days. Shape (n,)."""
         return 1.0 - self.predict_proba(X)[:, ARCHIVE_CODE]
 
-    def forecast(self, X: Any, horizon_days: int) -> HorizonForecast:  # noqa: N803
+    def forecast(self, X: Any, horizon_days: int) -> HorizonForecast:
         """Stretch the forecast of 30 days over ``horizon_days``.
 
         Days after the thirtieth have the rate of the first 30 times ``decay_`` of the predicted band; a horizon shorter
@@ -172,7 +172,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
             confidence=probabilities.max(axis=1),
         )
 
-    def _validated(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
+    def _validated(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         values: NDArray[np.float64] = validate_data(
             self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False

@@ -23,10 +23,6 @@ class ObjectNotFound(CloudFluxError, FileNotFoundError):
     """The object does not exist (any more)."""
 
 
-class ObjectChanged(CloudFluxError):
-    """The object is no longer the one that was seen: its ETag, generation or version differs."""
-
-
 class ObjectLocked(CloudFluxError):
     """A lease, a legal hold or a retention period forbids the change."""
 

@@ -75,13 +75,13 @@ class Message(Protocol):
     """What of a Kafka record is read here (``kafka.ConsumerRecord`` has it)."""
 
     @property
-    def partition(self) -> int: ...  # noqa: D102
+    def partition(self) -> int: ...  # noqa: D102  # Kafka's own field
     @property
-    def offset(self) -> int: ...  # noqa: D102
+    def offset(self) -> int: ...  # noqa: D102  # Kafka's own field
     @property
-    def timestamp(self) -> int: ...  # noqa: D102
+    def timestamp(self) -> int: ...  # noqa: D102  # Kafka's own field
     @property
-    def value(self) -> bytes | None: ...  # noqa: D102
+    def value(self) -> bytes | None: ...  # noqa: D102  # Kafka's own field
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +133,14 @@ _Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_storable)
 
 
 class _Metadata(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # pydantic reads it, a TypedDict has no such field
 
     content_type: Literal["video", "log", "document", "image"]
     user_id: _Text
 
 
 class _IngestionMessage(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # pydantic reads it, a TypedDict has no such field
 
     file_id: _Text
     size_gb: Annotated[float, Field(strict=True, ge=0, le=_SIZE_CAP_GB, allow_inf_nan=False)]

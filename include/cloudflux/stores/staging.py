@@ -97,7 +97,7 @@ class Staging:
         with self._engine.begin() as connection:
             _move_offsets(connection, topic, {partition: (from_offset, to_offset)}, at)
             connection.execute(
-                OffsetGapRow.__table__.insert().values(  # type: ignore[attr-defined]
+                OffsetGapRow.__table__.insert().values(  # type: ignore[attr-defined]  # a Table, typed as FromClause
                     topic=topic, partition=partition, from_offset=from_offset, to_offset=to_offset, accepted_at=at
                 )
             )

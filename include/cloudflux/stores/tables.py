@@ -53,7 +53,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         },
     )
-    type_annotation_map = {str: Text, int: BigInteger, float: Double, date: Date, dict[str, Any]: JSONB}  # noqa: RUF012
+    type_annotation_map = {str: Text, int: BigInteger, float: Double, date: Date, dict[str, Any]: JSONB}  # noqa: RUF012  # SQLAlchemy's own form
 
 
 class SourceFileRow(Base):
@@ -280,7 +280,7 @@ class OffsetGapRow(Base):
     """Messages that the broker deleted before they were drained, and that somebody chose to do without."""
 
     __tablename__ = "offset_gaps"
-    __table_args__ = {"schema": STAGING}  # noqa: RUF012
+    __table_args__ = {"schema": STAGING}  # noqa: RUF012  # SQLAlchemy's own form
 
     gap_id: Mapped[_RowId]
     topic: Mapped[str]

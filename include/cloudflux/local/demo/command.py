@@ -170,7 +170,7 @@ def _settings(options: argparse.Namespace) -> DemoSettings:
         seed=options.seed,
         trace=options.trace.expanduser() if options.trace is not None else None,
         max_object_bytes=options.max_object_bytes,
-        wrong={None: "some", True: "all", False: "none"}[options.wrong_input],  # type: ignore[arg-type]
+        wrong={None: "some", True: "all", False: "none"}[options.wrong_input],  # type: ignore[arg-type]  # str for Literal
         approve=not options.no_approve,
     )
 
