@@ -28,6 +28,7 @@ def daily_access(rows: Sequence[tuple[str, date, int]] | Sequence[tuple[str, dat
                 "writes": row[3] if len(row) > 3 else 0,
                 "bytes_read": row[2] * 1000,
                 "excluded_reads": 0,
+                "excluded_writes": 0,
             }
             for row in rows
         ],
@@ -83,6 +84,7 @@ def rhythmic_history(*, objects: int = 500, days: int = 150, seed: int = 7) -> t
             "writes": writes[owner, at],
             "bytes_read": reads[owner, at] * 1000,
             "excluded_reads": np.zeros(len(owner), dtype=np.int64),
+            "excluded_writes": np.zeros(len(owner), dtype=np.int64),
         },
         schema=DAILY_ACCESS,
     )

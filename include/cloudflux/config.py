@@ -6,10 +6,10 @@ An unknown key or a wrong value fails at start with the key's name. Nothing here
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudflux.domain.errors import SettingsError
@@ -32,7 +32,29 @@ class LogSource(_Strict):
 
     bucket: str
     prefix: str = ""
-    format: Literal["s3_server_access", "azure_resource", "gcs_usage"]
+    format: Literal["s3_server_access", "cloudtrail", "azure_resource", "azure_classic", "gcs_usage", "gcs_audit"]
+
+
+class InventorySource(_Strict):
+    """Where a bucket's inventory reports are delivered."""
+
+    bucket: str
+    prefix: str = ""
+    """Below which its manifests lie, e.g. `inventory/media-archive/daily/`."""
+    format: Literal["s3_inventory", "azure_inventory", "gcs_insights"]
+
+
+_PROVIDER_OF_FORMAT: Final = {
+    "s3_server_access": Provider.AWS,
+    "cloudtrail": Provider.AWS,
+    "s3_inventory": Provider.AWS,
+    "azure_resource": Provider.AZURE,
+    "azure_classic": Provider.AZURE,
+    "azure_inventory": Provider.AZURE,
+    "gcs_usage": Provider.GCP,
+    "gcs_audit": Provider.GCP,
+    "gcs_insights": Provider.GCP,
+}
 
 
 class BucketSettings(_Strict):
@@ -42,6 +64,10 @@ class BucketSettings(_Strict):
     bucket: str
     logs: Annotated[tuple[LogSource, ...], BeforeValidator(_as_tuple)] = ()
     """Azure delivers reads and writes into two containers: name both."""
+    inventory: InventorySource | None = None
+    """None: the bucket is listed live."""
+    min_coverage: float = Field(default=0.8, ge=0, le=1)
+    """How much of the last 30 days its access logs must tell before a decision is made; 0 decides without any log."""
     price_book: str
     connection_id: str
     latency: Literal["ms", "hours"] = "ms"
@@ -49,6 +75,18 @@ class BucketSettings(_Strict):
     allowed_classes: tuple[str, ...] | None = None
     """None: every class of the price book that the latency allows and that keeps the redundancy."""
     excluded_prefixes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _formats_fit(self) -> Self:
+        formats = {source.format for source in self.logs}
+        if len(formats) > 1:
+            raise ValueError(
+                f"logs: {' and '.join(sorted(formats))} tell of the same requests, which would count twice: keep one"
+            )
+        for source in (*self.logs, *((self.inventory,) if self.inventory else ())):
+            if _PROVIDER_OF_FORMAT[source.format] is not self.provider:
+                raise ValueError(f"{source.format} is no format of {self.provider}")
+        return self
 
 
 class Estate(_Strict):

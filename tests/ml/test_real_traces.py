@@ -27,7 +27,13 @@ def trace_lake(path: Path, days: int) -> MemoryLake:
     names = [pl.lit("aws").alias("provider"), pl.lit("trace").alias("bucket"), pl.col("object_id").alias("key")]
     zero = pl.lit(0, dtype=pl.Int64)
     access = trace.select(
-        *names, "day", "reads", zero.alias("writes"), zero.alias("bytes_read"), zero.alias("excluded_reads")
+        *names,
+        "day",
+        "reads",
+        zero.alias("writes"),
+        zero.alias("bytes_read"),
+        zero.alias("excluded_reads"),
+        zero.alias("excluded_writes"),
     ).sort("day", "key")
     created = pl.col("created_day").cast(pl.Datetime("us", "UTC"))
     none = pl.lit(None, dtype=pl.String)

@@ -203,6 +203,14 @@ class Lake:
         if self._is_local and not os.listdir(folder):
             os.rmdir(folder)
 
+    def keep_only(self, dataset: str, days: Collection[date], partitions: Collection[tuple[date, int]]) -> None:
+        """Delete the shards of these days that are not among ``partitions``, in which a rewrite left nothing."""
+        kept = set(partitions)
+        for day in days:
+            for shard in self.published_shards(dataset, day):
+                if (day, shard) not in kept:
+                    self.delete_partition(dataset, day, shard)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def dataset(self, dataset: str, *, days: Days | None = None, shard: int | None = None) -> pads.Dataset:

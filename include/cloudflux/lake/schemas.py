@@ -25,6 +25,18 @@ ACCESS_EVENTS: Final = pa.schema(
         pa.field("request_id", pa.string(), nullable=False),
         pa.field("excluded", pa.bool_(), nullable=False),  # made by an agent on the excluded list
         pa.field("source_file", pa.string(), nullable=False),  # SourceFile.file_id
+        pa.field("line", pa.int64(), nullable=False),  # 1-based; the record's number where a format has no lines
+    ]
+)
+
+LOG_HOURS: Final = pa.schema(
+    [
+        pa.field("provider", pa.string(), nullable=False),
+        pa.field("bucket", pa.string(), nullable=False),  # that the records tell of
+        pa.field("day", pa.date32(), nullable=False),
+        pa.field("hour", pa.int32(), nullable=False),  # of the UTC day, 0 to 23
+        pa.field("records", pa.int64(), nullable=False),  # readable log records of any operation
+        pa.field("source_file", pa.string(), nullable=False),
     ]
 )
 
@@ -35,7 +47,8 @@ DAILY_ACCESS: Final = pa.schema(
         pa.field("reads", pa.int64(), nullable=False),
         pa.field("writes", pa.int64(), nullable=False),
         pa.field("bytes_read", pa.int64(), nullable=False),
-        pa.field("excluded_reads", pa.int64(), nullable=False),
+        pa.field("excluded_reads", pa.int64(), nullable=False),  # by agents on the excluded list, counted apart
+        pa.field("excluded_writes", pa.int64(), nullable=False),
     ]
 )
 
@@ -117,6 +130,7 @@ QUARANTINE: Final = pa.schema(
 SCHEMAS: Final = MappingProxyType(
     {
         "access_events": ACCESS_EVENTS,
+        "log_hours": LOG_HOURS,
         "daily_access": DAILY_ACCESS,
         "inventory": INVENTORY,
         "forecasts": FORECASTS,
@@ -128,6 +142,7 @@ SCHEMAS: Final = MappingProxyType(
 
 SORT_KEYS: Final = MappingProxyType(
     {
+        "log_hours": ("source_file", "provider", "bucket", "hour"),
         "access_events": ("at", "provider", "bucket", "key", "request_id", "operation"),
         "daily_access": ("provider", "bucket", "key"),
         "inventory": ("provider", "bucket", "key", "version_id"),

@@ -17,10 +17,10 @@ def find_buckets(provider: str) -> list[dict[str, str]]:
 def list_bucket(provider: str, bucket: str) -> dict[str, int]:
     """List one bucket into staged pieces of the snapshot."""
     from cloudflux.orchestration.clients import tier_client
-    from cloudflux.workflows import collect
+    from cloudflux.workflows import inventory
 
     named = settings().load_estate().bucket(provider, bucket)
-    return collect.list_bucket(
+    return inventory.list_bucket(
         tier_client(named.provider, named.connection_id),
         lake(),
         batch=batch_of_run(),
@@ -33,6 +33,6 @@ def list_bucket(provider: str, bucket: str) -> dict[str, int]:
 @terminal_errors_fail
 def publish_inventory() -> dict[str, Any]:
     """Audit the snapshot of all buckets and publish it."""
-    from cloudflux.workflows import collect
+    from cloudflux.workflows import inventory
 
-    return collect.publish_inventory(lake(), audit, batch=batch_of_run(), day=day_of_run())
+    return inventory.publish_inventory(lake(), audit, batch=batch_of_run(), day=day_of_run())

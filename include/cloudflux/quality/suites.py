@@ -73,12 +73,15 @@ SUITES: Final[Mapping[str, tuple[Expectation, ...]]] = MappingProxyType(
         ),
         "daily_access": (
             _columns("daily_access"),
-            *_no_nulls("provider", "bucket", "key", "day", "reads", "writes", "bytes_read", "excluded_reads"),
+            *_no_nulls(
+                "provider", "bucket", "key", "day", "reads", "writes", "bytes_read", "excluded_reads", "excluded_writes"
+            ),
             _in_set("provider", _PROVIDERS),
             _between("reads", 0),
             _between("writes", 0),
             _between("bytes_read", 0),
             _between("excluded_reads", 0),
+            _between("excluded_writes", 0),
             _unique("provider", "bucket", "key", "day"),
             _no_rows("bytes are read by reads", "SELECT * FROM {batch} WHERE reads = 0 AND bytes_read > 0"),
         ),

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Date,
@@ -71,7 +72,12 @@ class SourceFileRow(Base):
     lines: Mapped[int | None]
     events: Mapped[int | None]
     quarantined: Mapped[int | None]
-    published_at: Mapped[_At]
+    part: Mapped[str | None]
+    """The lake's part that its rows are in; null for a file of the first release, whose part has its file_id."""
+    days: Mapped[list[date] | None] = mapped_column(ARRAY(Date))
+    """The days that its rows fall on."""
+    published_at: Mapped[_At | None]
+    """Null while its rows are being swapped in: a run that was cut off there is found by it."""
 
 
 class QuarantineRow(Base):
@@ -90,6 +96,69 @@ class QuarantineRow(Base):
     day: Mapped[date]
 
 
+class CoverageRow(Base):
+    """How much of one bucket's UTC day its access logs tell."""
+
+    __tablename__ = "coverage"
+    __table_args__ = (Index(None, "day"),)
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    coverage: Mapped[float]
+    """0 to 1."""
+    records: Mapped[int]
+    """Log records of any operation."""
+    quarantined: Mapped[int]
+    hours_with_records: Mapped[int]
+    reason: Mapped[str]
+    """What is missing, in words; empty when nothing is."""
+    measured_at: Mapped[_At]
+
+
+class FormatNoticeRow(Base):
+    """Something in a provider's files that was not there, or not so, before."""
+
+    __tablename__ = "format_notices"
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    """The bucket that holds the file."""
+    format: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    detail: Mapped[str]
+    source: Mapped[str]
+    """The first file that showed it."""
+    times: Mapped[int]
+    """Batches that showed it."""
+    first_seen_at: Mapped[_At]
+    last_seen_at: Mapped[_At]
+
+
+class InventoryReportRow(Base):
+    """An inventory report of a provider that was read into a published snapshot, or a live listing in its place."""
+
+    __tablename__ = "inventory_reports"
+    __table_args__ = (Index(None, "day"),)
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    """Of the snapshot."""
+    format: Mapped[str]
+    manifest: Mapped[str]
+    """Bucket and key of the manifest; empty for a live listing."""
+    taken_at: Mapped[_At]
+    """When the provider took it."""
+    objects: Mapped[int]
+    bytes: Mapped[int]
+    noncurrent_objects: Mapped[int]
+    noncurrent_bytes: Mapped[int]
+    quarantined: Mapped[int]
+    published_at: Mapped[_At]
+
+
 class ValidationRow(Base):
     """One audit of one batch."""
 
@@ -101,6 +170,9 @@ class ValidationRow(Base):
     batch: Mapped[str]
     passed: Mapped[bool]
     checks: Mapped[list[Any]] = mapped_column(JSONB)
+    rows: Mapped[int | None]
+    result: Mapped[dict[str, Any] | None]
+    """Great Expectations' own result, from which the Data Docs are built."""
     validated_at: Mapped[_At]
 
 

@@ -22,14 +22,13 @@ from cloudflux.config import Estate
 from cloudflux.domain.errors import ObjectNotFound, TerminalError
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
-from cloudflux.lake.schemas import DAILY_ACCESS, INVENTORY
+from cloudflux.lake.schemas import DAILY_ACCESS
 
 _DOWNLOADS_IN_FLIGHT: Final = 16
 _FILE_OVERHEAD_BYTES: Final = 64 * 1024
 """What fetching one more file costs, in bytes of log parsed meanwhile: evens out chunks of many small files."""
 _DAYS_AT_ONCE: Final = 128
 """Days of events that are aggregated together: bounds memory, and keeps the scans few."""
-_PART_ROWS: Final = 100_000
 
 _DAILY_ACCESS_SQL: Final = """
 WITH ours AS (
@@ -48,7 +47,8 @@ SELECT provider, bucket, key, day,
     count(*) FILTER (kind = 'read' AND NOT excluded) AS reads,
     count(*) FILTER (kind = 'write' AND NOT excluded) AS writes,
     least(coalesce(sum(bytes_sent) FILTER (kind = 'read' AND NOT excluded), 0), 9e18)::BIGINT AS bytes_read,
-    count(*) FILTER (kind = 'read' AND excluded) AS excluded_reads
+    count(*) FILTER (kind = 'read' AND excluded) AS excluded_reads,
+    count(*) FILTER (kind = 'write' AND excluded) AS excluded_writes
 FROM requests GROUP BY provider, bucket, key, day
 """
 
@@ -81,13 +81,6 @@ class LogStore(Protocol):
 
     def get_object(self, ref: Any) -> bytes:
         """Read a file. Raises ``ObjectNotFound``."""
-
-
-class InventoryClient(Protocol):
-    """The part of a provider's client that a live inventory needs."""
-
-    def list_inventory(self, bucket: str, day: date) -> Iterator[pa.RecordBatch]:
-        """List live objects as batches in the inventory's schema."""
 
 
 class SourceFiles(Protocol):
@@ -137,11 +130,8 @@ class Lake(Protocol):
     def publish_files(self, dataset: str, batch: str) -> list[tuple[date, str]]:
         """Swap in staged partitions by day and source file."""
 
-    def published_shards(self, dataset: str, day: date) -> list[int]:
-        """Give the numbers of one day's published shards."""
-
-    def delete_partition(self, dataset: str, day: date, partition: int | str) -> None:
-        """Delete one published partition."""
+    def keep_only(self, dataset: str, days: Sequence[date], partitions: Collection[tuple[date, int]]) -> None:
+        """Delete the shards of these days that are not among ``partitions``."""
 
     def note(self, batch: str, name: str, content: Any) -> str:
         """Write a small JSON value that later tasks of the same run read."""
@@ -352,7 +342,7 @@ def audit_and_publish(
     if daily.count_rows():
         audit("daily_access", daily, batch).raise_if_failed()
     lake.publish("daily_access", batch)
-    _delete_stale_shards(lake, "daily_access", days, written)
+    lake.keep_only("daily_access", days, written)
 
     new_in_quarantine = quarantine.add(lake.staged("quarantine", batch).to_table())
     lake.publish_files("quarantine", batch)
@@ -390,63 +380,6 @@ def _rebuild_daily_access(lake: Lake, days: Sequence[date], batch: str) -> list[
         connection.register("events", lake.dataset("access_events", days=days))
         table = connection.sql(_DAILY_ACCESS_SQL).to_arrow_table()
     return lake.stage_shards("daily_access", table.select(DAILY_ACCESS.names), batch)
-
-
-def _delete_stale_shards(lake: Lake, dataset: str, days: Sequence[date], written: Collection[tuple[date, int]]) -> None:
-    """Delete shards of rewritten days in which nothing is left, as when a log file was replaced by a shorter one."""
-    kept = set(written)
-    for day in days:
-        for shard in lake.published_shards(dataset, day):
-            if (day, shard) not in kept:
-                lake.delete_partition(dataset, day, shard)
-
-
-def list_bucket(
-    client: InventoryClient, lake: Lake, *, batch: str, provider: str, bucket: str, day: date
-) -> dict[str, int]:
-    """List one bucket live and stage its objects as pieces of the day's snapshot."""
-    part = f"{provider}-{bucket}-"
-    lake.discard_part("inventory", part, batch)  # of an attempt that was cut off
-    objects = size = number = 0
-    pending: list[pa.RecordBatch] = []
-    pending_rows = 0
-    for rows in client.list_inventory(bucket, day):
-        objects += rows.num_rows
-        size += pc.sum(rows["size_bytes"]).as_py() or 0
-        pending.append(rows)
-        pending_rows += rows.num_rows
-        if pending_rows >= _PART_ROWS:
-            lake.stage_part("inventory", f"{part}{number:06d}", pa.Table.from_batches(pending, INVENTORY), batch)
-            number, pending, pending_rows = number + 1, [], 0
-    if pending_rows:
-        lake.stage_part("inventory", f"{part}{number:06d}", pa.Table.from_batches(pending, INVENTORY), batch)
-    return {"objects": objects, "bytes": size}
-
-
-def publish_inventory(lake: Lake, audit: Audit, *, batch: str, day: date) -> dict[str, Any]:
-    """Join the buckets' pieces into the day's snapshot, audit and publish it.
-
-    Returns objects and bytes in all and by tier. Raises ``AuditFailed``; then the snapshot before stays in force.
-    """
-    written = lake.merge_parts("inventory", day, batch)
-    snapshot = lake.staged("inventory", batch)
-    if snapshot.count_rows():
-        audit("inventory", snapshot, batch).raise_if_failed()
-        lake.publish("inventory", batch)
-        _delete_stale_shards(lake, "inventory", [day], written)
-    tiers: dict[str, dict[str, int]] = {}
-    for rows in lake.dataset("inventory", days=[day]).to_batches(columns=["tier", "size_bytes"]):
-        by_tier = pa.Table.from_batches([rows]).group_by("tier").aggregate([("size_bytes", "sum"), ([], "count_all")])
-        for row in by_tier.to_pylist():
-            tier = tiers.setdefault(row["tier"], {"objects": 0, "bytes": 0})
-            tier["objects"] += row["count_all"]
-            tier["bytes"] += row["size_bytes_sum"]
-    lake.discard(batch)
-    return {
-        "objects": sum(tier["objects"] for tier in tiers.values()),
-        "bytes": sum(tier["bytes"] for tier in tiers.values()),
-        "tiers": tiers,
-    }
 
 
 def _to_json(file: SourceFile) -> dict[str, Any]:

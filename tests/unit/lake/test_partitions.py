@@ -28,6 +28,7 @@ def daily(rows: int, day: date = DAY, seed: int = 0) -> pa.Table:
             "writes": rng.integers(0, 9, rows),
             "bytes_read": rng.integers(0, 9, rows),
             "excluded_reads": rng.integers(0, 9, rows),
+            "excluded_writes": rng.integers(0, 9, rows),
         }
     )
 

@@ -32,6 +32,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "daily_access": {
         "provider": "aws", "bucket": "b", "key": "k", "day": DAY, "reads": 2, "writes": 0, "bytes_read": 9,
         "excluded_reads": 0,
+        "excluded_writes": 0,
     },
     "inventory": {
         "provider": "gcp", "bucket": "b", "key": "k", "version_id": "1", "size_bytes": 0, "storage_class": "NEARLINE",

@@ -19,7 +19,7 @@ from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
 from cloudflux.providers.memory import MemoryTierClient
-from cloudflux.workflows import collect
+from cloudflux.workflows import collect, inventory
 
 AT = datetime(2026, 3, 10, 12, tzinfo=UTC)
 ESTATE = Estate(
@@ -281,8 +281,8 @@ def test_chunks_are_even_when_sizes_differ() -> None:
 
 def test_inventory_replaces_the_days_snapshot_when_collected_again(world: World) -> None:
     def snapshot(batch: str) -> dict[str, Any]:
-        collect.list_bucket(world.client, world.lake, batch=batch, provider="aws", bucket="media", day=AT.date())
-        return collect.publish_inventory(world.lake, world.audit, batch=batch, day=AT.date())
+        inventory.list_bucket(world.client, world.lake, batch=batch, provider="aws", bucket="media", day=AT.date())
+        return inventory.publish_inventory(world.lake, world.audit, batch=batch, day=AT.date())
 
     for number in range(12):
         storage_class = "STANDARD" if number % 3 else "GLACIER_IR"
@@ -299,5 +299,5 @@ def test_inventory_replaces_the_days_snapshot_when_collected_again(world: World)
 def test_listing_again_leaves_no_object_twice_when_the_first_was_cut_off(world: World) -> None:
     world.client.put_object(ObjectRef(Provider.AWS, "media", "a"), b"1")
     for _ in range(2):
-        collect.list_bucket(world.client, world.lake, batch="b", provider="aws", bucket="media", day=AT.date())
-    assert collect.publish_inventory(world.lake, world.audit, batch="b", day=AT.date())["objects"] == 1
+        inventory.list_bucket(world.client, world.lake, batch="b", provider="aws", bucket="media", day=AT.date())
+    assert inventory.publish_inventory(world.lake, world.audit, batch="b", day=AT.date())["objects"] == 1
