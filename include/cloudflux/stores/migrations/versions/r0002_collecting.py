@@ -1,4 +1,4 @@
-"""Keep which part of the lake a log file's rows are in, coverage, notices of changed formats, reports, audits' results."""
+"""Keep where a log file's rows are, coverage, notices of changed formats, inventory reports, audits' results."""
 
 from __future__ import annotations
 
