@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudflux.domain.errors import SettingsError
+from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.tiers import Provider
 
 DEFAULT_EXCLUDED_AGENTS: Final = ("cloudflux/",)
@@ -94,6 +95,14 @@ class Estate(_Strict):
 
     buckets: tuple[BucketSettings, ...] = ()
     excluded_agents: tuple[str, ...] = DEFAULT_EXCLUDED_AGENTS
+    """Substrings of user agents, letter case ignored. Those that the file names replace the defaults."""
+    excluded_requesters: tuple[str, ...] = ()
+    """Substrings of the requester: an IAM role's ARN, a service account's mail, an Azure app or object id."""
+
+    @property
+    def exclusions(self) -> Exclusions:
+        """Whose requests are no use of an object, as the parsers take it."""
+        return Exclusions(agents=self.excluded_agents, requesters=self.excluded_requesters)
 
     def bucket(self, provider: str, bucket: str) -> BucketSettings:
         """Give one bucket's settings. Raises ``SettingsError`` when the estate does not name it."""
