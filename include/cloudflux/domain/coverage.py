@@ -203,6 +203,17 @@ def in_words(measured: DayCoverage, bucket: int, day: int, *, first: date | None
     return "; ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedPast:
+    """What is known of a bucket's logs before the days that are looked at."""
+
+    first_day: date
+    """Of its first record ever."""
+    last_day: date
+    usual_records: float
+    """The lower median of its days' records, from the first to the last."""
+
+
 # -- what a decision is made on ----------------------------------------------------------------------------------------
 
 
