@@ -33,6 +33,8 @@ class LogSource(_Strict):
 
     bucket: str
     prefix: str = ""
+    lookback_days: int | None = Field(default=None, ge=1)
+    """How many days back new files are looked for, where their names begin with the day; None lists them all."""
     format: Literal["s3_server_access", "cloudtrail", "azure_resource", "azure_classic", "gcs_usage", "gcs_audit"]
 
 

@@ -51,6 +51,15 @@ def test_an_object_is_what_was_written_when_it_is_looked_at(backend: Backend, bu
     assert backend.client.get_object(backend.ref(bucket, "a.bin")) == b"hello"
 
 
+def test_an_object_is_read_in_pieces_when_it_is_large(backend: Backend, bucket: str) -> None:
+    data = bytes(range(256)) * 4096 * 5
+    _put(backend, bucket, data=data)
+    pieces = list(backend.client.read_blocks(backend.ref(bucket, "a.bin"), 1 << 20))
+    assert b"".join(pieces) == data
+    with pytest.raises(ObjectNotFound):
+        list(backend.client.read_blocks(backend.ref(bucket, "missing"), 1 << 20))
+
+
 def test_tags_are_told_only_when_they_are_asked_for(
     backend: Backend, bucket: str, request: pytest.FixtureRequest
 ) -> None:
@@ -316,6 +325,7 @@ def test_an_object_moves_when_its_key_is_odd(
     _put(backend, bucket, key="bystander")
     assert {file.key for file in backend.client.list_files(bucket)} == {key, "bystander"}
     assert [file.key for file in backend.client.list_files(bucket, key)] == [key]
+    assert [file.key for file in backend.client.list_files(bucket, "", "c")] == [name for name in (key,) if name > "c"]
     assert _change_one(backend, seen, backend.warm).outcome is ChangeOutcome.CHANGED
     after = backend.client.head(backend.ref(bucket, key))
     assert differences(seen, after, backend.warm, keeps_etag=False) == ()

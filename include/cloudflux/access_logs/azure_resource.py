@@ -8,22 +8,22 @@ in an envelope (``{"records": [...]}``) or print them over many lines; both are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import duckdb
 import polars as pl
 
-from cloudflux.access_logs.source_files import (
+from cloudflux.access_logs.blocks import Block
+from cloudflux.access_logs.formats import LogFormat
+from cloudflux.access_logs.parsed import (
     MAX_BYTES_SENT,
-    LogFiles,
     ParsedFile,
-    SourceFile,
     is_excluded,
     parsed_file,
     plausible,
-    read_lines,
 )
+from cloudflux.domain.exclusions import Exclusions
 
 # Reads of properties, metadata and tags, and listings, are no use of a blob's content. Blocks are no writes, their
 # commit is. CopyBlob logs three records with one request id (operationCount 0, 1, 2): the request itself is the write
@@ -52,6 +52,7 @@ _PATHS: Final = {
     "object_key": "$.properties.objectKey",
     "bytes_sent": "$.properties.responseBodySize",
     "agent": "$.properties.userAgentHeader",
+    "requester": "$.identity.requester.objectId",
 }
 
 # The object's key is logged as it is, `/account/container/blob`; the source of a copy as a URL, whose path is encoded.
@@ -78,7 +79,7 @@ WITH records AS (
         object_key LIKE '/%' AS is_plain
     FROM named
 )
-SELECT file, line, text, unread, operation, request_id, agent,
+SELECT file, line, text, unread, operation, request_id, agent, requester,
     try_cast(time AS TIMESTAMP) AS at,
     try_cast(status AS INTEGER) AS code,
     CASE WHEN bytes_sent IS NULL THEN 0 ELSE try_cast(bytes_sent AS BIGINT) END AS bytes_sent,
@@ -88,15 +89,9 @@ FROM located ORDER BY file, line
 """
 
 
-def parse(data: bytes, source: SourceFile, excluded_agents: Sequence[str] = ()) -> ParsedFile:
-    """Parse one log file."""
-    return parse_many([(source, data)], excluded_agents)
-
-
-def parse_many(files: LogFiles, excluded_agents: Sequence[str] = ()) -> ParsedFile:
-    """Parse a chunk of log files at once."""
-    lines = read_lines(files)
-    frame = _one_record_a_line(lines.frame)
+def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
+    """Parse one block of log files."""
+    frame = _one_record_a_line(block.frame())
     found = _fields(frame)
     # A 304 is a read of no bytes: ClientOtherError, which is billed (storage-analytics-logged-operations-and-status-
     # messages). Other redirects do not occur; what failed used nothing.
@@ -104,7 +99,7 @@ def parse_many(files: LogFiles, excluded_agents: Sequence[str] = ()) -> ParsedFi
     kind = pl.col("operation").replace_strict(KINDS, default=None, return_dtype=pl.String)
     found = found.with_columns(
         pl.when(succeeded).then(kind).alias("kind"),
-        is_excluded(pl.col("agent"), excluded_agents).alias("excluded"),
+        is_excluded(pl.col("agent"), pl.col("requester"), exclusions).alias("excluded"),
         pl.col("at").dt.replace_time_zone("UTC"),
     )
     reason = (
@@ -121,12 +116,14 @@ def parse_many(files: LogFiles, excluded_agents: Sequence[str] = ()) -> ParsedFi
             & (pl.col("bucket").is_null() | (pl.col("key").fill_null("") == "") | pl.col("key").str.contains("\0"))
         )
         .then(pl.lit("the record names no container and blob"))
-        .otherwise(plausible(lines, pl.col("at")))
+        .otherwise(plausible(block, pl.col("at")))
     )
     found = found.with_columns(reason.alias("reason"))
     rejects = found.filter(pl.col("reason").is_not_null())
     records = found.filter(pl.col("reason").is_null() & pl.col("kind").is_not_null())
-    return parsed_file(lines, records, rejects, total=found)
+    readable = found.filter(pl.col("reason").is_null())
+    total = dict(found.group_by("file").len().iter_rows())
+    return parsed_file(block, records, rejects, readable=readable, total=total)
 
 
 def _fields(frame: pl.DataFrame) -> pl.DataFrame:
@@ -187,3 +184,6 @@ def _documents(frame: pl.DataFrame) -> Iterator[tuple[int, str]]:
 
 def _compact(document: dict[str, Any]) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+FORMAT: Final = LogFormat("azure_resource", parse)

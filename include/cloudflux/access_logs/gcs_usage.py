@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 
-from cloudflux.access_logs.source_files import (
+from cloudflux.access_logs.blocks import Block
+from cloudflux.access_logs.formats import LogFormat
+from cloudflux.access_logs.parsed import (
     MAX_BYTES_SENT,
-    Lines,
-    LogFiles,
     ParsedFile,
-    SourceFile,
     is_excluded,
     parsed_file,
     plausible,
-    read_lines,
 )
+from cloudflux.domain.exclusions import Exclusions
 
 HEADER: Final = (
     "time_micros",
@@ -72,15 +70,9 @@ LIFECYCLE_AGENT: Final = "GCS Lifecycle Management"
 """The user agent of lifecycle's own requests (docs: access-logs, cs_user_agent)."""
 
 
-def parse(data: bytes, source: SourceFile, excluded_agents: Sequence[str] = ()) -> ParsedFile:
-    """Parse one log file."""
-    return parse_many([(source, data)], excluded_agents)
-
-
-def parse_many(files: LogFiles, excluded_agents: Sequence[str] = ()) -> ParsedFile:
-    """Parse a chunk of log files at once."""
-    lines = read_lines(files)
-    frame, headers = _take_headers(lines)
+def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
+    """Parse one block of log files."""
+    frame, headers = _take_headers(block)
     pieces = [
         _fields(frame.filter(pl.col("file").is_in(members)), header) for header, members in sorted(headers.items())
     ]
@@ -98,7 +90,7 @@ def parse_many(files: LogFiles, excluded_agents: Sequence[str] = ()) -> ParsedFi
         .then(pl.lit(0, pl.Int64))
         .otherwise(pl.col("sc_bytes").cast(pl.Int64, strict=False))
         .alias("bytes_sent"),
-        is_excluded(pl.col("cs_user_agent"), excluded_agents).alias("excluded"),
+        is_excluded(pl.col("cs_user_agent"), pl.lit(None, pl.String), exclusions).alias("excluded"),
         pl.col("s_request_id").alias("request_id"),
         pl.col("cs_operation").alias("operation"),
         pl.col("cs_bucket").alias("bucket"),
@@ -122,40 +114,42 @@ def parse_many(files: LogFiles, excluded_agents: Sequence[str] = ()) -> ParsedFi
         .then(pl.lit("sc_bytes is beyond any object's size"))
         .when(pl.col("kind").is_not_null() & ((pl.col("bucket") == "") | (pl.col("key") == "")))
         .then(pl.lit("the request has no bucket and object"))
-        .when(pl.col("file").is_in(sorted(lines.binary)) & pl.col("key").str.contains(r"\\x[0-9a-f]{2}"))
+        .when(pl.col("file").is_in(sorted(block.binary)) & pl.col("key").str.contains(r"\\x[0-9a-f]{2}"))
         .then(pl.lit("the object name is not UTF-8"))
-        .otherwise(plausible(lines, pl.col("at")))
+        .otherwise(plausible(block, pl.col("at")))
     )
     found = found.with_columns(reason.alias("reason")).sort("file", "line")
     rejects = found.filter(pl.col("reason").is_not_null())
     records = found.filter(pl.col("reason").is_null() & pl.col("kind").is_not_null())
-    return parsed_file(lines, records, rejects, total=found)
+    readable = found.filter(pl.col("reason").is_null())
+    total = dict(found.group_by("file").len().iter_rows())
+    return parsed_file(block, records, rejects, readable=readable, total=total)
 
 
-def _take_headers(lines: Lines) -> tuple[pl.DataFrame, dict[tuple[str, ...], list[int]]]:
+def _take_headers(block: Block) -> tuple[pl.DataFrame, dict[tuple[str, ...], list[int]]]:
     """Take the header rows off; give the other rows, and the files of each header.
 
     A file that lost its header (the second half of one) is read with the documented one.
     """
-    frame = lines.frame
+    frame = block.frame()
     first = frame.unique("file", keep="first", maintain_order=True)
     storage = set(first.filter(pl.col("text").str.contains("storage_byte_hours", literal=True))["file"].to_list())
     # Only the first row can be a header: what a stranger writes into a request must not pass for one.
     rows = first.filter(pl.all_horizontal(pl.col("text").str.contains(name) for name in ("time_micros", "cs_bucket")))
     named = dict(rows.select("file", "text").iter_rows())
     headers: dict[tuple[str, ...], list[int]] = {}
-    for file in range(len(lines.files)):
+    for file in range(len(block.files)):
         if file in storage:
             continue
         try:
             header = tuple(next(csv.reader([named[file]]))) if file in named else HEADER
         except csv.Error:
-            lines.whole.append((file, "the header is damaged", named[file]))
+            block.whole.append((file, 0, "the header is damaged", named[file]))
             continue
         if missing := [name for name in NEEDED if name not in header]:
-            lines.whole.append((file, f"the header lacks {', '.join(missing)}", named[file]))
+            block.whole.append((file, 0, f"the header lacks {', '.join(missing)}", named[file]))
         elif len(set(header)) < len(header):
-            lines.whole.append((file, "the header names a column twice", named[file]))
+            block.whole.append((file, 0, "the header names a column twice", named[file]))
         else:
             headers.setdefault(header, []).append(file)
     kept = [file for members in headers.values() for file in members]
@@ -199,3 +193,6 @@ def _fields(frame: pl.DataFrame, header: tuple[str, ...]) -> pl.DataFrame:
     read = read.filter(pl.col("time_micros").str.contains(r"^\d{1,19}$"))
     joined = frame.join(read, on="row", how="left", maintain_order="left")
     return joined.with_columns(pl.col("time_micros").is_null().alias("unread")).drop("row")
+
+
+FORMAT: Final = LogFormat("gcs_usage", parse)

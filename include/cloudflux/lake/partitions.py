@@ -3,7 +3,7 @@
 Layout, at a local folder or any fsspec URL::
 
     <lake>/<dataset>/day=YYYY-MM-DD/shard=NNNN.parquet          published
-    <lake>/access_events/day=YYYY-MM-DD/<file_id>.parquet       published, one per source file
+    <lake>/access_events/day=YYYY-MM-DD/<part>.parquet          published, many source files a part
     <lake>/_staging/<batch>/<dataset>/day=.../...parquet        staged: not seen by readers
     <lake>/_staging/<batch>/<dataset>.parts/shard=NNNN/...      pieces that are merged before they are staged
     <lake>/_staging/<batch>/notes/<name>                        small JSON that the tasks of one run share
@@ -21,8 +21,9 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -88,20 +89,69 @@ class Lake:
             written.append((day, int(shard)))
         return written
 
-    def stage_files(self, dataset: str, table: pa.Table, batch: str) -> list[tuple[date, str]]:
-        """Stage a table with a ``source_file`` column: one partition per day and source file.
+    def stage_rows(self, dataset: str, table: pa.Table, part: str, batch: str) -> list[date]:
+        """Stage rows of any number of days as they come: one file named ``part`` per day. Gives the days, in order.
 
-        A source file's partitions replace themselves when it is collected again. Gives (day, file_id), in order.
+        For what is read by day and replaced by part: the rows keep their order, so the same rows in the same order
+        give the same bytes.
         """
+        if not _FILE_NAME.fullmatch(part):
+            raise ValueError(f"{dataset}: {part!r} cannot name a part")
         conformed = _conform(dataset, table)
-        keyed = conformed.append_column("__part", conformed["source_file"])
-        written: list[tuple[date, str]] = []
-        for day, file_id, rows in _slices(keyed, conformed):
-            if not _FILE_NAME.fullmatch(file_id):
-                raise ValueError(f"{dataset}: source_file {file_id!r} cannot name a partition")
-            self._write(f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{file_id}.parquet", rows)
-            written.append((day, file_id))
+        days = sorted(pc.unique(conformed["day"]).to_pylist())
+        for day in days:
+            rows = conformed if len(days) == 1 else conformed.filter(pc.equal(conformed["day"], pa.scalar(day)))
+            self._write(f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{part}.parquet", rows, dataset)
+        return days
+
+    def stage_sorted(self, dataset: str, batches: Iterable[pa.RecordBatch], batch: str) -> list[tuple[date, int]]:
+        """Stage rows that come sorted by day, shard (a column of its own, the last) and the dataset's keys.
+
+        One partition per day and shard; memory holds one row group. Gives the partitions, in order.
+        """
+        written: list[tuple[date, int]] = []
+        for day, shard, rows in _runs(batches):
+            path = f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{_shard_name(shard)}"
+            self._write_stream(path, dataset, (_conform(dataset, table) for table in rows))
+            written.append((day, shard))
         return written
+
+    def staged_parts(self, dataset: str, batch: str) -> list[tuple[date, str]]:
+        """Give (day, name) of what a batch has staged, in order."""
+        return [
+            (_day_of(path.rsplit("/", 2)[-2]), path.rsplit("/", 1)[-1].removesuffix(".parquet"))
+            for path in self._find(f"{self._staging(batch)}/{dataset}")
+        ]
+
+    def remove_rows(
+        self,
+        dataset: str,
+        days: Collection[date],
+        source_files: Collection[str],
+        keep: Collection[tuple[date, str]] = (),
+    ) -> int:
+        """Delete the published rows of some source files on some days; gives how many.
+
+        Each part is replaced by what is left of it, atomically. Parts named in ``keep`` (day, name) are left alone.
+        """
+        wanted = pa.array(sorted(source_files), pa.string())
+        kept = set(keep)
+        removed = 0
+        for day in sorted(days) if len(wanted) else ():
+            for name in self.partitions(dataset, day):
+                if (day, name) in kept:
+                    continue
+                path = f"{self._root}/{dataset}/{_day_name(day)}/{name}.parquet"
+                listed = self._dataset(dataset, [path]).to_table(columns=["source_file"])
+                gone = pc.is_in(listed["source_file"], wanted)
+                count = pc.sum(gone).as_py() or 0
+                if count == listed.num_rows:
+                    self.delete_partition(dataset, day, name)
+                elif count:
+                    table = self._dataset(dataset, [path]).to_table()
+                    self._write(path, table.filter(pc.invert(gone)), dataset)
+                removed += count
+        return removed
 
     def stage_part(self, dataset: str, part: str, table: pa.Table, batch: str) -> None:
         """Write a piece of a partition, split by shard; ``merge_parts`` joins the pieces.
@@ -319,18 +369,27 @@ class Lake:
     def _uri(self, path: str) -> str:
         return path if self._is_local else str(self._fs.unstrip_protocol(path))
 
-    def _write(self, path: str, table: pa.Table) -> None:
+    def _write(self, path: str, table: pa.Table, dataset: str = "") -> None:
         # One chunk a column: the writer's pages follow the chunks, and the same rows have to give the same bytes.
         buffer = io.BytesIO()
-        pq.write_table(
-            table.combine_chunks(),
-            buffer,
-            compression="zstd",
-            compression_level=3,
-            row_group_size=_ROW_GROUP,
-            version="2.6",
-            store_schema=True,
-        )
+        pq.write_table(table.combine_chunks(), buffer, row_group_size=_ROW_GROUP, **_options(dataset))
+        self._put(path, buffer.getvalue())
+
+    def _write_stream(self, path: str, dataset: str, tables: Iterable[pa.Table]) -> None:
+        """Write rows in groups of one size, however they come."""
+        buffer = io.BytesIO()
+        with pq.ParquetWriter(buffer, _schema(dataset), **_options(dataset)) as writer:
+            held: list[pa.Table] = []
+            rows = 0
+            for table in tables:
+                held.append(table)
+                rows += table.num_rows
+                while rows >= _ROW_GROUP:
+                    joined = pa.concat_tables(held)
+                    writer.write_table(joined.slice(0, _ROW_GROUP).combine_chunks(), _ROW_GROUP)
+                    held, rows = [joined.slice(_ROW_GROUP)], rows - _ROW_GROUP
+            if rows:
+                writer.write_table(pa.concat_tables(held).combine_chunks(), _ROW_GROUP)
         self._put(path, buffer.getvalue())
 
     def _put(self, path: str, content: bytes) -> None:
@@ -342,6 +401,33 @@ class Lake:
         partial = target.with_name(f".{uuid.uuid4().hex}.part")
         partial.write_bytes(content)
         os.replace(partial, target)
+
+
+def _options(dataset: str) -> dict[str, Any]:
+    """Give the writer's options: events are many and read once or twice, so they are packed quickly."""
+    options: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "version": "2.6", "store_schema": True}
+    if dataset == "access_events":
+        repeated = ["provider", "bucket", "key", "day", "kind", "operation", "source_file"]
+        options |= {"compression_level": 1, "use_dictionary": repeated, "write_statistics": ["day"]}
+    return options
+
+
+def _runs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[date, int, Iterator[pa.Table]]]:
+    """Cut a sorted stream where the day or the shard changes."""
+    pieces = (piece for rows in batches for piece in _same(rows))
+    for (day, shard), run in groupby(pieces, key=lambda piece: (piece[0], piece[1])):
+        yield day, shard, (table for _, _, table in run)
+
+
+def _same(rows: pa.RecordBatch) -> Iterator[tuple[date, int, pa.Table]]:
+    if not rows.num_rows:
+        return
+    days = rows["day"].cast(pa.int32()).to_numpy()
+    shards = rows["shard"].to_numpy()
+    starts = np.flatnonzero(np.r_[True, (days[1:] != days[:-1]) | (shards[1:] != shards[:-1])])
+    table = pa.Table.from_batches([rows]).drop_columns(["shard"])
+    for start, end in zip(starts.tolist(), [*starts.tolist()[1:], rows.num_rows], strict=True):
+        yield rows["day"][start].as_py(), int(shards[start]), table.slice(start, end - start)
 
 
 def _schema(dataset: str) -> pa.Schema:

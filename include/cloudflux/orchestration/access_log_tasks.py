@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from cloudflux.orchestration.edge import audit, batch_of_run, engine, lake, now, settings, terminal_errors_fail
+from cloudflux.orchestration.edge import (
+    audit,
+    batch_of_run,
+    day_of_run,
+    engine,
+    lake,
+    now,
+    settings,
+    terminal_errors_fail,
+)
 
 if TYPE_CHECKING:
     from cloudflux.domain.tiers import Provider
+
+_log = logging.getLogger(__name__)
 
 
 @terminal_errors_fail
 def find_new_log_files(provider: str) -> list[dict[str, str]]:
     """List the log buckets of one provider and cut what is new into chunks."""
+    from cloudflux.access_logs.formats import log_format
     from cloudflux.domain.tiers import Provider
     from cloudflux.stores.source_files import SourceFiles
     from cloudflux.workflows.collect import find_new_files
 
     batch = batch_of_run()
     estate = settings().load_estate()
-    names = find_new_files(estate, _clients(), SourceFiles(engine()), lake(), provider=Provider(provider), batch=batch)
+    names = find_new_files(
+        estate,
+        _clients(),
+        SourceFiles(engine()),
+        lake(),
+        provider=Provider(provider),
+        batch=batch,
+        day=day_of_run(),
+        listed_from=lambda form, prefix, day: log_format(form).listed_from(prefix, day),
+    )
     return [{"chunk": name} for name in names]
 
 
@@ -34,26 +56,27 @@ def parse_log_files(chunk: str) -> dict[str, int]:
 
 
 @terminal_errors_fail
-def publish_daily_access() -> dict[str, int]:
+def publish_daily_access() -> dict[str, Any]:
     """Audit and publish the events, and the daily access of every day that they touch."""
+    from cloudflux.stores.format_notices import FormatNotices
     from cloudflux.stores.quarantine import QuarantineLog
     from cloudflux.stores.source_files import SourceFiles
     from cloudflux.workflows.collect import audit_and_publish
 
     database = engine()
-    return audit_and_publish(
+    published = audit_and_publish(
         lake(), SourceFiles(database), QuarantineLog(database), audit, batch=batch_of_run(), clock=now
     )
+    notices = published.pop("notices")
+    for notice in notices:
+        _log.warning("%s in %s: %s (%s)", notice.kind, notice.source, notice.name, notice.detail)
+    return published | {"new_notices": FormatNotices(database).record(notices, now())}
 
 
 def _parser_of(form: str) -> Any:
-    from cloudflux.access_logs import azure_resource, gcs_usage, s3_server_access
+    from cloudflux.access_logs.formats import log_format, parse_files
 
-    return {
-        "s3_server_access": s3_server_access.parse_many,
-        "azure_resource": azure_resource.parse_many,
-        "gcs_usage": gcs_usage.parse_many,
-    }[form]
+    return partial(parse_files, log_format(form))
 
 
 def _clients() -> Callable[[Provider, str], Any]:

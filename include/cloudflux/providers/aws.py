@@ -161,6 +161,16 @@ class AwsTierClient:
             raise _lost(exc, ref.uri) from exc
         return content
 
+    def read_blocks(self, ref: ObjectRef, block_bytes: int) -> Iterator[bytes]:
+        """Read an object in pieces. Raises ``ObjectNotFound``."""
+        body = self._call("get_object", ref)["Body"]
+        try:
+            yield from body.iter_chunks(block_bytes)
+        except (BotoCoreError, HTTPClientError) as exc:
+            raise _lost(exc, ref.uri) from exc
+        finally:
+            body.close()
+
     def delete_object(self, ref: ObjectRef) -> None:
         """Delete an object; one that is gone already is fine. Raises ``ObjectLocked``."""
         self._call("delete_object", ref)
@@ -200,9 +210,9 @@ class AwsTierClient:
                 class_since_at=modified,
             )
 
-    def list_files(self, bucket: str, prefix: str = "") -> Iterator[StoredFile]:
-        """List files by key."""
-        for contents in self._listing(bucket, prefix):
+    def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
+        """List files by key, from the first after ``start_from`` on."""
+        for contents in self._listing(bucket, prefix, start_from):
             for item in contents:
                 modified_at = item["LastModified"].astimezone(UTC)
                 yield StoredFile(bucket, item["Key"], item["ETag"].strip('"'), item["Size"], modified_at)
@@ -366,9 +376,12 @@ class AwsTierClient:
             raise _lost(exc, ref.uri) from exc
         return answer
 
-    def _listing(self, bucket: str, prefix: str) -> Iterator[list[dict[str, Any]]]:
+    def _listing(self, bucket: str, prefix: str, start_from: str = "") -> Iterator[list[dict[str, Any]]]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_OBJECTS}
+            Bucket=bucket,
+            Prefix=prefix,
+            PaginationConfig={"PageSize": PAGE_OBJECTS},
+            **({"StartAfter": start_from} if start_from else {}),
         )
         try:
             for page in pages:

@@ -121,6 +121,13 @@ class AzureTierClient:
             raise _translated(exc, ref.uri) from exc
         return content
 
+    def read_blocks(self, ref: ObjectRef, block_bytes: int) -> Iterator[bytes]:
+        """Read a blob in pieces of the SDK's own size, all conditional on one ETag. Raises ``ObjectNotFound``."""
+        try:
+            yield from self._blob(ref).download_blob().chunks()
+        except AzureError as exc:
+            raise _translated(exc, ref.uri) from exc
+
     def delete_object(self, ref: ObjectRef) -> None:
         """Delete a blob; one that is gone already is fine. Raises ``ObjectLocked``."""
         try:
@@ -152,10 +159,10 @@ class AzureTierClient:
                 lock_reasons=[_lock_reason(blob) for blob in page],
             )
 
-    def list_files(self, bucket: str, prefix: str = "") -> Iterator[StoredFile]:
-        """List files by key."""
+    def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
+        """List files by key, from ``start_from`` on; Azure lists those before it too, and they are left out here."""
         for page in self._listing(bucket, prefix):
-            for blob in page:
+            for blob in (blob for blob in page if blob.name >= start_from):
                 yield StoredFile(bucket, blob.name, blob.etag.strip('"'), blob.size, blob.last_modified)
 
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:

@@ -138,6 +138,16 @@ class GcpTierClient:
             raise _translated(exc, ref.uri) from exc
         return content
 
+    def read_blocks(self, ref: ObjectRef, block_bytes: int) -> Iterator[bytes]:
+        """Read an object in pieces, all of one generation. Raises ``ObjectNotFound``."""
+        try:
+            blob = self._load(ref)
+            for start in range(0, blob.size, block_bytes):
+                end = min(start + block_bytes, blob.size) - 1
+                yield blob.download_as_bytes(start=start, end=end, if_generation_match=blob.generation)
+        except _FAULTS as exc:
+            raise _translated(exc, ref.uri) from exc
+
     def delete_object(self, ref: ObjectRef) -> None:
         """Delete an object; one that is gone already is fine. Raises ``ObjectLocked``."""
         try:
@@ -171,9 +181,9 @@ class GcpTierClient:
                 lock_reasons=[self._lock_reason(item) for item in page],
             )
 
-    def list_files(self, bucket: str, prefix: str = "") -> Iterator[StoredFile]:
-        """List files by key."""
-        for page in self._listing(bucket, prefix):
+    def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
+        """List files by key, from ``start_from`` on."""
+        for page in self._listing(bucket, prefix, start_from):
             for item in page:
                 yield StoredFile(bucket, item["name"], item["etag"], int(item["size"]), _at(item["updated"]))
 
@@ -307,8 +317,10 @@ class GcpTierClient:
             raise _translated(exc, ref.uri) from exc
         return blob
 
-    def _listing(self, bucket: str, prefix: str) -> Iterator[list[Mapping[str, Any]]]:
-        found = self._client.list_blobs(bucket, prefix=prefix or None, page_size=PAGE_OBJECTS)
+    def _listing(self, bucket: str, prefix: str, start_from: str = "") -> Iterator[list[Mapping[str, Any]]]:
+        found = self._client.list_blobs(
+            bucket, prefix=prefix or None, start_offset=start_from or None, page_size=PAGE_OBJECTS
+        )
         try:
             for page in found.pages:
                 if items := [blob._properties for blob in page]:

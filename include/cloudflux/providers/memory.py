@@ -135,10 +135,15 @@ class MemoryTierClient:
                 lock_reasons=[state.lock_reason for state in page],
             )
 
-    def list_files(self, bucket: str, prefix: str = "") -> Iterator[StoredFile]:
-        """List files by key."""
+    def read_blocks(self, ref: ObjectRef, block_bytes: int) -> Iterator[bytes]:
+        """Read an object in pieces. Raises ``ObjectNotFound``."""
+        content = self.get_object(ref)
+        yield from (content[start : start + block_bytes] for start in range(0, len(content), block_bytes))
+
+    def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
+        """List files by key, from ``start_from`` on."""
         for page in self.list_pages(bucket, prefix):
-            for state in page:
+            for state in (state for state in page if state.ref.key >= start_from):
                 yield StoredFile(bucket, state.ref.key, state.etag, state.size_bytes, state.last_modified_at)
 
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:

@@ -172,11 +172,14 @@ class ObjectStore(Protocol):
     def get_object(self, ref: ObjectRef) -> bytes:
         """Read an object. Raises ``ObjectNotFound``."""
 
+    def read_blocks(self, ref: ObjectRef, block_bytes: int) -> Iterator[bytes]:
+        """Read an object in pieces of about ``block_bytes``, all of the same content. Raises ``ObjectNotFound``."""
+
     def delete_object(self, ref: ObjectRef) -> None:
         """Delete an object; one that is gone already is fine. Raises ``ObjectLocked``."""
 
-    def list_files(self, bucket: str, prefix: str = "") -> Iterator[StoredFile]:
-        """List files by key."""
+    def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
+        """List files by key; ``start_from`` leaves out the keys before it, unlisted where the provider can."""
 
 
 _Item = TypeVar("_Item")

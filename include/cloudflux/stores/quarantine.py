@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, delete, func, select
 
 from cloudflux.stores.bulk import copy_rows, storable, temporary_copy_of
 from cloudflux.stores.tables import QuarantineRow
@@ -45,6 +45,13 @@ class QuarantineLog:
                 f"INSERT INTO {_TABLE} ({listed}) SELECT {listed} FROM quarantine_in "  # noqa: S608  # our own names
                 "ORDER BY source_file, line ON CONFLICT DO NOTHING"
             ).rowcount
+
+    def forget(self, file_ids: Collection[str]) -> int:
+        """Delete the rows of source files that are about to be read anew; gives how many."""
+        if not file_ids:
+            return 0
+        with self._engine.begin() as connection:
+            return connection.execute(delete(QuarantineRow).where(QuarantineRow.source_file.in_(file_ids))).rowcount
 
     def count(self) -> int:
         """Count all rows."""

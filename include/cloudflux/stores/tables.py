@@ -73,7 +73,7 @@ class SourceFileRow(Base):
     events: Mapped[int | None]
     quarantined: Mapped[int | None]
     part: Mapped[str | None]
-    """The lake's part that its rows are in; null for a file of the first release, whose part has its file_id."""
+    """The part of the lake that its rows are in."""
     days: Mapped[list[date] | None] = mapped_column(ARRAY(Date))
     """The days that its rows fall on."""
     published_at: Mapped[_At | None]

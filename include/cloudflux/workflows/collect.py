@@ -1,4 +1,4 @@
-"""Collect access logs and inventories: find what is new, write it beside the published data, audit, publish.
+"""Collect access logs: find what is new, write it beside the published data, audit, publish.
 
 Every step may be killed and repeated. What the tasks of one run share stands in the lake's notes of its batch; a source
 file is recorded as published last of all, so that a run that was cut off takes its files again and publishes the same
@@ -7,50 +7,39 @@ bytes.
 
 from __future__ import annotations
 
+import hashlib
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import date, datetime
-from itertools import groupby
+from datetime import date, datetime, timedelta
+from itertools import chain, groupby
 from typing import Any, Final, Protocol
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cloudflux.config import Estate
+from cloudflux.config import Estate, LogSource
 from cloudflux.domain.errors import ObjectNotFound, TerminalError
+from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.format_notices import FormatNotice
+from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
-from cloudflux.lake.schemas import DAILY_ACCESS
+from cloudflux.workflows import daily_access
+from cloudflux.workflows.daily_access import rebuild_daily_access
 
 _DOWNLOADS_IN_FLIGHT: Final = 16
+_STREAMED_ABOVE_BYTES: Final = 8 << 20
+"""Larger files are read in pieces; smaller ones are fetched ahead, many at once."""
+_PIECE_BYTES: Final = 1 << 20
 _FILE_OVERHEAD_BYTES: Final = 64 * 1024
 """What fetching one more file costs, in bytes of log parsed meanwhile: evens out chunks of many small files."""
-_DAYS_AT_ONCE: Final = 128
-"""Days of events that are aggregated together: bounds memory, and keeps the scans few."""
-
-_DAILY_ACCESS_SQL: Final = """
-WITH ours AS (
-    -- S3 logs the source of a copy without its user agent ("-"), under the request id of the copy itself: without this
-    -- every object that we move to another class would look as if somebody had read it.
-    SELECT DISTINCT provider, request_id FROM events WHERE excluded AND kind = 'write'
-), requests AS (
-    -- Delivery is best effort and sometimes doubled: the provider's request id tells a doubled line. One request may be
-    -- logged as several operations on several objects (a copy), so these belong to its identity.
-    SELECT provider, bucket, key, day, min(kind) AS kind, max(bytes_sent) AS bytes_sent,
-        bool_and(excluded OR ours.request_id IS NOT NULL) AS excluded
-    FROM events LEFT JOIN ours USING (provider, request_id) WHERE kind IN ('read', 'write')
-    GROUP BY provider, bucket, key, day, request_id, operation
-)
-SELECT provider, bucket, key, day,
-    count(*) FILTER (kind = 'read' AND NOT excluded) AS reads,
-    count(*) FILTER (kind = 'write' AND NOT excluded) AS writes,
-    least(coalesce(sum(bytes_sent) FILTER (kind = 'read' AND NOT excluded), 0), 9e18)::BIGINT AS bytes_read,
-    count(*) FILTER (kind = 'read' AND excluded) AS excluded_reads,
-    count(*) FILTER (kind = 'write' AND excluded) AS excluded_writes
-FROM requests GROUP BY provider, bucket, key, day
-"""
+_PART_ROWS: Final = 500_000
+"""Access events that are held before they are written as a part."""
+_QUARANTINED_LINES: Final = 1000
+"""How many lines of one file are kept in the database; the lake has all of them."""
 
 
 class StoredFile(Protocol):
@@ -76,18 +65,27 @@ class StoredFile(Protocol):
 class LogStore(Protocol):
     """The part of a provider's client that log files need."""
 
-    def list_files(self, bucket: str, prefix: str = "") -> Iterator[StoredFile]:
-        """List files by key."""
+    def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
+        """List files by key, from ``start_from`` on."""
 
     def get_object(self, ref: Any) -> bytes:
         """Read a file. Raises ``ObjectNotFound``."""
+
+    def read_blocks(self, ref: Any, block_bytes: int) -> Iterator[bytes]:
+        """Read a file in pieces. Raises ``ObjectNotFound``."""
 
 
 class SourceFiles(Protocol):
     """The log files whose events are published."""
 
-    def published(self, provider: str, bucket: str, prefix: str = "") -> set[tuple[str, str]]:
+    def published(self, provider: str, bucket: str, prefix: str = "", start_from: str = "") -> set[tuple[str, str]]:
         """Give ``(key, etag)`` of all published files of a log bucket whose key starts with ``prefix``."""
+
+    def intend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Record where the rows of files will be, before anything is swapped in."""
+
+    def earlier(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[date]]:
+        """Give the days that other takes of these files may have rows on, by ``file_id``."""
 
     def record(self, rows: Iterable[Mapping[str, Any]], at: datetime) -> None:
         """Record files as published."""
@@ -96,39 +94,39 @@ class SourceFiles(Protocol):
 class QuarantineLog(Protocol):
     """What was kept out of the published data."""
 
+    def forget(self, file_ids: Collection[str]) -> int:
+        """Delete the rows of source files."""
+
     def add(self, rows: pa.Table) -> int:
         """Add rows once; returns how many were new."""
 
 
-class Lake(Protocol):
+class Lake(daily_access.Lake, Protocol):
     """The lake's partitions, staged and published, and the notes that the tasks of a run share."""
 
-    def stage_shards(self, dataset: str, table: pa.Table, batch: str) -> list[tuple[date, int]]:
-        """Stage rows of any number of days by day and shard."""
-
-    def stage_files(self, dataset: str, table: pa.Table, batch: str) -> list[tuple[date, str]]:
-        """Stage rows by day and source file."""
-
-    def stage_part(self, dataset: str, part: str, table: pa.Table, batch: str) -> None:
-        """Write a piece of a partition."""
-
-    def discard_part(self, dataset: str, part_prefix: str, batch: str) -> None:
-        """Delete the pieces whose name starts so."""
-
-    def merge_parts(self, dataset: str, day: date, batch: str) -> list[tuple[date, int]]:
-        """Join the pieces of every shard into staged partitions of one day."""
+    def stage_rows(self, dataset: str, table: pa.Table, part: str, batch: str) -> list[date]:
+        """Stage rows as they come, one file named ``part`` per day; give the days."""
 
     def staged(self, dataset: str, batch: str) -> Any:
         """Give what a batch has staged, as a ``pyarrow.dataset.Dataset``."""
 
-    def dataset(self, dataset: str, *, days: Collection[date]) -> Any:
-        """Give the published rows of some days, as a ``pyarrow.dataset.Dataset``."""
+    def staged_parts(self, dataset: str, batch: str) -> list[tuple[date, str]]:
+        """Give (day, name) of what a batch has staged."""
+
+    def remove_rows(
+        self,
+        dataset: str,
+        days: Collection[date],
+        source_files: Collection[str],
+        keep: Collection[tuple[date, str]] = (),
+    ) -> int:
+        """Delete the published rows of source files on some days, but not those of the parts in ``keep``."""
 
     def publish(self, dataset: str, batch: str) -> list[tuple[date, int]]:
         """Swap in staged partitions by day and shard."""
 
     def publish_files(self, dataset: str, batch: str) -> list[tuple[date, str]]:
-        """Swap in staged partitions by day and source file."""
+        """Swap in staged partitions by day and part."""
 
     def keep_only(self, dataset: str, days: Sequence[date], partitions: Collection[tuple[date, int]]) -> None:
         """Delete the shards of these days that are not among ``partitions``."""
@@ -144,7 +142,7 @@ class Lake(Protocol):
 
 
 class Parsed(Protocol):
-    """What a chunk of log files gave."""
+    """What a block of log files gave."""
 
     @property
     def events(self) -> pa.Table:
@@ -155,6 +153,10 @@ class Parsed(Protocol):
         """Lines that could not be read."""
 
     @property
+    def hours(self) -> pa.Table:
+        """All readable records by bucket and hour."""
+
+    @property
     def lines(self) -> int:
         """Records found."""
 
@@ -162,9 +164,15 @@ class Parsed(Protocol):
     def lines_by_file(self) -> Mapping[str, int]:
         """The same by ``file_id``."""
 
+    @property
+    def notices(self) -> Sequence[FormatNotice]:
+        """What the parser does not know."""
 
-Parse = Callable[[Sequence[tuple[SourceFile, bytes]], Sequence[str]], Parsed]
-"""Parses files of one format; the second argument are the excluded agents."""
+
+Parse = Callable[[Iterable[tuple[SourceFile, Iterator[bytes]]], Exclusions], Iterator[Parsed]]
+"""Parses files of one format, block by block."""
+ListedFrom = Callable[[str, str, date], str]
+"""Gives (format, prefix, day) the key from which on the files delivered since a day are listed."""
 Audit = Callable[[str, Any, str], Any]
 """Checks (suite, data, batch) and gives a report with ``raise_if_failed()``."""
 
@@ -177,23 +185,28 @@ def find_new_files(
     *,
     provider: Provider,
     batch: str,
-    chunk_bytes: int = 64 * 2**20,
-    chunk_files: int = 1500,
+    day: date,
+    listed_from: ListedFrom = lambda form, prefix, day: prefix,
+    chunk_bytes: int = 256 * 2**20,
+    chunk_files: int = 4000,
 ) -> list[str]:
     """List a provider's log files that are not published yet, and cut them into chunks of even size.
 
-    Each chunk is a note of the batch with the files of one format. Returns the chunks' names.
+    Each chunk is a note of the batch with the files of one format. Returns the chunks' names. ``day`` is today's.
     """
     names: list[str] = []
-    for (connection_id, form), locations in _log_locations(estate, provider).items():
+    for (connection_id, form), sources in _log_sources(estate, provider).items():
         client = client_of(provider, connection_id)
         found: dict[tuple[str, str], SourceFile] = {}
-        for bucket, prefix in sorted(locations):
-            known = source_files.published(provider.value, bucket, prefix)
-            for file in client.list_files(bucket, prefix):
+        for source in sorted(sources, key=lambda source: (source.bucket, source.prefix)):
+            start = ""
+            if source.lookback_days is not None:
+                start = listed_from(form, source.prefix, day - timedelta(days=source.lookback_days))
+            known = source_files.published(provider.value, source.bucket, source.prefix, start)
+            for file in client.list_files(source.bucket, source.prefix, start):
                 if file.size_bytes and (file.key, file.etag) not in known:
-                    found[bucket, file.key] = SourceFile(
-                        provider, bucket, file.key, file.etag, file.size_bytes, form, file.last_modified_at
+                    found[source.bucket, file.key] = SourceFile(
+                        provider, source.bucket, file.key, file.etag, file.size_bytes, form, file.last_modified_at
                     )
         for number, files in enumerate(even_chunks([found[key] for key in sorted(found)], chunk_bytes, chunk_files)):
             name = f"{provider}-{connection_id}-{form}-{number:05d}"
@@ -203,13 +216,13 @@ def find_new_files(
     return names
 
 
-def _log_locations(estate: Estate, provider: Provider) -> dict[tuple[str, str], set[tuple[str, str]]]:
-    locations: dict[tuple[str, str], set[tuple[str, str]]] = {}
+def _log_sources(estate: Estate, provider: Provider) -> dict[tuple[str, str], set[LogSource]]:
+    sources: dict[tuple[str, str], set[LogSource]] = {}
     for bucket in estate.buckets:
         if bucket.provider is provider:
             for logs in bucket.logs:
-                locations.setdefault((bucket.connection_id, logs.format), set()).add((logs.bucket, logs.prefix))
-    return locations
+                sources.setdefault((bucket.connection_id, logs.format), set()).add(logs)
+    return sources
 
 
 def even_chunks(files: Sequence[SourceFile], chunk_bytes: int, chunk_files: int) -> list[list[SourceFile]]:
@@ -241,76 +254,164 @@ def parse_chunk(
     lake: Lake,
     *,
     batch: str,
+    part_rows: int = _PART_ROWS,
 ) -> dict[str, int]:
-    """Read and parse one chunk, and stage its events and its quarantine by day and source file.
+    """Read and parse one chunk, and stage its events, log hours and quarantine in parts.
 
-    Events of buckets that the estate does not name (an Azure account logs all its containers) are counted and left out.
+    Files are streamed and parts written as they fill: memory does not grow with the chunk. Events of buckets that the
+    estate does not name (an Azure account logs all its containers) are counted and left out.
     """
     content = lake.noted(batch, f"chunk-{chunk}")
     if content is None:
         raise TerminalError(f"chunk {chunk} of batch {batch} is not in the lake: run find_new_log_files again")
     files = [_from_json(file) for file in content["files"]]
-    downloads = list(_download(client_of(files[0].provider, content["connection_id"]), files))
-    parsed = parse_of(files[0].format)(downloads, estate.excluded_agents)
-    named = _of_estate(parsed.events, estate)
-    lake.stage_files("access_events", named, batch)
-    lake.stage_files("quarantine", parsed.quarantine, batch)
-    events = _rows_by_file(named)
-    quarantined = _rows_by_file(parsed.quarantine)
+    taken: list[SourceFile] = []
+    contents = _contents(client_of(files[0].provider, content["connection_id"]), files, taken)
+    parts = _Parts(lake, _part_of(files), batch, part_rows)
+    notices: dict[FormatNotice, None] = {}
+    lines: dict[str, int] = {}
+    total = found = 0
+    for parsed in parse_of(files[0].format)(contents, estate.exclusions):
+        named = _of_estate(parsed.events, estate)
+        parts.add(named, _of_estate(parsed.hours, estate), parsed.quarantine)
+        total += parsed.lines
+        found += parsed.events.num_rows
+        for file_id, count in parsed.lines_by_file.items():
+            lines[file_id] = lines.get(file_id, 0) + count
+        notices.update(dict.fromkeys(parsed.notices))
+    parts.flush()
     rows = [
         _to_json(source)
         | {
             "file_id": source.file_id,
-            "lines": parsed.lines_by_file.get(source.file_id, 0),
-            "events": events.get(source.file_id, 0),
-            "quarantined": quarantined.get(source.file_id, 0),
+            "lines": lines.get(source.file_id, 0),
+            "events": parts.events.get(source.file_id, 0),
+            "quarantined": parts.quarantined.get(source.file_id, 0),
+            "part": parts.name,
+            "days": sorted(day.isoformat() for day in parts.days.get(source.file_id, ())),
         }
-        for source, _ in downloads
+        for source in taken
     ]
     lake.note(batch, f"parsed-{chunk}", rows)
+    lake.note(batch, f"notices-{chunk}", [asdict(notice) for notice in sorted(notices)])
     return {
-        "files": len(downloads),
-        "gone": len(files) - len(downloads),
-        "lines": parsed.lines,
-        "events": named.num_rows,
-        "elsewhere": parsed.events.num_rows - named.num_rows,
-        "quarantined": parsed.quarantine.num_rows,
+        "files": len(taken),
+        "gone": len(files) - len(taken),
+        "lines": total,
+        "events": sum(parts.events.values()),
+        "excluded": parts.excluded,
+        "elsewhere": found - sum(parts.events.values()),
+        "quarantined": sum(parts.quarantined.values()),
     }
 
 
-def _download(client: LogStore, files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, bytes]]:
-    from cloudflux.domain.objects import ObjectRef
+def _part_of(files: Sequence[SourceFile]) -> str:
+    """Name the parts of a chunk by its files and their content: the same chunk again replaces its own parts."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.file_id}\0{file.etag}\n".encode())
+    return digest.hexdigest()[:24]
 
-    def read(file: SourceFile) -> bytes | None:
+
+class _Parts:
+    """The rows of a chunk, written as parts when enough are held."""
+
+    def __init__(self, lake: Lake, name: str, batch: str, part_rows: int) -> None:
+        self.name = name
+        self.events: dict[str, int] = {}
+        self.quarantined: dict[str, int] = {}
+        self.days: dict[str, set[date]] = {}
+        self.excluded = 0
+        self._lake = lake
+        self._batch = batch
+        self._part_rows = part_rows
+        self._number = 0
+        self._rows = 0
+        self._held: dict[str, list[pa.Table]] = {"access_events": [], "log_hours": [], "quarantine": []}
+
+    def add(self, events: pa.Table, hours: pa.Table, quarantine: pa.Table) -> None:
+        for name, table in zip(self._held, (events, hours, quarantine), strict=True):
+            if table.num_rows:
+                self._held[name].append(table)
+                self._rows += table.num_rows
+        for table, counted in ((events, self.events), (quarantine, self.quarantined)):
+            rows = table.group_by("source_file").aggregate([([], "count_all")])
+            for file_id, count in zip(*(rows[name].to_pylist() for name in ("source_file", "count_all")), strict=True):
+                counted[file_id] = counted.get(file_id, 0) + count
+        for table in (events, hours, quarantine):
+            pairs = table.group_by(["source_file", "day"]).aggregate([])
+            for file_id, day in zip(*(pairs[name].to_pylist() for name in ("source_file", "day")), strict=True):
+                self.days.setdefault(file_id, set()).add(day)
+        self.excluded += pc.sum(events["excluded"]).as_py() or 0
+        if self._rows >= self._part_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        for dataset, tables in self._held.items():
+            if tables:
+                part = f"{self.name}-{self._number:05d}"
+                self._lake.stage_rows(dataset, pa.concat_tables(tables), part, self._batch)
+                tables.clear()
+        self._number += 1
+        self._rows = 0
+
+
+def _contents(
+    client: LogStore, files: Sequence[SourceFile], taken: list[SourceFile]
+) -> Iterator[tuple[SourceFile, Iterator[bytes]]]:
+    """Give each file with its content, in order; note in ``taken`` those that are still there.
+
+    Small files are fetched ahead, a few at once; large ones are streamed.
+    """
+
+    def fetch(file: SourceFile) -> bytes | None:
         try:
             return client.get_object(ObjectRef(file.provider, file.bucket, file.key))
         except ObjectNotFound:
             return None  # expired between the listing and now: there is nothing left to read
 
     with ThreadPoolExecutor(_DOWNLOADS_IN_FLIGHT) as pool:
-        for file, data in zip(files, pool.map(read, files), strict=True):
-            if data is not None:
-                yield file, data
+        ahead: deque[tuple[SourceFile, Future[bytes | None] | None]] = deque()
+        waiting = iter(files)
+        while True:
+            while len(ahead) < _DOWNLOADS_IN_FLIGHT and (file := next(waiting, None)) is not None:
+                is_small = file.size_bytes <= _STREAMED_ABOVE_BYTES
+                ahead.append((file, pool.submit(fetch, file) if is_small else None))
+            if not ahead:
+                return
+            file, small = ahead.popleft()
+            if small is not None:
+                data = small.result()
+                pieces = iter((data,)) if data is not None else None
+            else:
+                pieces = _stream(client, file)
+            if pieces is not None:
+                taken.append(file)
+                yield file, pieces
 
 
-def _of_estate(events: pa.Table, estate: Estate) -> pa.Table:
-    if not events.num_rows:
-        return events
-    kept = pa.array([False] * events.num_rows) if not estate.buckets else None
+def _stream(client: LogStore, file: SourceFile) -> Iterator[bytes] | None:
+    pieces = client.read_blocks(ObjectRef(file.provider, file.bucket, file.key), _PIECE_BYTES)
+    try:
+        first = next(pieces, b"")
+    except ObjectNotFound:
+        return None
+    return chain((first,), pieces)
+
+
+def _of_estate(rows: pa.Table, estate: Estate) -> pa.Table:
+    if not rows.num_rows:
+        return rows
+    kept = pa.array([False] * rows.num_rows) if not estate.buckets else None
     for provider, buckets in groupby(sorted(estate.buckets, key=_provider_of), key=_provider_of):
         names = pa.array(sorted({bucket.bucket for bucket in buckets}))
-        mine = pc.and_(pc.equal(events["provider"], provider), pc.is_in(events["bucket"], names))
+        mine = pc.and_(pc.equal(rows["provider"], provider), pc.is_in(rows["bucket"], names))
         kept = mine if kept is None else pc.or_(kept, mine)
-    return events.filter(kept)
+    return rows if pc.all(kept).as_py() else rows.filter(kept)
 
 
 def _provider_of(bucket: Any) -> str:
     return str(bucket.provider)
-
-
-def _rows_by_file(table: pa.Table) -> dict[str, int]:
-    counted = table.group_by("source_file").aggregate([([], "count_all")])
-    return dict(zip(counted["source_file"].to_pylist(), counted["count_all"].to_pylist(), strict=True))
 
 
 def audit_and_publish(
@@ -321,65 +422,83 @@ def audit_and_publish(
     *,
     batch: str,
     clock: Callable[[], datetime],
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Audit and publish a batch's events, rebuild the daily access of all days that they touch, audit and publish it.
 
-    Raises ``AuditFailed`` when an expectation is not met: what is staged then stays unpublished, with its files.
+    A file that was taken before, with other content, or that an earlier run was publishing when it was cut off, is
+    replaced: its old rows go, and the days that they were on are rebuilt too. Raises ``AuditFailed`` when an
+    expectation is not met: what is staged then stays unpublished, with its files.
     """
     noted = [lake.noted(batch, f"chunks-{provider}") for provider in Provider]
     if all(names is None for names in noted):
-        return {"files": 0, "events": 0, "quarantined": 0, "days": 0}  # an earlier attempt finished and tidied up
+        return _NOTHING_LEFT  # an earlier attempt finished and tidied up
     names = [name for names in noted for name in names or []]
-    rows = [row for name in names for row in lake.noted(batch, f"parsed-{name}") or []]
-    days = _touched_days(lake, batch)
+    rows = [_row_of(row) for name in names for row in lake.noted(batch, f"parsed-{name}") or []]
     events = lake.staged("access_events", batch)
     if events.count_rows():
         audit("access_events", events, batch).raise_if_failed()
-    lake.publish_files("access_events", batch)
 
-    written = [part for some in _some_at_once(days) for part in _rebuild_daily_access(lake, some, batch)]
+    replaced = source_files.earlier(rows)
+    source_files.intend(rows)
+    days = sorted({day for row in rows for day in row["days"]} | {day for old in replaced.values() for day in old})
+    for dataset in ("access_events", "log_hours", "quarantine"):
+        _replace_files(lake, dataset, replaced, batch)
+    written = rebuild_daily_access(lake, days, batch)
     daily = lake.staged("daily_access", batch)
     if daily.count_rows():
         audit("daily_access", daily, batch).raise_if_failed()
     lake.publish("daily_access", batch)
     lake.keep_only("daily_access", days, written)
 
-    new_in_quarantine = quarantine.add(lake.staged("quarantine", batch).to_table())
-    lake.publish_files("quarantine", batch)
-    source_files.record(
-        (row | {"last_modified_at": datetime.fromisoformat(row["last_modified_at"])} for row in rows), clock()
-    )
+    quarantine.forget(sorted(replaced))
+    new_in_quarantine = _quarantine(lake, quarantine, rows)
+    source_files.record(rows, clock())
+    notices = [FormatNotice(**notice) for name in names for notice in lake.noted(batch, f"notices-{name}") or []]
     lake.discard(batch)
     return {
         "files": len(rows),
         "lines": sum(row["lines"] for row in rows),
         "events": sum(row["events"] for row in rows),
         "quarantined": new_in_quarantine,
-        "days": len(days),
+        "replaced": len(replaced),
+        "days": [day.isoformat() for day in days],
+        "notices": notices,
     }
 
 
-def _touched_days(lake: Lake, batch: str) -> list[date]:
-    """Give the days of a batch's events; noted before the first of them is published, for an attempt that follows."""
-    noted = lake.noted(batch, "days")
-    if noted is None:
-        staged = lake.staged("access_events", batch)
-        days = {day for rows in staged.to_batches(columns=["day"]) for day in pc.unique(rows["day"]).to_pylist()}
-        noted = sorted(day.isoformat() for day in days)
-        lake.note(batch, "days", noted)
-    return [date.fromisoformat(day) for day in noted]
+_NOTHING_LEFT: Final = {"files": 0, "lines": 0, "events": 0, "quarantined": 0, "replaced": 0, "days": [], "notices": []}
 
 
-def _some_at_once(days: Sequence[date]) -> Iterator[Sequence[date]]:
-    for first in range(0, len(days), _DAYS_AT_ONCE):
-        yield days[first : first + _DAYS_AT_ONCE]
+def _replace_files(lake: Lake, dataset: str, replaced: Mapping[str, Sequence[date]], batch: str) -> None:
+    """Swap in what is staged, after the rows of the files that it replaces are gone."""
+    staged = lake.noted(batch, f"staged-{dataset}")
+    if staged is None:  # noted before the first part is swapped in, for an attempt that follows
+        staged = [(day.isoformat(), name) for day, name in lake.staged_parts(dataset, batch)]
+        lake.note(batch, f"staged-{dataset}", staged)
+    kept = [(date.fromisoformat(day), name) for day, name in staged]
+    lake.remove_rows(dataset, sorted({day for old in replaced.values() for day in old}), sorted(replaced), kept)
+    lake.publish_files(dataset, batch)
 
 
-def _rebuild_daily_access(lake: Lake, days: Sequence[date], batch: str) -> list[tuple[date, int]]:
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.register("events", lake.dataset("access_events", days=days))
-        table = connection.sql(_DAILY_ACCESS_SQL).to_arrow_table()
-    return lake.stage_shards("daily_access", table.select(DAILY_ACCESS.names), batch)
+def _quarantine(lake: Lake, quarantine: QuarantineLog, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Give the database the first lines of each file that are in quarantine."""
+    bad = {row["file_id"]: row["days"] for row in rows if row["quarantined"]}
+    if not bad:
+        return 0
+    published = lake.dataset("quarantine", days=sorted({day for days in bad.values() for day in days}))
+    listed = published.to_table(filter=pc.field("source_file").isin(sorted(bad)))
+    listed = listed.sort_by([("source_file", "ascending"), ("line", "ascending")])
+    ids = listed["source_file"].combine_chunks().dictionary_encode().indices.to_numpy()
+    places = np.arange(len(ids)) - np.searchsorted(ids, ids)
+    return quarantine.add(listed.filter(pa.array(places < _QUARANTINED_LINES)))
+
+
+def _row_of(noted: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **noted,
+        "last_modified_at": datetime.fromisoformat(noted["last_modified_at"]),
+        "days": [date.fromisoformat(day) for day in noted["days"]],
+    }
 
 
 def _to_json(file: SourceFile) -> dict[str, Any]:

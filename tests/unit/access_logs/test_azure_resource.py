@@ -6,14 +6,16 @@ import pytest
 from access_log_lines import azure_line, azure_record, source
 
 from cloudflux.access_logs import azure_resource
-from cloudflux.access_logs.source_files import ParsedFile
+from cloudflux.access_logs.formats import parse_whole
+from cloudflux.access_logs.parsed import ParsedFile
+from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.tiers import Provider
 
 SOURCE = source("PT1H.json", Provider.AZURE, "azure_resource")
 
 
 def parse(text: str, agents: tuple[str, ...] = ("cloudflux/",)) -> ParsedFile:
-    return azure_resource.parse(text.encode(), SOURCE, agents)
+    return parse_whole(azure_resource.FORMAT, [(SOURCE, text.encode())], Exclusions(agents))
 
 
 def test_an_event_has_every_field_when_the_record_is_regular() -> None:

@@ -4,14 +4,16 @@ import pytest
 from access_log_lines import GCS_HEADER, gcs_line, source
 
 from cloudflux.access_logs import gcs_usage
-from cloudflux.access_logs.source_files import ParsedFile
+from cloudflux.access_logs.formats import parse_whole
+from cloudflux.access_logs.parsed import ParsedFile
+from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.tiers import Provider
 
 SOURCE = source("bucket_usage_2026_11_06_07_00_00_0b_v0", Provider.GCP, "gcs_usage")
 
 
 def parse(*lines: str, header: str = GCS_HEADER, agents: tuple[str, ...] = ("cloudflux/",)) -> ParsedFile:
-    return gcs_usage.parse("\n".join([header, *lines]).encode(), SOURCE, agents)
+    return parse_whole(gcs_usage.FORMAT, [(SOURCE, "\n".join([header, *lines]).encode())], Exclusions(agents))
 
 
 def test_an_event_has_every_field_when_the_row_is_regular() -> None:
@@ -95,7 +97,7 @@ def test_a_row_goes_to_quarantine_with_its_reason_when_it_is_bad(line: str, reas
 
 def test_rows_are_read_when_a_blank_line_and_a_byte_order_mark_come_first() -> None:
     data = b"\xef\xbb\xbf" + f"{GCS_HEADER}\r\n\r\n{gcs_line()}\r\n".encode()
-    parsed = gcs_usage.parse(data, SOURCE)
+    parsed = parse_whole(gcs_usage.FORMAT, [(SOURCE, data)])
     assert (parsed.events.num_rows, parsed.quarantine.num_rows) == (1, 0)
 
 
@@ -122,17 +124,17 @@ def test_the_file_goes_to_quarantine_when_its_header_lacks_a_column() -> None:
 
 
 def test_rows_are_read_when_the_header_was_cut_off() -> None:
-    parsed = gcs_usage.parse((gcs_line()[30:] + "\n" + gcs_line()).encode(), SOURCE)
+    parsed = parse_whole(gcs_usage.FORMAT, [(SOURCE, (gcs_line()[30:] + "\n" + gcs_line()).encode())])
     assert (parsed.events.num_rows, parsed.quarantine.num_rows) == (1, 1)
 
 
 def test_a_storage_log_is_passed_over_when_it_lies_in_the_same_bucket() -> None:
-    parsed = gcs_usage.parse(b'"bucket","storage_byte_hours"\n"b","123"\n', SOURCE)
+    parsed = parse_whole(gcs_usage.FORMAT, [(SOURCE, b'"bucket","storage_byte_hours"\n"b","123"\n')])
     assert (parsed.lines, parsed.events.num_rows, parsed.quarantine.num_rows) == (0, 0, 0)
 
 
 def test_a_name_goes_to_quarantine_when_its_bytes_are_no_utf8() -> None:
     data = f"{GCS_HEADER}\n{gcs_line(cs_object='KEY')}\n{gcs_line()}".encode().replace(b"KEY", b"a\xffb")
-    parsed = gcs_usage.parse(data, SOURCE)
+    parsed = parse_whole(gcs_usage.FORMAT, [(SOURCE, data)])
     assert parsed.events["key"].to_pylist() == ["v1/kanji/集"]
     assert parsed.quarantine["reason"].to_pylist() == ["the object name is not UTF-8"]

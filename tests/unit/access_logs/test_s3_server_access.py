@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudflux.access_logs import s3_server_access
-from cloudflux.access_logs.source_files import ParsedFile
+from cloudflux.access_logs.formats import parse_whole
+from cloudflux.access_logs.parsed import ParsedFile
+from cloudflux.domain.exclusions import Exclusions
 from cloudflux.lake.schemas import ACCESS_EVENTS, QUARANTINE
 
 
 def parse(*lines: str, agents: tuple[str, ...] = ("cloudflux/",)) -> ParsedFile:
-    return s3_server_access.parse(("\n".join(lines) + "\n").encode(), source(), agents)
+    return parse_whole(s3_server_access.FORMAT, [(source(), ("\n".join(lines) + "\n").encode())], Exclusions(agents))
 
 
 def test_an_event_has_every_field_when_the_line_is_regular() -> None:
@@ -33,6 +35,7 @@ def test_an_event_has_every_field_when_the_line_is_regular() -> None:
             "request_id": "3E57427F3EXAMPLE",
             "excluded": False,
             "source_file": source().file_id,
+            "line": 1,
         }
     ]
 
@@ -179,8 +182,8 @@ def test_a_chunk_gives_what_its_files_give_when_they_are_parsed_at_once() -> Non
         "\r\n".join([s3_line(request_id="C"), s3_line(status="x")]),
     ]
     files = [(source(f"log-{number}"), text.encode()) for number, text in enumerate(contents)]
-    together = s3_server_access.parse_many(files)
-    singles = [s3_server_access.parse(data, file) for file, data in files]
+    together = parse_whole(s3_server_access.FORMAT, files)
+    singles = [parse_whole(s3_server_access.FORMAT, [file]) for file in files]
     keys = [("source_file", "ascending"), ("request_id", "ascending")]
     assert together.events.sort_by(keys) == pa.concat_tables([one.events for one in singles]).sort_by(keys)
     assert together.quarantine.sort_by("source_file") == pa.concat_tables([one.quarantine for one in singles]).sort_by(
@@ -193,7 +196,7 @@ def test_a_chunk_gives_what_its_files_give_when_they_are_parsed_at_once() -> Non
 
 
 def test_nothing_comes_of_no_files() -> None:
-    parsed = s3_server_access.parse_many([])
+    parsed = parse_whole(s3_server_access.FORMAT, [])
     assert (parsed.lines, parsed.events.num_rows, parsed.quarantine.num_rows) == (0, 0, 0)
 
 
@@ -210,7 +213,7 @@ def test_a_line_round_trips_when_key_and_agent_are_odd(key: str, agent: str, twi
     once = quote(key, safe="/")
     logged = quote(once, safe="/") if twice else once
     line = s3_line(key=logged, uri=f'"GET /media/{once}?versionId=1 HTTP/1.1"', agent=f'"{agent}"')
-    parsed = s3_server_access.parse(line.encode() + b"\n", source(), ("cloudflux/",))
+    parsed = parse(line)
     assert parsed.quarantine.to_pylist() == []
     (event,) = parsed.events.to_pylist()
     assert (event["key"], event["bytes_sent"]) == (key, 2048)

@@ -10,8 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cloudflux.access_logs import azure_resource, gcs_usage, s3_server_access
-from cloudflux.access_logs.source_files import ParsedFile, SourceFile
+from cloudflux.access_logs.formats import log_format, parse_whole
+from cloudflux.access_logs.parsed import ParsedFile
+from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.local.demo.log_writers import (
     CRAWLER_AGENT,
@@ -26,9 +28,9 @@ from cloudflux.local.demo.world import World, synthetic_world
 
 LAST_DAY = date(2026, 11, 22)
 PARSERS = {
-    Provider.AWS: ("s3_server_access", s3_server_access.parse_many),
-    Provider.AZURE: ("azure_resource", azure_resource.parse_many),
-    Provider.GCP: ("gcs_usage", gcs_usage.parse_many),
+    Provider.AWS: "s3_server_access",
+    Provider.AZURE: "azure_resource",
+    Provider.GCP: "gcs_usage",
 }
 IDENTITY = ["provider", "request_id", "operation", "key"]
 
@@ -37,10 +39,13 @@ def parsed(files: Iterable[LogFile]) -> dict[Provider, ParsedFile]:
     delivered = datetime.combine(LAST_DAY + timedelta(days=1), time(8), UTC)
     by_provider = defaultdict(list)
     for file in files:
-        name, _ = PARSERS[file.provider]
+        name = PARSERS[file.provider]
         source = SourceFile(file.provider, file.bucket, file.key, "etag", len(file.data), name, delivered)
         by_provider[file.provider].append((source, file.data))
-    return {provider: PARSERS[provider][1](found, ("cloudflux/",)) for provider, found in by_provider.items()}
+    return {
+        provider: parse_whole(log_format(PARSERS[provider]), found, Exclusions(("cloudflux/",)))
+        for provider, found in by_provider.items()
+    }
 
 
 def events_of(found: dict[Provider, ParsedFile]) -> pl.DataFrame:

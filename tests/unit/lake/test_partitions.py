@@ -47,7 +47,13 @@ def event(day: date, source_file: str, request_id: str = "r") -> dict[str, objec
         "request_id": request_id,
         "excluded": False,
         "source_file": source_file,
+        "line": 1,
     }
+
+
+def daily_row(day: date, key: str) -> dict[str, object]:
+    counts = dict.fromkeys(("reads", "writes", "bytes_read", "excluded_reads", "excluded_writes"), 1)
+    return {"provider": "aws", "bucket": "b", "key": key, "day": day, **counts}
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -119,20 +125,39 @@ def test_stage_shards_writes_the_bytes_of_stage_when_the_rows_are_the_same(lake:
         assert shard_of(row["provider"], row["bucket"], row["key"], 4) == 2
 
 
-def test_a_source_file_replaces_its_own_partitions_when_it_comes_again(lake: Lake) -> None:
+def test_rows_of_a_replaced_file_go_and_the_others_stay(lake: Lake) -> None:
     first = [event(DAY, "aa", "1"), event(NEXT, "aa", "2"), event(DAY, "bb", "3")]
-    lake.stage_files("access_events", pa.Table.from_pylist(first, ACCESS_EVENTS), "b1")
-    assert lake.publish_files("access_events", "b1") == [(DAY, "aa"), (DAY, "bb"), (NEXT, "aa")]
-    again = [event(DAY, "aa", "1"), event(DAY, "aa", "4")]
-    lake.stage_files("access_events", pa.Table.from_pylist(again, ACCESS_EVENTS), "b2")
-    assert lake.publish_files("access_events", "b2") == [(DAY, "aa")]
-    assert sorted(lake.read("access_events", days=[DAY])["request_id"].to_pylist()) == ["1", "3", "4"]
-    assert lake.partitions("access_events", DAY) == ["aa", "bb"]
+    assert lake.stage_rows("access_events", pa.Table.from_pylist(first, ACCESS_EVENTS), "p1", "b1") == [DAY, NEXT]
+    assert lake.staged_parts("access_events", "b1") == [(DAY, "p1"), (NEXT, "p1")]
+    assert lake.publish_files("access_events", "b1") == [(DAY, "p1"), (NEXT, "p1")]
+    again = [event(DAY, "aa", "4")]
+    lake.stage_rows("access_events", pa.Table.from_pylist(again, ACCESS_EVENTS), "p2", "b2")
+    lake.publish_files("access_events", "b2")
+    assert lake.remove_rows("access_events", [DAY, NEXT], ["aa"], keep=[(DAY, "p2")]) == 2
+    assert sorted(lake.read("access_events", days=[DAY])["request_id"].to_pylist()) == ["3", "4"]
+    assert lake.partitions("access_events", DAY) == ["p1", "p2"]
+    assert lake.days("access_events") == [DAY]
+    assert lake.remove_rows("access_events", [DAY, NEXT], ["aa"], keep=[(DAY, "p2")]) == 0
 
 
-def test_stage_files_refuses_when_a_source_file_is_a_path(lake: Lake) -> None:
-    with pytest.raises(ValueError, match="cannot name a partition"):
-        lake.stage_files("access_events", pa.Table.from_pylist([event(DAY, "../x")], ACCESS_EVENTS), "b1")
+def test_stage_rows_refuses_when_a_part_is_a_path(lake: Lake) -> None:
+    with pytest.raises(ValueError, match="cannot name a part"):
+        lake.stage_rows("access_events", pa.Table.from_pylist([event(DAY, "x")], ACCESS_EVENTS), "../x", "b1")
+
+
+def test_sorted_rows_give_the_same_bytes_however_they_are_cut(lake: Lake) -> None:
+    rows = pa.Table.from_pylist(
+        [daily_row(day, f"k{n:03}") | {"shard": shard} for day in (DAY, NEXT) for shard in (0, 3) for n in range(50)],
+        DAILY_ACCESS.append(pa.field("shard", pa.int32())),
+    )
+    assert lake.stage_sorted("daily_access", rows.to_batches(), "b1") == [(DAY, 0), (DAY, 3), (NEXT, 0), (NEXT, 3)]
+    lake.publish("daily_access", "b1")
+    before = content(lake)
+    lake.stage_sorted("daily_access", rows.to_batches(max_chunksize=7), "b2")
+    lake.publish("daily_access", "b2")
+    assert content(lake) == before
+    assert lake.read("daily_access").num_rows == 200
+    assert lake.stage_sorted("daily_access", [], "b3") == []
 
 
 def test_publishing_again_completes_when_it_was_killed_between_two_renames(

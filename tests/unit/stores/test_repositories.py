@@ -43,6 +43,34 @@ def test_file_is_replaced_when_recorded_again(engine: Engine) -> None:
     assert (row.lines, row.published_at) == (2, AT + timedelta(hours=1))
 
 
+def test_published_is_bounded_when_only_new_keys_are_asked_for(engine: Engine) -> None:
+    files = SourceFiles(engine)
+    files.record([a_file("media/2026-01-01-a"), a_file("media/2026-03-01-b")], AT)
+    assert files.published("aws", "logs", "media/", "media/2026-02") == {("media/2026-03-01-b", "e1")}
+
+
+def test_file_is_told_as_an_earlier_take_when_it_was_cut_off_or_has_other_content(engine: Engine) -> None:
+    files = SourceFiles(engine)
+    days = [date(2026, 3, 1), date(2026, 3, 2)]
+    files.intend([a_file("a", file_id="A", part="p1", days=days[:1]), a_file("b", file_id="B", part="p1", days=days)])
+    assert files.published("aws", "logs") == set()
+    assert files.earlier([a_file("a"), a_file("c")]) == {"A": days[:1]}
+    files.record([a_file("a", file_id="A", part="p1", days=days[:1])], AT)
+    assert files.earlier([a_file("a")]) == {}
+    assert files.earlier([a_file("a", "e2")]) == {"A": days[:1]}
+    files.intend([a_file("a", file_id="A", part="p2", days=days)])  # a retry after it was recorded
+    assert files.published("aws", "logs") == {("a", "e1")}
+    assert files.earlier([a_file("a", "e2"), a_file("b", "e1")]) == {"A": days[:1], "B": days}
+
+
+def test_lines_are_forgotten_when_their_file_is_read_anew(engine: Engine) -> None:
+    log = QuarantineLog(engine)
+    log.add(quarantined(1, 2))
+    assert log.forget([]) == 0
+    assert log.forget(["f1", "f2"]) == 2
+    assert log.count() == 0
+
+
 def quarantined(*lines: int, reason: str = "not a log line", raw: str = "junk") -> list[dict[str, object]]:
     return [
         {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from access_log_lines import s3_line
+from collecting import KeptLines, RecordedFiles, parser_of
 
-from cloudflux.access_logs import s3_server_access
 from cloudflux.config import BucketSettings, Estate, LogSource
 from cloudflux.domain.errors import AuditFailed, TransientError
 from cloudflux.domain.objects import ObjectRef
@@ -35,29 +34,6 @@ ESTATE = Estate(
 )
 
 
-class SourceFiles:
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, str, str], Mapping[str, Any]] = {}
-
-    def published(self, provider: str, bucket: str, prefix: str = "") -> set[tuple[str, str]]:
-        return {(key, etag) for p, b, key, etag in self.rows if (p, b) == (provider, bucket) and key.startswith(prefix)}
-
-    def record(self, rows: Iterable[Mapping[str, Any]], at: datetime) -> None:
-        for row in rows:
-            self.rows[row["provider"], row["bucket"], row["key"], row["etag"]] = row
-
-
-class Quarantine:
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], str] = {}
-
-    def add(self, rows: pa.Table) -> int:
-        before = len(self.rows)
-        for row in rows.to_pylist():
-            self.rows.setdefault((row["source_file"], row["line"]), row["reason"])
-        return len(self.rows) - before
-
-
 class Passed:
     def raise_if_failed(self) -> None:
         pass
@@ -77,8 +53,8 @@ class World:
             self.client.create_bucket(bucket)
         self.lake = Lake(str(folder), 3)
         self.folder = folder
-        self.source_files = SourceFiles()
-        self.quarantine = Quarantine()
+        self.source_files = RecordedFiles()
+        self.quarantine = KeptLines()
         self.audited: list[tuple[str, int]] = []
 
     def deliver(self, name: str, *lines: str | bytes) -> None:
@@ -97,6 +73,7 @@ class World:
             self.lake,
             provider=Provider.AWS,
             batch=batch,
+            day=AT.date(),
             chunk_files=chunk_files,
         )
         return [
@@ -104,7 +81,7 @@ class World:
                 chunk,
                 ESTATE,
                 lambda provider, connection: self.client,
-                lambda form: s3_server_access.parse_many,
+                parser_of,
                 self.lake,
                 batch=batch,
             )
@@ -153,7 +130,7 @@ def test_reads_are_counted_by_object_and_day_when_collected(world: World) -> Non
     world.deliver("one", read("a", "R1", bytes_sent=10), read("a", "R2", bytes_sent=5), read("b", "R3", bytes_sent=1))
     world.deliver("two", read("a", "R4", at=AT - timedelta(days=2), bytes_sent=7))
     result = world.collect("batch-1")
-    assert (result["files"], result["events"], result["quarantined"], result["days"]) == (2, 4, 0, 2)
+    assert (result["files"], result["events"], result["quarantined"], len(result["days"])) == (2, 4, 0, 2)
     assert [(row["day"], row["key"], row["reads"], row["bytes_read"]) for row in world.daily()] == [
         (date(2026, 3, 8), "a", 1, 7),
         (date(2026, 3, 9), "a", 2, 15),
@@ -175,7 +152,7 @@ def test_file_is_taken_once_when_collected_again(world: World) -> None:
     world.deliver("one", read("a", "R1"))
     world.collect("batch-1")
     before = world.published_bytes()
-    assert world.collect("batch-2") == {"files": 0, "lines": 0, "events": 0, "quarantined": 0, "days": 0}
+    assert not any(world.collect("batch-2").values())
     assert world.published_bytes() == before
 
 
@@ -207,7 +184,7 @@ def test_bad_lines_are_quarantined_and_good_ones_go_through(world: World) -> Non
     result = world.collect("batch-1")
     assert {row["key"] for row in world.daily()} == {"a", "b", "d"}
     assert result["quarantined"] == len(world.quarantine.rows) >= 3
-    assert all(reason for reason in world.quarantine.rows.values())
+    assert all(row["reason"] for row in world.quarantine.rows.values())
     assert world.collect("batch-2")["quarantined"] == 0
 
 
@@ -240,7 +217,7 @@ def test_bytes_are_the_same_when_files_come_in_other_chunks(tmp_path: Path, chun
     assert worlds[0].published_bytes() == worlds[1].published_bytes()
 
 
-@pytest.mark.parametrize("broken", ["publish_files", "stage_shards", "publish", "discard", "record", "add"])
+@pytest.mark.parametrize("broken", ["publish_files", "stage_sorted", "publish", "discard", "intend", "record", "add"])
 def test_second_attempt_publishes_the_same_bytes_when_the_first_is_cut_off(
     tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +226,7 @@ def test_second_attempt_publishes_the_same_bytes_when_the_first_is_cut_off(
         world.deliver("one", *[read(f"k{n}", f"R{n}", at=AT - timedelta(days=n % 3)) for n in range(30)], "rubbish")
     whole.collect("batch-1")
     cut.parse("batch-1")
-    owner: Any = {"record": cut.source_files, "add": cut.quarantine}.get(broken, cut.lake)
+    owner: Any = {"intend": cut.source_files, "record": cut.source_files, "add": cut.quarantine}.get(broken, cut.lake)
 
     def fails(*args: Any, **kwargs: Any) -> None:
         raise TransientError("killed here")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from access_log_lines import GCS_HEADER, azure_line, gcs_line, s3_line
+from collecting import KeptLines, RecordedFiles, parser_of
 
-from cloudflux.access_logs import azure_resource, gcs_usage, s3_server_access
 from cloudflux.config import BucketSettings, Estate, LogSource
 from cloudflux.domain.errors import AuditFailed, TerminalError
 from cloudflux.domain.objects import ObjectRef
@@ -23,42 +22,6 @@ from cloudflux.providers.memory import MemoryTierClient
 from cloudflux.workflows import collect
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-PARSERS = {
-    "s3_server_access": s3_server_access.parse_many,
-    "azure_resource": azure_resource.parse_many,
-    "gcs_usage": gcs_usage.parse_many,
-}
-
-
-class RecordedFiles:
-    """Source files in memory."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, str, str], dict[str, Any]] = {}
-
-    def published(self, provider: str, bucket: str, prefix: str = "") -> set[tuple[str, str]]:
-        return {
-            (key, etag)
-            for of, where, key, etag in self.rows
-            if (of, where) == (provider, bucket) and key.startswith(prefix)
-        }
-
-    def record(self, rows: Iterable[Mapping[str, Any]], at: datetime) -> None:
-        for row in rows:
-            self.rows[row["provider"], row["bucket"], row["key"], row["etag"]] = {**row, "published_at": at}
-
-
-class KeptLines:
-    """Quarantine in memory."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def add(self, rows: pa.Table) -> int:
-        before = len(self.rows)
-        for row in rows.to_pylist():
-            self.rows.setdefault((row["source_file"], row["line"]), row)
-        return len(self.rows) - before
 
 
 class Report:
@@ -113,14 +76,14 @@ class World:
                 self.lake,
                 provider=provider,
                 batch=batch,
+                day=NOW.date(),
                 chunk_files=self.chunk_files,
             )
         ]
 
     def parse(self, names: list[str], batch: str = "run-1") -> list[dict[str, int]]:
         return [
-            collect.parse_chunk(name, self.estate, self.client_of, PARSERS.__getitem__, self.lake, batch=batch)
-            for name in names
+            collect.parse_chunk(name, self.estate, self.client_of, parser_of, self.lake, batch=batch) for name in names
         ]
 
     def publish(self, batch: str = "run-1") -> dict[str, int]:
@@ -136,11 +99,11 @@ class World:
             for row in self.lake.read("daily_access").to_pylist()
         }
 
-    def published(self) -> dict[str, bytes]:
-        """The bytes of all published events and daily access."""
+    def published(self, *datasets: str) -> dict[str, bytes]:
+        """The bytes of all that is published."""
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
-            for dataset in ("access_events", "daily_access")
+            for dataset in datasets or ("access_events", "log_hours", "quarantine", "daily_access")
             for path in sorted((self.folder / dataset).rglob("*.parquet"))
         }
 
@@ -170,7 +133,15 @@ def test_all_three_providers_are_collected_when_their_logs_are_delivered(world: 
     world.deliver(Provider.AWS, "s3/a", s3_line())
     world.deliver(Provider.AZURE, "y=2026/PT1H.json", azure_line())
     world.deliver(Provider.GCP, "b_usage_v0", GCS_HEADER + "\n" + gcs_line())
-    assert world.collect() == {"files": 3, "lines": 3, "events": 3, "quarantined": 0, "days": 1}
+    assert world.collect() == {
+        "files": 3,
+        "lines": 3,
+        "events": 3,
+        "quarantined": 0,
+        "replaced": 0,
+        "days": ["2026-11-06"],
+        "notices": [],
+    }
     assert world.daily() == {
         "a/b.bin": (1, 0, 2048, 0),
         "q1 final.xlsx": (1, 0, 18432, 0),
@@ -188,6 +159,9 @@ def test_a_grown_file_replaces_what_was_read_of_it_when_its_etag_changes(world: 
     assert world.collect("run-2")["events"] == 2
     assert world.daily()["q1 final.xlsx"][0] == 2
     assert world.lake.read("access_events").num_rows == 2
+    assert world.kept.rows == {}
+    assert world.lake.read("log_hours")["records"].to_pylist() == [2]
+    assert world.lake.read("quarantine").num_rows == 0
 
 
 def test_our_own_requests_are_no_use_when_their_agent_is_excluded(world: World) -> None:
@@ -266,7 +240,7 @@ def test_published_bytes_are_the_same_when_files_come_in_another_order_in_other_
             world.parse(chunks, batch)
             world.publish(batch)
         assert sum(world.lake.read("daily_access")["reads"].to_pylist()) == 12 * 40
-        results.append(world.published())
+        results.append(world.published("daily_access"))
     assert results[0] == results[1] == results[2]
 
 
@@ -320,6 +294,7 @@ def _kill_at(patch: pytest.MonkeyPatch, step: int, world: World) -> None:
 
     patch.setattr(os, "replace", killing(os.replace))
     patch.setattr(world.lake, "discard", killing(world.lake.discard))
+    patch.setattr(world.files, "intend", killing(world.files.intend))
     patch.setattr(world.files, "record", killing(world.files.record))
     patch.setattr(world.kept, "add", killing(world.kept.add))
 

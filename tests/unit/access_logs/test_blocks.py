@@ -8,23 +8,32 @@ from pathlib import Path
 import pytest
 from access_log_lines import GCS_HEADER, azure_line, gcs_line, s3_line, source
 
-from cloudflux.access_logs import azure_resource, gcs_usage, s3_server_access
-from cloudflux.access_logs.source_files import ParsedFile, SourceFile
+from cloudflux.access_logs.formats import log_format, parse_whole
+from cloudflux.access_logs.parsed import ParsedFile
+from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 
 FORMATS = {
-    "s3_server_access": (Provider.AWS, s3_server_access.parse, "\n".join([s3_line(), s3_line(request_id="B")])),
-    "azure_resource": (Provider.AZURE, azure_resource.parse, "\n".join([azure_line(), azure_line(correlationId="B")])),
-    "gcs_usage": (Provider.GCP, gcs_usage.parse, "\n".join([GCS_HEADER, gcs_line(), gcs_line(s_request_id="B")])),
+    "s3_server_access": (Provider.AWS, "\n".join([s3_line(), s3_line(request_id="B")])),
+    "azure_resource": (Provider.AZURE, "\n".join([azure_line(), azure_line(correlationId="B")])),
+    "gcs_usage": (Provider.GCP, "\n".join([GCS_HEADER, gcs_line(), gcs_line(s_request_id="B")])),
 }
 
 Parse = Callable[..., ParsedFile]
 
 
+def parser(name: str) -> Parse:
+    def parse(data: bytes, file: SourceFile, agents: tuple[str, ...] = ()) -> ParsedFile:
+        return parse_whole(log_format(name), [(file, data)], Exclusions(agents))
+
+    return parse
+
+
 @pytest.fixture(params=sorted(FORMATS))
 def fmt(request: pytest.FixtureRequest) -> tuple[SourceFile, Parse, bytes]:
-    provider, parse, text = FORMATS[request.param]
-    return source(provider=provider, fmt=request.param), parse, text.encode()
+    provider, text = FORMATS[request.param]
+    return source(provider=provider, fmt=request.param), parser(request.param), text.encode()
 
 
 Format = tuple[SourceFile, Parse, bytes]
@@ -129,7 +138,7 @@ def test_lines_written_by_others_are_read_or_refused_with_the_right_reason() -> 
     formats = {"s3": "s3_server_access", "azure": "azure_resource", "gcs": "gcs_usage"}
     found = {}
     for name in expected:
-        provider, parse, _ = FORMATS[formats[name.split("/")[0]]]
-        parsed = parse((folder / name).read_bytes(), source(name, provider))
+        form = formats[name.split("/")[0]]
+        parsed = parser(form)((folder / name).read_bytes(), source(name, FORMATS[form][0]))
         found[name] = (parsed.lines, parsed.events.num_rows, parsed.quarantine.num_rows)
     assert found == expected

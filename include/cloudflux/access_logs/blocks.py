@@ -1,0 +1,454 @@
+"""From log files of any size to blocks of numbered lines: unpacked, cut at line ends, bounded in memory.
+
+Files are streamed: a block joins many small files, or is a piece of a large one. A format whose records cross lines
+(one JSON document a file) asks for whole files instead.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cloudflux.domain.source_files import SourceFile
+
+BLOCK_BYTES: Final = 16 << 20
+"""How much text is parsed at once. Larger blocks are slower: their buffers are mapped anew each time."""
+MAX_WHOLE_BYTES: Final = 1 << 30
+"""A file that must be read as a whole may not grow beyond this when it is unpacked."""
+MAX_UNPACKED_BYTES: Final = 16 << 30
+"""A gzip file may not grow beyond this."""
+MAX_LINE_BYTES: Final = 8 << 20
+"""No provider writes a longer line (an S3 key has 1,024 bytes, a request line some thousands)."""
+
+_BATCH_ROWS: Final = 8192  # DuckDB works on the record batches of a table in parallel
+_SCAN_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 20
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_BOM: Final = b"\xef\xbb\xbf"
+_RAW_BYTES: Final = 64
+_BLANK_BYTES: Final = 64
+"""A line is looked at for being blank when it is shorter."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Lines of one or more files of one format, and what went wrong with files as a whole."""
+
+    files: list[SourceFile]
+    lines: pa.Table
+    """Columns ``file`` (int32, position in ``files``), ``line`` (int64, 1-based), ``text`` (string, with its line end
+    where it has one); blank lines are left out. Of a file that is read whole: one row, its text, line 1."""
+    heads: dict[int, str] = field(default_factory=dict)
+    """The first line of each file that is not blank, without its line end; a header, where a format has one."""
+    whole: list[tuple[int, int, str, str]] = field(default_factory=list)
+    """(file, line, reason, raw) of files, or lines, that could not be read at all; line 0 is the whole file."""
+    binary: set[int] = field(default_factory=set)
+    """Files with bytes that no text has; these are escaped in ``lines``."""
+    first_line: bool = True
+    """Whether every file of the block begins in it: only then may a first line be taken for a header."""
+
+    def frame(self) -> pl.DataFrame:
+        """Give the lines as a frame, without their line ends."""
+        lines = pl.DataFrame(pl.from_arrow(self.lines))
+        return lines.with_columns(
+            pl.col("file").cast(pl.Int64), pl.col("text").str.strip_suffix("\n").str.strip_suffix("\r")
+        )
+
+
+Content = Iterator[bytes]
+"""A file's bytes in pieces of any size."""
+
+
+def one_piece(files: Iterable[tuple[SourceFile, bytes]]) -> Iterator[tuple[SourceFile, Content]]:
+    """Give files that are in memory as streams."""
+    return ((source, iter((data,))) for source, data in files)
+
+
+def read_blocks(
+    files: Iterable[tuple[SourceFile, Content]],
+    *,
+    whole: Callable[[bytes], bool] = lambda head: False,
+    block_bytes: int = BLOCK_BYTES,
+) -> Iterator[Block]:
+    """Unpack, cut and number the lines of files, in their order.
+
+    ``whole`` tells from the first bytes of a file (unpacked, at least its first line or 64 KiB) that its records cross
+    lines. The same files give the same blocks whatever the size of the pieces that they come in.
+    """
+    pending = _Pending()
+    for source, content in files:
+        file = pending.begin(source)
+        unpacked = _Unpacked(content)
+        head = unpacked.peek()
+        if whole(head):
+            pending.add_whole(file, unpacked.rest(MAX_WHOLE_BYTES))
+        else:
+            yield from _cut(pending, file, unpacked, block_bytes)
+        if unpacked.reason is not None:
+            pending.whole.append((pending.current(file), 0, unpacked.reason, unpacked.first.hex(" ")))
+        if pending.size >= block_bytes:
+            yield pending.block()
+    if pending.files:
+        yield pending.block()
+
+
+def ahead(blocks: Iterator[Block]) -> Generator[Block]:
+    """Make one block more in a thread of its own while the last one is worked on. Raises what ``blocks`` raises."""
+    ready: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
+    stopped = threading.Event()
+
+    def put(item: Block | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
+        try:
+            for block in blocks:
+                if not put(block):
+                    return
+            put(None)
+        except BaseException as exc:  # noqa: BLE001  # it is raised where the blocks are taken
+            put(exc)
+
+    maker = threading.Thread(target=make, name="blocks", daemon=True)
+    maker.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        maker.join()
+
+
+def _cut(pending: _Pending, file: SourceFile, unpacked: _Unpacked, block_bytes: int) -> Iterator[Block]:
+    """Add a file's lines; give each block that becomes full on the way."""
+    rest: list[bytes] = []
+    held = 0
+    skipping = False
+    for piece in unpacked:
+        end = piece.rfind(b"\n") + 1
+        if skipping:
+            start = piece.find(b"\n") + 1
+            if not start:
+                continue
+            piece, end, skipping = piece[start:], max(end - start, 0), False  # noqa: PLW2901  # what is left of it
+        if not end:
+            rest.append(piece)
+            held += len(piece)
+            if held > MAX_LINE_BYTES:
+                pending.too_long(file, b"".join(rest))
+                rest, held, skipping = [], 0, True
+            continue
+        rest.append(piece[:end])
+        held += end
+        if pending.size + held >= block_bytes:
+            pending.add(file, b"".join(rest))
+            yield pending.block(carry=file)
+            rest, held = [], 0
+        if piece[end:]:
+            rest.append(piece[end:])
+            held += len(piece) - end
+    if held:
+        pending.add(file, b"".join(rest))
+
+
+class _Unpacked:
+    """A file's bytes, unpacked, in pieces of at most 1 MiB; remembers why it ended too early."""
+
+    def __init__(self, content: Content) -> None:
+        self.reason: str | None = None
+        self.first = b""
+        self._pieces = self._unpack(_even_pieces(content))
+        self._ahead: list[bytes] = []
+
+    def peek(self) -> bytes:
+        """Give the first line, or the first 64 KiB, without taking it."""
+        head = b""
+        for piece in self._pieces:
+            self._ahead.append(piece)
+            head += piece
+            if b"\n" in head.lstrip() or len(head) >= 1 << 16:
+                break
+        return head
+
+    def rest(self, limit: int) -> bytes:
+        """Give all that follows; nothing when it is longer than ``limit``."""
+        kept: list[bytes] = []
+        size = 0
+        for piece in self:
+            size += len(piece)
+            if size > limit:
+                self.reason = f"more than {limit} bytes in one document"
+                return b""
+            kept.append(piece)
+        return b"".join(kept)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._ahead:
+            yield self._ahead.pop(0)
+        yield from self._pieces
+
+    def _unpack(self, content: Content) -> Iterator[bytes]:
+        first = next(content, b"")
+        self.first = first[:_RAW_BYTES]
+        if first.startswith(_GZIP):
+            yield from self._gzip(first, content)
+        elif first.startswith(_ZSTD):
+            yield from self._zstd(first, content)
+        else:
+            yield first.removeprefix(_BOM)
+            yield from content
+
+    def _gzip(self, first: bytes, content: Content) -> Iterator[bytes]:
+        feed = chain((first,), content)
+        packed = b""
+        stream = None
+        room = MAX_UNPACKED_BYTES
+        start = True
+        while packed := packed or next(feed, b""):
+            if stream is None:  # a gzip file may have several members, and zeros after the last
+                packed += next(feed, b"") if len(packed) < len(_GZIP) else b""
+                if not packed.startswith(_GZIP):
+                    if packed.strip(b"\0") or any(piece.strip(b"\0") for piece in feed):
+                        self.reason = "gzip: something follows the last member"
+                    return
+                stream = zlib.decompressobj(wbits=31)
+            try:
+                piece = stream.decompress(packed, _READ_BYTES)
+            except zlib.error:
+                self.reason = "gzip: the file is damaged"
+                return
+            room -= len(piece)
+            if room < 0:
+                self.reason = f"gzip: more than {MAX_UNPACKED_BYTES} bytes unpacked"
+                return
+            if piece:
+                yield piece.removeprefix(_BOM) if start else piece
+                start = False
+            packed = stream.unconsumed_tail
+            if stream.eof:
+                packed, stream = stream.unused_data, None
+        if stream is not None:
+            self.reason = "gzip: the file ends too early"
+            yield stream.flush()
+
+    def _zstd(self, first: bytes, content: Content) -> Iterator[bytes]:
+        source = _Readable(first, content)
+        start = True
+        try:
+            with pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd") as stream:
+                while piece := stream.read(_READ_BYTES):
+                    yield piece.removeprefix(_BOM) if start else piece
+                    start = False
+        except OSError as exc:
+            self.reason = "zstd: the file ends too early" if "end" in str(exc) else "zstd: the file is damaged"
+
+
+class _Readable(io.RawIOBase):
+    """A stream of pieces as a file."""
+
+    def __init__(self, first: bytes, content: Content) -> None:
+        self._rest = first
+        self._content = content
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._rest:
+            piece = next(self._content, None)
+            if piece is None:
+                return b""
+            self._rest = piece
+        size = len(self._rest) if size < 0 else size
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+
+def _even_pieces(content: Content) -> Content:
+    """Cut and join pieces to 1 MiB each, so that blocks do not depend on how a file was downloaded."""
+    held = bytearray()
+    for piece in content:
+        if not held and len(piece) == _READ_BYTES:
+            yield piece
+            continue
+        held += piece
+        if len(held) >= _READ_BYTES:
+            view = memoryview(bytes(held))
+            whole = len(held) - len(held) % _READ_BYTES
+            for start in range(0, whole, _READ_BYTES):
+                yield bytes(view[start : start + _READ_BYTES])
+            held = bytearray(view[whole:])
+    if held:
+        yield bytes(held)
+
+
+class _Pending:
+    """The lines of a block to be."""
+
+    def __init__(self) -> None:
+        self._next_line: dict[SourceFile, int] = {}
+        self._heads: dict[SourceFile, str] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self.files: list[SourceFile] = []
+        self.size = 0
+        self.whole: list[tuple[int, int, str, str]] = []
+        self._pieces: list[tuple[int, bytes]] = []
+        self._documents: list[tuple[int, bytes]] = []
+        self._begun: set[int] = set()
+
+    def begin(self, source: SourceFile) -> SourceFile:
+        self._next_line[source] = 1
+        self._begun.add(self.current(source))
+        return source
+
+    def current(self, source: SourceFile) -> int:
+        """Give the file's position in this block."""
+        if not self.files or self.files[-1] != source:
+            self.files.append(source)
+        return len(self.files) - 1
+
+    def add(self, source: SourceFile, data: bytes) -> None:
+        data = data if data.endswith(b"\n") else data + b"\n"
+        self._pieces.append((self.current(source), data))
+        self.size += len(data)
+        if source not in self._heads:
+            head = next((line for line in _first_lines(data) if line.strip()), None)
+            if head is not None:
+                self._heads[source] = head.rstrip(b"\r").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+    def add_whole(self, source: SourceFile, data: bytes) -> None:
+        if data.strip():
+            self._documents.append((self.current(source), data))
+            self.size += len(data)
+
+    def too_long(self, source: SourceFile, data: bytes) -> None:
+        raw = data[:2000].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+        reason = f"a line of more than {MAX_LINE_BYTES} bytes"
+        place = self.current(source)
+        before = sum(data.count(b"\n") for file, data in self._pieces if file == place)
+        self.whole.append((place, self._next_line[source] + before, reason, raw))
+        self._next_line[source] += 1
+
+    def block(self, carry: SourceFile | None = None) -> Block:
+        binary: set[int] = set()
+        firsts = [self._next_line[self.files[file]] for file, _ in self._pieces]
+        tables = []
+        if self._pieces:
+            table, counts = _numbered(self._pieces, firsts, binary)
+            tables.append(table)
+            for (file, _), count in zip(self._pieces, counts, strict=True):
+                self._next_line[self.files[file]] += count
+        tables += [_document(file, data, binary) for file, data in self._documents]
+        lines = pa.concat_tables(tables) if tables else _LINES.empty_table()
+        block = Block(
+            files=self.files,
+            lines=lines,
+            heads={place: self._heads[source] for place, source in enumerate(self.files) if source in self._heads},
+            whole=self.whole,
+            binary=binary,
+            first_line=len(self._begun) == len(self.files),
+        )
+        kept = {carry} if carry is not None else set()
+        self._next_line = {source: line for source, line in self._next_line.items() if source in kept}
+        self._heads = {source: head for source, head in self._heads.items() if source in kept}
+        self._clear()
+        return block
+
+
+_LINES: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.string())])
+
+
+def _first_lines(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        yield data[start:end]
+        start = end + 1
+
+
+def _numbered(
+    pieces: Sequence[tuple[int, bytes]], firsts: Sequence[int], binary: set[int]
+) -> tuple[pa.Table, list[int]]:
+    """Split pieces (file, text) at line ends, without a copy of the text; give the lines, and how many each piece has.
+
+    ``firsts`` are the numbers of their first lines.
+    """
+    data = pieces[0][1] if len(pieces) == 1 else b"".join(piece for _, piece in pieces)
+    if b"\0" in data or not _is_utf8(data):
+        pieces = [(file, _escaped(piece, file, binary)) for file, piece in pieces]
+        data = b"".join(piece for _, piece in pieces)
+    ends = _line_ends(data)
+    offsets = np.zeros(len(ends) + 1, dtype=np.int32)
+    offsets[1:] = ends + 1
+    text = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
+    starts = np.cumsum([0, *(len(piece) for _, piece in pieces)])
+    rows = np.searchsorted(offsets[:-1], starts[:-1])
+    counts = np.diff(np.append(rows, len(ends)))
+    file = np.repeat(np.array([file for file, _ in pieces], dtype=np.int32), counts)
+    line = np.arange(len(ends)) - np.repeat(rows, counts) + np.repeat(np.asarray(firsts), counts)
+    table = pa.Table.from_arrays([pa.array(file), pa.array(line), text], schema=_LINES)
+    if int(np.diff(offsets).min(initial=_BLANK_BYTES)) < _BLANK_BYTES:
+        short = pa.array(np.diff(offsets) < _BLANK_BYTES)
+        blank = pc.and_(short, pc.equal(pc.utf8_trim_whitespace(pc.if_else(short, text, "x")), ""))
+        table = table.filter(pc.invert(blank))
+    lines = pa.Table.from_batches(table.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS), _LINES)
+    return lines, counts.tolist()
+
+
+def _document(file: int, data: bytes, binary: set[int]) -> pa.Table:
+    if b"\0" in data or not _is_utf8(data):
+        data = _escaped(data, file, binary)
+    offsets = np.array([0, len(data)], dtype=np.int32)
+    text = pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))
+    return pa.Table.from_arrays([pa.array([file], pa.int32()), pa.array([1], pa.int64()), text], schema=_LINES)
+
+
+def _is_utf8(data: bytes) -> bool:
+    offsets = np.array([0, len(data)], dtype=np.int32)
+    try:
+        pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data)).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _escaped(data: bytes, file: int, binary: set[int]) -> bytes:
+    r"""Escape the bytes that no text has (``\xff``): the other lines are read all the same, and these stay visible."""
+    if b"\0" not in data and _is_utf8(data):
+        return data
+    binary.add(file)
+    return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00").encode()
+
+
+def _line_ends(data: bytes) -> npt.NDArray[np.int64]:
+    """Give the positions of all line ends. In small steps: large temporary arrays cost more than the search."""
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    found = [
+        np.flatnonzero(buffer[start : start + _SCAN_BYTES] == 10) + start
+        for start in range(0, len(buffer), _SCAN_BYTES)
+    ]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

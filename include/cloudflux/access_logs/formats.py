@@ -1,0 +1,66 @@
+"""The log formats by the names that the estate file uses: one module each, found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
+from typing import Final
+
+from cloudflux.access_logs.blocks import Block, Content, ahead, one_piece, read_blocks
+from cloudflux.access_logs.parsed import ParsedFile, joined
+from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.source_files import SourceFile
+
+
+def _lines_only(head: bytes) -> bool:
+    return False
+
+
+def _from_the_start(prefix: str, day: date) -> str:
+    return prefix
+
+
+@dataclass(frozen=True, slots=True)
+class LogFormat:
+    """How the log files of one format are read."""
+
+    name: str
+    parse: Callable[[Block, Exclusions], ParsedFile]
+    """Parses one block."""
+    is_whole: Callable[[bytes], bool] = _lines_only
+    """Tells from a file's first bytes that its records cross lines, so that it has to be read whole."""
+    listed_from: Callable[[str, date], str] = _from_the_start
+    """Gives the key, below a prefix, from which on the files that were delivered since a day are listed; the prefix
+    itself where the names do not tell. Files are listed by key."""
+
+
+_NOBODY: Final = Exclusions()
+
+FORMATS: Final = ("s3_server_access", "cloudtrail", "azure_resource", "azure_classic", "gcs_usage", "gcs_audit")
+
+
+def log_format(name: str) -> LogFormat:
+    """Give a format by its name. Raises ``KeyError`` when there is none."""
+    if name not in FORMATS:
+        raise KeyError(f"there is no log format {name!r}: choose one of {', '.join(FORMATS)}")
+    found: LogFormat = import_module(f"cloudflux.access_logs.{name}").FORMAT
+    return found
+
+
+def parse_files(
+    form: LogFormat, files: Iterable[tuple[SourceFile, Content]], exclusions: Exclusions = _NOBODY
+) -> Iterator[ParsedFile]:
+    """Parse files of one format block by block, in their order; the next block is read while one is parsed."""
+    with closing(ahead(read_blocks(files, whole=form.is_whole))) as blocks:
+        for block in blocks:
+            yield form.parse(block, exclusions)
+
+
+def parse_whole(
+    form: LogFormat, files: Iterable[tuple[SourceFile, bytes]], exclusions: Exclusions = _NOBODY
+) -> ParsedFile:
+    """Parse files that are in memory, and give all that was found at once."""
+    return joined(parse_files(form, one_piece(files), exclusions))

@@ -1,0 +1,260 @@
+"""From parsed lines to access events, log hours and quarantine rows: what all formats share.
+
+The excluded agents, the bounds of plausible times and sizes, the request ids, the quarantine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cloudflux.access_logs.blocks import Block
+from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.format_notices import FormatNotice
+from cloudflux.lake.schemas import ACCESS_EVENTS, LOG_HOURS, QUARANTINE
+
+RAW_CHARACTERS: Final = 2000
+"""How much of a bad line is kept in quarantine."""
+MAX_BYTES_SENT: Final = 1 << 50
+"""More than the largest object of any provider (S3: 50 TB)."""
+FIRST_AT: Final = datetime(2006, 1, 1, tzinfo=UTC)
+"""S3 opened in March 2006: nothing was logged before."""
+CLOCK_SKEW: Final = timedelta(days=1)
+"""A request cannot be younger than the file that tells of it; a day is left for clocks and time zones."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFile:
+    """What a block of one or more log files gave."""
+
+    events: pa.Table
+    """Schema ``ACCESS_EVENTS``, in the order of files and lines."""
+    quarantine: pa.Table
+    """Schema ``QUARANTINE``."""
+    hours: pa.Table
+    """Schema ``LOG_HOURS``: all readable records, whatever their operation."""
+    lines: int
+    """Records found, good and bad; blank lines and headers are none."""
+    lines_by_file: Mapping[str, int] = field(default_factory=dict)
+    """The same by ``file_id``."""
+    notices: tuple[FormatNotice, ...] = ()
+    """What the format's parser does not know."""
+
+
+def joined(parsed: Iterable[ParsedFile]) -> ParsedFile:
+    """Join what several blocks gave."""
+    blocks = list(parsed)
+    lines_by_file: dict[str, int] = {}
+    for block in blocks:
+        for file_id, lines in block.lines_by_file.items():
+            lines_by_file[file_id] = lines_by_file.get(file_id, 0) + lines
+    return ParsedFile(
+        events=pa.concat_tables([ACCESS_EVENTS.empty_table(), *(block.events for block in blocks)]),
+        quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(block.quarantine for block in blocks)]),
+        hours=pa.concat_tables([LOG_HOURS.empty_table(), *(block.hours for block in blocks)]),
+        lines=sum(block.lines for block in blocks),
+        lines_by_file=lines_by_file,
+        notices=tuple(dict.fromkeys(notice for block in blocks for notice in block.notices)),
+    )
+
+
+def is_excluded(agent: pl.Expr, requester: pl.Expr, exclusions: Exclusions) -> pl.Expr:
+    """Tell whether a user agent or a requester contains one of the excluded texts, letter case ignored."""
+    found = pl.lit(False)
+    for column, patterns in ((agent, exclusions.agents), (requester, exclusions.requesters)):
+        named = [pattern for pattern in patterns if pattern]
+        if named:
+            found = found | column.str.contains_any(named, ascii_case_insensitive=True).fill_null(False)
+    return found
+
+
+def with_excluded(found: pa.Table, exclusions: Exclusions) -> pa.Table:
+    """Put the column ``excluded`` in place of ``agent`` (and ``requester``, where there is one).
+
+    Each distinct text is looked at once: there are few of them, and many patterns.
+    """
+    excluded = None
+    for column, patterns in (("agent", exclusions.agents), ("requester", exclusions.requesters)):
+        named = [re.escape(pattern) for pattern in patterns if pattern]
+        if column not in found.column_names or not named:
+            continue
+        texts = found[column].combine_chunks().dictionary_encode()
+        listed = pc.match_substring_regex(texts.dictionary, "|".join(named), ignore_case=True)
+        these = pc.fill_null(listed.take(texts.indices), False)
+        excluded = these if excluded is None else pc.or_(excluded, these)
+    if excluded is None:
+        excluded = pa.repeat(pa.scalar(False), found.num_rows)
+    return found.drop_columns([name for name in ("agent", "requester") if name in found.column_names]).append_column(
+        "excluded", excluded
+    )
+
+
+def plausible(block: Block, at: pl.Expr) -> pl.Expr:
+    """Give the reason why a time cannot be that of a request in the file that tells of it, or null.
+
+    A junk line with the year 9999 must not make a partition of its own.
+    """
+    latest = pl.Series([source.last_modified_at + CLOCK_SKEW for source in block.files], dtype=pl.Datetime("us", "UTC"))
+    limit = pl.col("file").replace_strict(
+        pl.Series(range(len(block.files)), dtype=pl.Int64), latest, return_dtype=pl.Datetime("us", "UTC")
+    )
+    return (
+        pl.when(at.is_null())
+        .then(pl.lit("the time is not a date"))
+        .when(at > limit)
+        .then(pl.lit("the time lies after the file's delivery"))
+        .when(at < FIRST_AT)
+        .then(pl.lit("the time lies before all cloud storage"))
+    )
+
+
+def parsed_file(
+    block: Block,
+    records: pl.DataFrame,
+    rejects: pl.DataFrame,
+    *,
+    readable: pl.DataFrame,
+    total: Mapping[int, int] | None = None,
+    notices: Sequence[FormatNotice] = (),
+) -> ParsedFile:
+    """Put together what a format's parser found.
+
+    ``records``: file, line, bucket, key, at, kind, operation, bytes_sent, request_id, excluded of what counts.
+    ``rejects``: file, line, reason, text. ``readable``: file, bucket, at of all good records. ``total``: how many
+    records each file has, good or bad; one for each line of the block when left out.
+    """
+    if total is None:
+        counts = block.lines["file"].combine_chunks().value_counts()
+        total = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
+    return ParsedFile(
+        events=_events(block, records.to_arrow()),
+        quarantine=_quarantine(block, rejects, total),
+        hours=_hours(block, readable),
+        lines=sum(total.values()),
+        lines_by_file=_by_file(block, total),
+        notices=tuple(notices),
+    )
+
+
+def assembled(block: Block, found: pa.Table, *, notices: Iterable[FormatNotice] = ()) -> ParsedFile:
+    """Put together what a parser found that stays in Arrow: the quick way for formats with a record on every line.
+
+    ``found`` has a row for every line: the columns of ``records`` as in ``parsed_file`` (``at`` without a zone is UTC),
+    ``reason`` where the line is refused, and its ``raw`` text.
+    """
+    counts = block.lines["file"].combine_chunks().value_counts()
+    total = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
+    good = found
+    refused = found.slice(0, 0)
+    if found["reason"].null_count < found.num_rows:
+        refused = found.filter(pc.is_valid(found["reason"]))
+        good = found.filter(pc.is_null(found["reason"]))
+    rejects = pl.DataFrame(pl.from_arrow(refused.select(["file", "line", "reason", "raw"]))).rename({"raw": "text"})
+    readable = pl.DataFrame(pl.from_arrow(good.select(["file", "bucket", "at"])))
+    records = good.filter(pc.is_valid(good["kind"]))
+    return ParsedFile(
+        events=_events(block, records),
+        quarantine=_quarantine(block, rejects, total),
+        hours=_hours(block, readable),
+        lines=sum(total.values()),
+        lines_by_file=_by_file(block, total),
+        notices=tuple(notices),
+    )
+
+
+def _by_file(block: Block, total: Mapping[int, int]) -> dict[str, int]:
+    by_file = dict.fromkeys((source.file_id for source in block.files), 0)
+    for place, count in total.items():
+        by_file[block.files[place].file_id] += count
+    return by_file
+
+
+def _events(block: Block, records: pa.Table) -> pa.Table:
+    ids = pa.array([source.file_id for source in block.files], pa.string()).take(records["file"])
+    request_id = records["request_id"].cast(pa.string())
+    # Without an id a request can only be told from others by where it stands.
+    unnamed = pc.or_kleene(pc.is_null(request_id), pc.is_in(request_id, pa.array(["", "-"])))
+    if pc.any(unnamed).as_py():
+        places = pc.binary_join_element_wise(ids, records["line"].cast(pa.string()), ":")
+        request_id = pc.if_else(unnamed, places, request_id)
+    at = records["at"].cast(pa.timestamp("us", tz="UTC"))
+    providers = pa.array([source.provider.value for source in block.files], pa.string()).take(records["file"])
+    columns = {
+        "provider": providers,
+        "at": at,
+        "day": at.cast(pa.date32()),
+        "request_id": request_id,
+        "source_file": ids,
+    }
+    return pa.Table.from_arrays(
+        [columns.get(name, records[name] if name not in columns else None) for name in ACCESS_EVENTS.names],
+        names=ACCESS_EVENTS.names,
+    ).cast(ACCESS_EVENTS)
+
+
+def _hours(block: Block, readable: pl.DataFrame) -> pa.Table:
+    hours = (
+        readable.filter(pl.col("bucket").is_not_null() & (pl.col("bucket") != ""))
+        .group_by("file", "bucket", pl.col("at").dt.truncate("1h").alias("at"))
+        .agg(pl.len().cast(pl.Int64).alias("records"))
+        .sort("file", "bucket", "at")
+    )
+    return log_hours(block, hours)
+
+
+def log_hours(block: Block, hours: pl.DataFrame) -> pa.Table:
+    """Give counted records (file, bucket, at, records; each row one hour) in the schema ``LOG_HOURS``."""
+    ids = pl.Series([source.file_id for source in block.files], dtype=pl.String)
+    providers = pl.Series([source.provider.value for source in block.files], dtype=pl.String)
+    return (
+        hours.with_columns(
+            providers.gather(hours["file"]).alias("provider"),
+            ids.gather(hours["file"]).alias("source_file"),
+            pl.col("at").dt.date().alias("day"),
+            pl.col("at").dt.hour().cast(pl.Int32).alias("hour"),
+        )
+        .select(LOG_HOURS.names)
+        .to_arrow()
+        .cast(LOG_HOURS)
+    )
+
+
+def _quarantine(block: Block, rejects: pl.DataFrame, totals: Mapping[int, int]) -> pa.Table:
+    rejects = rejects.select("file", "line", "reason", "text")
+    # A binary file without one good line is one thing that went wrong, not thousands.
+    bad = dict(rejects.group_by("file").agg(pl.len()).iter_rows())
+    junk = sorted(file for file in block.binary if bad.get(file, 0) and bad[file] == totals.get(file, 0))
+    first = rejects.filter(pl.col("file").is_in(junk)).unique("file", keep="first", maintain_order=True)
+    schema = {"file": pl.Int64, "line": pl.Int64, "reason": pl.String, "text": pl.String}
+    whole = pl.DataFrame(block.whole, schema=schema, orient="row")
+    rows = pl.concat(
+        [
+            rejects.filter(~pl.col("file").is_in(junk)).cast(schema),  # type: ignore[arg-type]  # a Schema in all but name
+            first.with_columns(line=pl.lit(0), reason=pl.lit("binary data, not a log file")).cast(schema),  # type: ignore[arg-type]
+            whole,
+        ]
+    ).unique(["file", "line"], keep="last", maintain_order=True)
+    position = rows["file"]
+    columns: dict[str, list[Any]] = {
+        "source_file": [source.file_id for source in block.files],
+        "provider": [str(source.provider) for source in block.files],
+        "bucket": [source.bucket for source in block.files],
+        "key": [source.key for source in block.files],
+        "day": [source.last_modified_at.astimezone(UTC).date() for source in block.files],
+    }
+    types: dict[str, type[pl.DataType]] = {"day": pl.Date}
+    rows = rows.with_columns(
+        pl.col("text").str.slice(0, RAW_CHARACTERS).alias("raw"),
+        *(
+            pl.Series(name, values, dtype=types.get(name, pl.String)).gather(position)
+            for name, values in columns.items()
+        ),
+    )
+    return rows.select(QUARANTINE.names).to_arrow().cast(QUARANTINE)

@@ -1,0 +1,145 @@
+"""From access events to daily access: whole days, each request once, memory flat in the size of the day."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import date
+from typing import Any, Final, Protocol
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+from pyarrow.fs import LocalFileSystem
+
+from cloudflux.lake.schemas import DAILY_ACCESS
+
+_MEMORY: Final = "600MB"
+"""What an aggregation may hold before it spills to a temporary folder."""
+_EVENTS_AT_ONCE: Final = 5_000_000
+"""Days of events are aggregated together up to this many: keeps the scans few."""
+_BATCH_ROWS: Final = 65_536
+
+# Delivery is best effort and sometimes doubled: the provider's request id tells a doubled line. One request may be
+# logged as several operations on several objects (a copy), so these belong to its identity. Doubled lines are few:
+# they are found by a hash of that identity, and only what shares a hash is grouped by the identity itself.
+_IDENTITY: Final = "hash(request_id, operation, key, bucket, provider)"
+_DOUBLED: Final = """
+CREATE TEMP TABLE doubled AS
+SELECT h FROM (SELECT day, {identity} AS h FROM {events} WHERE kind IN ('read', 'write'))
+GROUP BY day, h HAVING count(*) > 1
+"""
+# S3 logs the source of a copy without its user agent ("-"), under the request id of the copy itself: without this every
+# object that we move to another class would look as if somebody had read it.
+_OURS: Final = """
+CREATE TEMP TABLE ours AS
+SELECT DISTINCT provider, request_id FROM {events} WHERE excluded AND kind = 'write' AND contains(operation, 'COPY')
+"""
+_DAILY: Final = """
+WITH known AS (
+    SELECT provider, bucket, key, day, kind, operation, request_id, bytes_sent, {excluded} AS excluded
+    FROM {events} WHERE kind IN ('read', 'write')
+), requests AS ({requests}), daily AS (
+    SELECT provider, bucket, key, day,
+        count(*) FILTER (kind = 'read' AND NOT excluded) AS reads,
+        count(*) FILTER (kind = 'write' AND NOT excluded) AS writes,
+        least(coalesce(sum(bytes_sent) FILTER (kind = 'read' AND NOT excluded), 0), 9e18)::BIGINT AS bytes_read,
+        count(*) FILTER (kind = 'read' AND excluded) AS excluded_reads,
+        count(*) FILTER (kind = 'write' AND excluded) AS excluded_writes
+    FROM requests GROUP BY provider, bucket, key, day
+)
+SELECT {columns}, (md5_number_lower(provider || chr(0) || bucket || chr(0) || key) % {shards})::INTEGER AS shard
+FROM daily ORDER BY day, shard, provider, bucket, key
+"""
+_EACH: Final = "SELECT * FROM known"
+_ONCE: Final = """
+    SELECT provider, bucket, key, day, kind, bytes_sent, excluded FROM known WHERE {identity} NOT IN (FROM doubled)
+    UNION ALL
+    SELECT provider, bucket, key, day, min(kind), max(bytes_sent), bool_and(excluded) FROM known
+    WHERE {identity} IN (FROM doubled)
+    GROUP BY provider, bucket, key, day, request_id, operation
+"""
+
+
+class Lake(Protocol):
+    """The lake's partitions."""
+
+    @property
+    def shards(self) -> int:
+        """How many shards a day has."""
+
+    def dataset(self, dataset: str, *, days: Collection[date]) -> Any:
+        """Give the published rows of some days, as a ``pyarrow.dataset.Dataset``."""
+
+    def stage_sorted(self, dataset: str, batches: Iterable[pa.RecordBatch], batch: str) -> list[tuple[date, int]]:
+        """Stage rows that come sorted by day, shard and the dataset's keys."""
+
+
+def rebuild_daily_access(lake: Lake, days: Sequence[date], batch: str) -> list[tuple[date, int]]:
+    """Stage the daily access of whole days from all their events; give the partitions (day, shard) that have rows."""
+    written: list[tuple[date, int]] = []
+    for some in _some_at_once(lake, days):
+        with _aggregating() as connection:
+            events = _readable(connection, lake.dataset("access_events", days=some))
+            connection.execute(_DOUBLED.format(identity=_IDENTITY, events=events))
+            connection.execute(_OURS.format(events=events))
+            rows = connection.sql(_daily_sql(connection, events, lake.shards)).to_arrow_reader(_BATCH_ROWS)
+            written += lake.stage_sorted("daily_access", rows, batch)
+    return written
+
+
+def _daily_sql(connection: duckdb.DuckDBPyConnection, events: str, shards: int) -> str:
+    doubled, ours = connection.sql("SELECT (SELECT count(*) FROM doubled), (SELECT count(*) FROM ours)").fetchall()[0]
+    copied = "(kind = 'read' AND contains(operation, 'COPY') AND (provider, request_id) IN (FROM ours))"
+    return _DAILY.format(
+        events=events,
+        excluded=f"(excluded OR {copied})" if ours else "excluded",
+        requests=_ONCE.format(identity=_IDENTITY) if doubled else _EACH,
+        columns=", ".join(DAILY_ACCESS.names),
+        shards=int(shards),
+    )
+
+
+class _aggregating:  # noqa: N801  # reads as a phrase: with _aggregating()
+    """A DuckDB connection that spills to a temporary folder of its own."""
+
+    def __enter__(self) -> duckdb.DuckDBPyConnection:
+        self._folder = tempfile.TemporaryDirectory(prefix="cloudflux-daily-")
+        self._connection = duckdb.connect(
+            config={
+                "threads": 2,
+                "memory_limit": _MEMORY,
+                "temp_directory": self._folder.name,
+                "preserve_insertion_order": False,
+            }
+        )
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._folder.cleanup()
+
+
+def _readable(connection: duckdb.DuckDBPyConnection, events: pads.Dataset) -> str:
+    """Give what SQL reads the events from: DuckDB itself where they are local files, Arrow elsewhere."""
+    files = getattr(events, "files", None)
+    if files and isinstance(events.filesystem, LocalFileSystem):
+        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        return f"read_parquet([{listed}], hive_partitioning = false)"
+    connection.register("events", events)
+    return "events"
+
+
+def _some_at_once(lake: Lake, days: Sequence[date]) -> Iterator[list[date]]:
+    """Group days, in order, by how many events they have."""
+    some: list[date] = []
+    held = 0
+    for day in days:
+        rows = lake.dataset("access_events", days=[day]).count_rows()
+        if some and held + rows > _EVENTS_AT_ONCE:
+            yield some
+            some, held = [], 0
+        some.append(day)
+        held += rows
+    if some:
+        yield some
