@@ -28,6 +28,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "access_events": {
         "provider": "aws", "bucket": "b", "key": "k", "at": AT, "day": DAY, "kind": "read",
         "operation": "REST.GET.OBJECT", "bytes_sent": 5, "request_id": "r", "excluded": False, "source_file": "f",
+        "line": 7,
     },
     "daily_access": {
         "provider": "aws", "bucket": "b", "key": "k", "day": DAY, "reads": 2, "writes": 0, "bytes_read": 9,
@@ -58,9 +59,13 @@ WRONG = [
     ("access_events", {"provider": "ibm"}, "provider", "ibm"),
     ("access_events", {"bytes_sent": -1}, "bytes_sent", "-1"),
     ("access_events", {"key": ""}, "names are not empty", "''"),
+    ("access_events", {"bucket": "", "request_id": ""}, "names are not empty", "'bucket': ''"),
+    ("access_events", {"request_id": None}, "request_id", "None"),
+    ("access_events", {"at": None}, "every event has a time", "'at': None"),
     ("access_events", {"day": date(2026, 3, 2)}, "the day is that of the time", "2026, 3, 2"),
     ("daily_access", {"reads": -3, "bytes_read": 0}, "reads", "-3"),
     ("daily_access", {"reads": 0}, "bytes are read by reads", "'bytes_read': 9"),
+    ("inventory", {"key": ""}, "names are not empty", "'key': ''"),
     ("inventory", {"tier": "lukewarm"}, "tier", "lukewarm"),
     ("inventory", {"size_bytes": -1}, "size_bytes", "-1"),
     ("inventory", {"etag": ""}, "ETags are not empty", "'etag': ''"),
