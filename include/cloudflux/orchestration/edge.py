@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -36,6 +37,8 @@ START_DATE: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """Fixed: a moving start date would make a DAG's history depend on when it was parsed."""
 
 _RECENT: Final = timedelta(days=180)
+
+_log = logging.getLogger(__name__)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -117,13 +120,48 @@ def kafka_bootstrap_servers() -> str:
 
 
 def audit(suite: str, data: Any, batch: str) -> Any:
-    """Check a batch with Great Expectations and keep the result, passed or not."""
+    """Check a batch with Great Expectations and keep the result, passed or not.
+
+    The time, what is published of the same weekday and the newest inventory are compared with it. Gives a
+    ``quality.AuditReport``; what does not keep the batch unpublished is said in the task's log.
+    """
     from cloudflux.quality import audit as check
     from cloudflux.stores.validations import Validations
 
-    report = check(suite, data, batch)
-    Validations(engine()).record(suite, batch, report.passed, report.checks, now())
+    at = now()
+    report = check(suite, data, batch, _audit_context(suite, at))
+    database = engine()
+    try:
+        Validations(database).record(
+            suite, batch, report.passed, report.checks, at, rows=report.rows, result=report.result
+        )
+    finally:
+        database.dispose()
+    for warning in report.warnings:
+        _log.warning("batch %s of %s: not met: %s: %s", batch, suite, warning.description, ", ".join(warning.examples))
+    if report.rejected is not None:
+        _log.warning("batch %s of %s: %d of %d rows are left out", batch, suite, report.rejected.num_rows, report.rows)
     return report
+
+
+def _audit_context(suite: str, at: datetime) -> Any:
+    """Give what an audit may know beside the batch, read from the lake only when a check asks for it."""
+    from cloudflux.quality import AuditContext
+
+    if suite not in ("access_events", "daily_access", "inventory"):
+        return AuditContext(at)
+    published = lake()
+    if suite == "access_events":
+        inventory_day = published.latest_day("inventory")
+        return AuditContext(
+            at,
+            known_objects=published.dataset("inventory", days=[inventory_day]) if inventory_day else None,
+            published_events=lambda days: published.dataset("access_events", days=list(days)),
+        )
+    return AuditContext(
+        at,
+        published_rows=lambda days: {day: published.dataset(suite, days=[day]).count_rows() for day in days},
+    )
 
 
 def recent_content_types() -> Any:

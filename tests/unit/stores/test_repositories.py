@@ -122,6 +122,33 @@ def test_audits_read_back_when_recorded(engine: Engine) -> None:
     ]  # fmt: skip
     assert [validation.dataset for validation in validations.latest(passed=False)] == ["access_events"]
     assert validations.latest("inventory") == [oldest]
+    assert (oldest.rows, validations.find(oldest.validation_id)) == (None, (oldest, None))
+
+
+def test_result_reads_back_when_an_audit_is_recorded_with_it(engine: Engine) -> None:
+    validations = Validations(engine)
+    result = {"success": False, "results": [{"result": {"partial_unexpected_list": ["<b>\x00", None, 1.5]}}]}
+    number = validations.record("inventory", "b1", False, (), AT, rows=5_000_000_000, result=result)
+    found = validations.find(number)
+    assert found is not None
+    audit, kept = found
+    assert (audit.validation_id, audit.rows, audit.passed) == (number, 5_000_000_000, False)
+    assert kept is not None
+    assert kept["results"][0]["result"]["partial_unexpected_list"] == ["<b>\\u0000", None, 1.5]
+    assert validations.find(number + 1) is None
+
+
+def test_result_is_not_kept_when_it_is_old_or_huge(engine: Engine) -> None:
+    validations = Validations(engine)
+    first = validations.record("inventory", "b1", True, (), AT, result={"success": True})
+    other = validations.record("decisions", "b1", True, (), AT, result={"success": True})
+    huge = validations.record("inventory", "b2", True, (), AT + timedelta(days=89), result={"text": "x" * 2**20})
+    kept = {number: (validations.find(number) or (None, None))[1] for number in (first, other, huge)}
+    assert kept == {first: {"success": True}, other: {"success": True}, huge: None}
+    validations.record("inventory", "b3", True, (), AT + timedelta(days=91))
+    kept = {number: (validations.find(number) or (None, None))[1] for number in (first, other)}
+    assert kept == {first: None, other: {"success": True}}
+    assert len(validations.latest("inventory")) == 3
 
 
 def a_report(**overrides: object) -> SavingsReport:
