@@ -6,6 +6,10 @@ expected cost of each candidate, the reason. One mapped task for each shard.
 
 **Runs** when the forecaster has been trained. Without a champion the rule-based classifier speaks.
 
+**Withheld**: a bucket whose access logs tell less of the last 30 days than its `min_coverage` asks for gets decisions
+that keep every object, and a reason that starts with `withheld:` and says which days are missing and what to do. The
+results of both tasks count them.
+
 **What a failure means**
 
 - `score_shard` fails: the lake or MLflow is away. Clear the task; the shard is written again, the same bytes.

@@ -16,6 +16,7 @@ import pytest
 from synthetic_access import FIRST_DAY, MemoryLake, daily_access, inventory, rhythmic_history
 
 from cloudflux.config import BucketSettings, Estate
+from cloudflux.domain.coverage import RecentCoverage
 from cloudflux.domain.errors import AuditFailed, TerminalError
 from cloudflux.domain.policy import PolicySettings
 from cloudflux.domain.prices import PriceBook
@@ -23,6 +24,7 @@ from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
 from cloudflux.lake.schemas import SCHEMAS
 from cloudflux.price_books import load_book
+from cloudflux.quality import audit as check
 from cloudflux.workflows.score import ShardScored, audit_and_publish, decision_totals, score_shard
 from cloudflux_ml.dataset import build_dataset
 from cloudflux_ml.model import AccessForecaster, data_frame
@@ -76,7 +78,13 @@ def published(folder: Path, access: pa.Table, listed: pa.Table) -> Lake:
 
 
 def score_all(
-    lake: Lake, champion: Champion | None, owner: Estate, books: Mapping[str, PriceBook], batch: str = "batch"
+    lake: Lake,
+    champion: Champion | None,
+    owner: Estate,
+    books: Mapping[str, PriceBook],
+    batch: str = "batch",
+    *,
+    coverage: Mapping[tuple[str, str], RecentCoverage] | None = None,
 ) -> list[ShardScored]:
     return [
         score_shard(
@@ -89,6 +97,7 @@ def score_all(
             books=books,
             policy=POLICY,
             history_days=400,
+            coverage={("aws", "data"): RecentCoverage(1.0, 30)} if coverage is None else coverage,
         )
         for shard in range(SHARDS)
     ]
@@ -141,6 +150,45 @@ def test_every_object_is_decided_when_all_shards_are_scored(
         assert row["stay_usd"] == pytest.approx(classes["STANDARD"])
         assert (row["payback_days"] is None) == (row["action"] == "keep")
         assert "GLACIER" not in classes, "the owner needs milliseconds"
+
+
+# Great Expectations' own imports, and its reading of DuckDB
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection")
+def test_decisions_are_withheld_when_the_access_logs_tell_too_little(
+    tmp_path: Path, history: tuple[pa.Table, pa.Table], champion: Champion, books: Mapping[str, PriceBook]
+) -> None:
+    lake = published(tmp_path, *history)
+    for number, (told, asked, reason) in enumerate(
+        (
+            (
+                {("aws", "data"): RecentCoverage(0.7, 30)},
+                0.8,
+                "withheld: the access logs tell 70 % of the last 30 days",
+            ),
+            ({}, 0.8, "withheld: its coverage was never measured"),
+            ({("aws", "data"): RecentCoverage(0.7, 30)}, 0.6, None),
+            ({}, 0.0, None),
+        )
+    ):
+        batch = f"batch-{number}"
+        scored = score_all(lake, champion, estate(min_coverage=asked), books, batch, coverage=told)
+        totals = audit_and_publish(batch=batch, day=DAY, lake=lake, audit=check)
+        decisions = lake.read("decisions", days=[DAY]).to_pylist()
+        if reason is None:
+            assert totals.withheld == 0
+            assert totals.moves > 0
+            continue
+        assert totals.withheld == sum(shard.withheld for shard in scored) == totals.objects == 200
+        assert totals.moves == 0
+        assert totals.before_usd_month == totals.after_usd_month > 0
+        for row in decisions:
+            assert row["reason"].startswith(reason)
+            assert (row["action"], row["chosen_class"]) == ("keep", row["current_class"])
+            assert (row["saving_usd"], row["one_time_usd"], row["payback_days"]) == (0, 0, None)
+            assert len(row["candidates"]) > 1, "what was weighed stays"
+            assert row["chosen_usd"] == row["stay_usd"]
 
 
 def test_bytes_are_the_same_when_a_shard_is_scored_again(

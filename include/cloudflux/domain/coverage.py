@@ -27,6 +27,9 @@ WINDOW_DAYS: Final = 30
 NEVER: Final = int(np.iinfo(np.int32).max)
 """The first day of a bucket that has never been logged."""
 
+WITHHELD: Final = "withheld:"
+"""How the reason of a decision begins that is not made for want of coverage."""
+
 _LOSS_ODDS: Final = 0.01
 """Odds that a silence is lost logs before anything is known of it: one in a hundred."""
 _MOST_SURPRISE: Final = 50.0  # e^50 is certainty, and no overflow
@@ -245,14 +248,14 @@ class RecentCoverage:
             return None
         if self.problem:
             return (
-                f"withheld: {self.problem}; name the access logs of the bucket in the estate file and let them be "
+                f"{WITHHELD} {self.problem}; name the access logs of the bucket in the estate file and let them be "
                 "collected, or set its min_coverage to 0 to decide without"
             )
         worst = "; ".join(
             f"{day.day} ({_percent(day.coverage)}{': ' if day.reason else ''}{day.reason})" for day in self.worst
         )
         return (
-            f"withheld: the access logs tell {_percent(self.coverage)} of the last {self.days} days, and "
+            f"{WITHHELD} the access logs tell {_percent(self.coverage)} of the last {self.days} days, and "
             f"{_percent(min_coverage)} are asked for; worst {worst}. See to it that the logs are delivered and "
             "collected (late files count), or lower the bucket's min_coverage"
         )

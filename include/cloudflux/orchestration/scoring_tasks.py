@@ -8,6 +8,7 @@ from cloudflux.orchestration.edge import (
     audit,
     batch_of_run,
     day_of_run,
+    engine,
     lake,
     recent_content_types,
     settings,
@@ -32,7 +33,9 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
 
     from cloudflux.domain.policy import PolicySettings
     from cloudflux.price_books import load_book
+    from cloudflux.stores.coverage import CoverageLog
     from cloudflux.workflows import score as workflow
+    from cloudflux.workflows.coverage import recent
     from cloudflux_ml.registry import Champion, ModelUnfit, load_version
     from cloudflux_ml.score import forecast_objects
 
@@ -46,6 +49,11 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
             champion = load_version(model_version, name=current.registered_model)
         except ModelUnfit as exc:
             print(f"the rules speak: {exc}")  # noqa: T201  # the task's log
+    coverage = recent(CoverageLog(engine()), estate, day_of_run())
+    for bucket in estate.buckets:
+        withheld = coverage[str(bucket.provider), bucket.bucket].withheld(bucket.min_coverage)
+        if withheld:
+            print(f"{bucket.provider}:{bucket.bucket} is {withheld}")  # noqa: T201  # the task's log
     scored = workflow.score_shard(
         day=day_of_run(),
         shard=shard,
@@ -61,8 +69,15 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
         books={name: load_book(name) for name in {bucket.price_book for bucket in estate.buckets}},
         policy=PolicySettings(horizon_days=current.horizon_days),
         history_days=current.history_days,
+        coverage=coverage,
     )
-    return {"shard": shard, "objects": scored.objects, "moves": scored.moves, "from_rules": scored.from_rules}
+    return {
+        "shard": shard,
+        "objects": scored.objects,
+        "moves": scored.moves,
+        "from_rules": scored.from_rules,
+        "withheld": scored.withheld,
+    }
 
 
 @terminal_errors_fail
@@ -74,6 +89,7 @@ def publish_decisions() -> dict[str, Any]:
     return {
         "objects": totals.objects,
         "moves": totals.moves,
+        "withheld": totals.withheld,
         "before_usd_month": str(totals.before_usd_month),
         "after_usd_month": str(totals.after_usd_month),
         "saving_usd": str(totals.saving_usd),

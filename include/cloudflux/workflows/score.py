@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cloudflux.config import BucketSettings, Estate
 from cloudflux.domain.costs import usd
+from cloudflux.domain.coverage import WITHHELD, RecentCoverage
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux.domain.policy import Decisions, ObjectColumns, OwnerLimits, PolicySettings, decide
@@ -92,6 +93,8 @@ class ShardScored:
     """Objects whose forecast came from the rules."""
     left_out: int
     """Objects of buckets that the estate does not name (any more)."""
+    withheld: int = 0
+    """Objects whose decision is withheld, because the access logs of their bucket tell too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class DecisionTotals:
     saving_usd: Decimal
     """Expected net saving over the horizon."""
     one_time_usd: Decimal
+    withheld: int = 0
+    """Objects that are kept because the access logs of their bucket tell too little."""
 
 
 def latest_inventory_day(lake: ScoringLake, day: date) -> date:
@@ -129,11 +134,14 @@ def score_shard(
     books: Mapping[str, PriceBook],
     policy: PolicySettings,
     history_days: int,
+    coverage: Mapping[tuple[str, str], RecentCoverage],
 ) -> ShardScored:
     """Forecast and decide for all objects of one shard, and stage both tables as partitions of ``day``.
 
     day : the first day of the horizon; nothing that was logged on it or later is looked at.
     books : price books by the name that the estate's buckets give.
+    coverage : how much the access logs tell, by (provider, bucket). Where that is less than the bucket's
+    ``min_coverage``, and where there is nothing, its decisions are withheld: they keep, and say why.
     Raises ``TerminalError`` when there is no inventory, and ``KeyError`` naming a price book that is not in ``books``.
     """
     snapshot = latest_inventory_day(lake, day)
@@ -155,7 +163,13 @@ def score_shard(
     for (provider, name), rows in _rows_by_bucket(inventory):
         bucket = named[provider, name]
         objects, expected = inventory.take(pa.array(rows)), _rows_of(forecasts, rows)
-        tables.append(_decide_bucket(objects, expected, bucket, books[bucket.price_book], policy=policy, day=day))
+        told = coverage.get((provider, name), RecentCoverage(0.0, 0, problem="its coverage was never measured"))
+        withheld = told.withheld(bucket.min_coverage)
+        tables.append(
+            _decide_bucket(
+                objects, expected, bucket, books[bucket.price_book], policy=policy, day=day, withheld=withheld
+            )
+        )
     decisions = pa.concat_tables(tables) if tables else DECISIONS.empty_table()
     lake.stage("decisions", day, shard, decisions, batch)
     return ShardScored(
@@ -164,6 +178,7 @@ def score_shard(
         moves=_count_moves(decisions),
         from_rules=int(forecasts.from_rules.sum()),
         left_out=listed - inventory.num_rows,
+        withheld=_count_withheld(decisions),
     )
 
 
@@ -189,10 +204,11 @@ def audit_and_publish(*, batch: str, day: date, lake: ScoringLake, audit: Audit)
 def decision_totals(lake: ScoringLake, day: date) -> DecisionTotals:
     """Add up a day's published decisions, one record batch in memory at a time."""
     sums = dict.fromkeys(_USD_COLUMNS, 0.0)
-    objects = moves = 0
-    for batch in lake.dataset("decisions", days=[day]).to_batches(columns=["action", *_USD_COLUMNS]):
+    objects = moves = withheld = 0
+    for batch in lake.dataset("decisions", days=[day]).to_batches(columns=["action", "reason", *_USD_COLUMNS]):
         objects += batch.num_rows
         moves += _count_moves(batch)
+        withheld += _count_withheld(batch)
         for name in _USD_COLUMNS:
             sums[name] += pc.sum(batch.column(name)).as_py() or 0.0
     return DecisionTotals(
@@ -203,6 +219,7 @@ def decision_totals(lake: ScoringLake, day: date) -> DecisionTotals:
         after_usd_month=usd(sums["chosen_monthly_usd"], 10),
         saving_usd=usd(sums["saving_usd"], 10),
         one_time_usd=usd(sums["one_time_usd"], 10),
+        withheld=withheld,
     )
 
 
@@ -231,6 +248,7 @@ def _decide_bucket(
     *,
     policy: PolicySettings,
     day: date,
+    withheld: str | None,
 ) -> pa.Table:
     keys = inventory["key"]
     excluded = np.zeros(inventory.num_rows, dtype=np.bool_)
@@ -251,8 +269,26 @@ def _decide_bucket(
     )
     limits = OwnerLimits(Latency(bucket.latency), bucket.allowed_classes)
     decisions = decide(objects, book, limits, policy)
+    if withheld is not None:
+        decisions = _kept(decisions, withheld)
     rules = classify(forecasts.reads_30_days, forecasts.last_read_days).storage_classes(bucket.provider)
     return _decision_table(inventory, decisions, rules, day)
+
+
+def _kept(decisions: Decisions, reason: str) -> Decisions:
+    """Keep every object where it is, with what was weighed and one reason."""
+    nothing = np.zeros(len(decisions))
+    return replace(
+        decisions,
+        chosen_class=decisions.current_class,
+        moves=np.zeros(len(decisions), dtype=np.bool_),
+        reason=np.full(len(decisions), reason, dtype=object),
+        chosen_usd=decisions.stay_usd,
+        one_time_usd=nothing,
+        saving_usd=nothing,
+        payback_days=np.full(len(decisions), np.nan),
+        chosen_monthly_usd=decisions.current_monthly_usd,
+    )
 
 
 def _decision_table(inventory: pa.Table, decisions: Decisions, rules: NDArray[Any], day: date) -> pa.Table:
@@ -327,3 +363,7 @@ def _texts(column: pa.ChunkedArray) -> NDArray[Any]:
 
 def _count_moves(decisions: Any) -> int:
     return int(pc.sum(pc.equal(decisions.column("action"), "move")).as_py() or 0)
+
+
+def _count_withheld(decisions: Any) -> int:
+    return int(pc.sum(pc.starts_with(decisions.column("reason"), WITHHELD)).as_py() or 0)
