@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
 
+from cloudflux_ui.mount import pages
+
 
 def _mlflow_views() -> list[dict[str, object]]:
     address = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
@@ -17,8 +19,18 @@ def _mlflow_views() -> list[dict[str, object]]:
     return [{"name": "MLflow", "href": f"{address.scheme}://{address.hostname}{port}", "destination": "nav"}]
 
 
+_DATA_DOCS: dict[str, object] = {
+    "name": "Data Docs",
+    # relative to Airflow's own base, wherever that is mounted
+    "href": "cloudflux/data-docs/",
+    "url_route": "cloudflux-data-docs",
+    "destination": "nav",
+}
+
+
 class CloudFluxPlugin(AirflowPlugin):
-    """Adds the way from Airflow's navigation to MLflow's UI, where the forecaster's versions are."""
+    """Adds the Data Docs of all audits, and the way to MLflow's UI, where the forecaster's versions are."""
 
     name = "cloudflux"
-    external_views = _mlflow_views()
+    fastapi_apps = [{"app": pages, "url_prefix": "/cloudflux", "name": "CloudFlux"}]  # noqa: RUF012  # Airflow's own form
+    external_views = [_DATA_DOCS, *_mlflow_views()]  # noqa: RUF012  # Airflow's own form

@@ -122,7 +122,7 @@ def audit(suite: str, data: pads.Dataset | pa.Table, batch: str, context: AuditC
         results = _validate(suite, batch, expectations, path, settings=settings, at=context.now if context else None)
         with duckdb.connect(path, config=settings) as connection:
             checks = tuple(
-                _check(connection, expectation, result)
+                _check(connection, expectation, result, rows)
                 for expectation, result in zip(expectations, results["results"], strict=True)
             )
             broken = [
@@ -237,7 +237,7 @@ _LONGEST_TEXT: Final = 2_000
 """More than any text of ours; a stored result has at most some hundred texts."""
 
 
-def _check(connection: duckdb.DuckDBPyConnection, expectation: Expectation, result: dict[str, Any]) -> Check:
+def _check(connection: duckdb.DuckDBPyConnection, expectation: Expectation, result: dict[str, Any], rows: int) -> Check:
     """Read one result; examples of rows that a query found are added to it, for the Data Docs."""
     outcome = result["result"]
     raised = [info for info in _exceptions(result["exception_info"]) if info.get("raised_exception")]
@@ -250,10 +250,14 @@ def _check(connection: duckdb.DuckDBPyConnection, expectation: Expectation, resu
         found = connection.execute(f"SELECT * FROM ({query.format(batch=BATCH)}) LIMIT {_EXAMPLES_KEPT}")  # noqa: S608  # ours
         names = [column[0] for column in found.description]
         shown = [_shown(dict(zip(names, row, strict=True))) for row in found.fetchall()]
-        outcome["partial_unexpected_list"] = shown
-        outcome["partial_unexpected_counts"] = [{"value": value, "count": 1} for value in dict.fromkeys(shown)]
         examples = tuple(shown[:_EXAMPLES])
         unexpected = int(outcome.get("observed_value") or 0)
+        outcome |= {
+            "element_count": rows,
+            "unexpected_count": unexpected,
+            "unexpected_percent": 100 * unexpected / max(rows, 1),
+            "partial_unexpected_list": shown,
+        }
     elif not result["success"]:
         listed = outcome.get("partial_unexpected_list") or [outcome.get("observed_value")]
         examples = tuple(_shown(value) for value in listed[:_EXAMPLES])

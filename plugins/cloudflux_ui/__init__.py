@@ -1,0 +1,1 @@
+"""The pages that CloudFlux adds to Airflow's web UI."""

@@ -1,0 +1,72 @@
+"""The page of an audit: Great Expectations' own, without foreign servers, and with everything escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from unit.quality.audited_rows import AT, an_event, table_of
+
+from cloudflux.quality import AuditContext, audit
+from cloudflux.quality.data_docs import rendered
+
+pytestmark = [
+    # Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
+]
+
+HOSTILE = "<img src=x onerror=alert(1)>$PARAMETER ${key} {{7*7}} </script><script>alert(2)</script>\"'&amp;"
+
+
+def page_of(changes: dict[str, Any], batch: str = "run-1", suite: str = "access_events") -> str:
+    rows = [an_event(number, **(changes if number == 3 else {})) for number in range(10)]
+    report = audit(suite, table_of(suite, rows), batch, AuditContext(AT + timedelta(hours=1)))
+    # as PostgreSQL gives it back
+    return rendered(json.loads(json.dumps(report.result)), home="../", assets="../static/")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kind": HOSTILE}, {"provider": HOSTILE, "key": ""}, {"bucket": HOSTILE, "key": ""}]
+)
+def test_no_markup_of_strangers_is_in_the_page_when_examples_are_hostile(changes: dict[str, Any]) -> None:
+    page = page_of(changes, batch=HOSTILE)
+    assert "<img" not in page
+    assert page.count("<script") == 1  # ours
+    assert "{{7*7}}" in page
+    assert "&lt;img src=x onerror=alert(1)&gt;$PARAMETER ${key}" in page
+    assert "&amp;amp;" in page
+
+
+def test_page_asks_no_foreign_server_for_anything() -> None:
+    page = page_of({"kind": "peek"})
+    asked = re.findall(r"""(?:src|href|action|data-url|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
+    assert {address for address in asked if not address.startswith("#")} == {
+        "../", "../static/bootstrap.min.css", "../static/data_docs.css", "../static/data_docs.js"
+    }  # fmt: skip
+    assert "://" not in page
+    assert not re.search(r"\son[a-z]+\s*=", page)
+
+
+def test_page_says_what_was_expected_and_what_was_found_when_an_audit_failed() -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page_of({"kind": "peek", "key": ""}, batch="run-77")))
+    for said in (
+        "Failed",
+        "run-77",
+        "peek",
+        "names are not empty",
+        "Warning only. The newest event",
+        "&#x27;key&#x27;",
+    ):
+        assert said in text
+
+
+def test_filter_and_folding_are_there_when_inline_scripts_are_gone() -> None:
+    page = page_of({})
+    assert 'data-show="failed"' in page
+    assert 'data-toggle="collapse"' in page
+    assert "Succeeded" in page or "Success" in page
