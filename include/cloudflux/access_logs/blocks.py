@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from cloudflux.domain.source_files import SourceFile
 
-BLOCK_BYTES: Final = 16 << 20
+BLOCK_BYTES: Final = 24 << 20
 """How much text is parsed at once. Larger blocks are slower: their buffers are mapped anew each time."""
 MAX_WHOLE_BYTES: Final = 1 << 30
 """A file that must be read as a whole may not grow beyond this when it is unpacked."""
@@ -70,6 +70,8 @@ class Block:
 
 Content = Iterator[bytes]
 """A file's bytes in pieces of any size."""
+Lined = Callable[[Iterator[bytes]], Iterator[bytes]]
+"""Rewrites a file's text, piece by piece, so that each record stands on a line of its own."""
 
 
 def one_piece(files: Iterable[tuple[SourceFile, bytes]]) -> Iterator[tuple[SourceFile, Content]]:
@@ -81,12 +83,15 @@ def read_blocks(
     files: Iterable[tuple[SourceFile, Content]],
     *,
     whole: Callable[[bytes], bool] = lambda head: False,
+    lined: Callable[[bytes], Lined | None] = lambda head: None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Block]:
     """Unpack, cut and number the lines of files, in their order.
 
     ``whole`` tells from the first bytes of a file (unpacked, at least its first line or 64 KiB) that its records cross
-    lines. The same files give the same blocks whatever the size of the pieces that they come in.
+    lines. ``lined`` gives, for a file whose records can be told apart while it streams, what puts each on a line of its
+    own: its lines are then numbered as they come out. The same files give the same blocks whatever the size of the
+    pieces that they come in.
     """
     pending = _Pending()
     for source, content in files:
@@ -96,7 +101,9 @@ def read_blocks(
         if whole(head):
             pending.add_whole(file, unpacked.rest(MAX_WHOLE_BYTES))
         else:
-            yield from _cut(pending, file, unpacked, block_bytes)
+            relined = lined(head)
+            pieces = iter(unpacked) if relined is None else relined(iter(unpacked))
+            yield from _cut(pending, file, pieces, block_bytes)
         if unpacked.reason is not None:
             pending.whole.append((pending.current(file), 0, unpacked.reason, unpacked.first.hex(" ")))
         if pending.size >= block_bytes:
@@ -140,7 +147,7 @@ def ahead(blocks: Iterator[Block]) -> Generator[Block]:
         maker.join()
 
 
-def _cut(pending: _Pending, file: SourceFile, unpacked: _Unpacked, block_bytes: int) -> Iterator[Block]:
+def _cut(pending: _Pending, file: SourceFile, unpacked: Iterator[bytes], block_bytes: int) -> Iterator[Block]:
     """Add a file's lines; give each block that becomes full on the way."""
     rest: list[bytes] = []
     held = 0

@@ -144,28 +144,50 @@ def parsed_file(
 
 
 def assembled(block: Block, found: pa.Table, *, notices: Iterable[FormatNotice] = ()) -> ParsedFile:
-    """Put together what a parser found that stays in Arrow: the quick way for formats with a record on every line.
+    """Put together what a parser found that stays in Arrow: the quick way.
 
-    ``found`` has a row for every line: the columns of ``records`` as in ``parsed_file`` (``at`` without a zone is UTC),
+    ``found`` has a row for every record, good or bad: the columns of ``records`` as in ``parsed_file`` (``at`` without a zone is UTC),
     ``reason`` where the line is refused, and its ``raw`` text.
     """
-    counts = block.lines["file"].combine_chunks().value_counts()
+    counts = found["file"].combine_chunks().value_counts()
     total = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
-    good = found
-    refused = found.slice(0, 0)
-    if found["reason"].null_count < found.num_rows:
-        refused = found.filter(pc.is_valid(found["reason"]))
+    good, refused = found, None
+    if "reason" in found.column_names and found["reason"].null_count < found.num_rows:
+        refused = found.filter(pc.is_valid(found["reason"])).select(["file", "line", "reason", "raw"])
         good = found.filter(pc.is_null(found["reason"]))
-    rejects = pl.DataFrame(pl.from_arrow(refused.select(["file", "line", "reason", "raw"]))).rename({"raw": "text"})
-    readable = pl.DataFrame(pl.from_arrow(good.select(["file", "bucket", "at"])))
-    records = good.filter(pc.is_valid(good["kind"]))
+    if refused is not None or block.whole:
+        empty = pl.DataFrame(schema={"file": pl.Int64, "line": pl.Int64, "reason": pl.String, "raw": pl.String})
+        rejects = pl.DataFrame(pl.from_arrow(refused)) if refused is not None else empty
+        quarantine = _quarantine(block, rejects.rename({"raw": "text"}), total)
+    else:
+        quarantine = QUARANTINE.empty_table()
     return ParsedFile(
-        events=_events(block, records),
-        quarantine=_quarantine(block, rejects, total),
-        hours=_hours(block, readable),
+        events=_events(block, good.filter(pc.is_valid(good["kind"]))),
+        quarantine=quarantine,
+        hours=_hours_of(block, good),
         lines=sum(total.values()),
         lines_by_file=_by_file(block, total),
         notices=tuple(notices),
+    )
+
+
+def _hours_of(block: Block, good: pa.Table) -> pa.Table:
+    at = good["at"].cast(pa.timestamp("us"))
+    hour = pc.divide(at.cast(pa.int64()), 3_600_000_000)
+    counted = (
+        pa.table({"file": good["file"], "bucket": good["bucket"], "hour": hour})
+        .group_by(["file", "bucket", "hour"], use_threads=False)
+        .aggregate([([], "count_all")])
+    )
+    hours = pl.DataFrame(pl.from_arrow(counted)).filter(pl.col("bucket").is_not_null() & (pl.col("bucket") != ""))
+    return log_hours(
+        block,
+        hours.select(
+            "file",
+            "bucket",
+            pl.from_epoch(pl.col("hour") * 3600, time_unit="s").alias("at"),
+            pl.col("count_all").alias("records"),
+        ).sort("file", "bucket", "at"),
     )
 
 

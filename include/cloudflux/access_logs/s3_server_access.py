@@ -92,54 +92,59 @@ _OBJECT_KEY: Final = f"""
     WHEN starts_with(operation, 'S3.') OR starts_with(operation, 'BATCH.') THEN once
     ELSE twice END"""
 
+_SUCCEEDED: Final = "(code BETWEEN 200 AND 299 OR code = 304)"
+"""304 is a read of no bytes: S3 bills the request, and an archive class would have refused it. Redirects are sent again
+and logged again; what failed used nothing."""
+
 # Most lines split on quotes and spaces, ten times faster than by the regular expression that the others need. A step is
 # a subquery of its own where its columns are used more than once: inside CASE and AND they would be computed each time.
+# No WHERE: it would be pushed down to the lines, and everything be computed twice.
 _QUICK: Final = r"""
-quoted AS (
-    SELECT file, line, text, string_split(text, '"') AS q FROM lines
+WITH quoted AS (
+    SELECT file, line, string_split(text, '"') AS q FROM lines
 ), spaced AS (
-    SELECT file, line, text, string_split(q[1], ' ') AS h, string_split(q[3], ' ') AS m, q[2] AS uri, q[6] AS agent,
+    SELECT file, line, string_split(q[1], ' ') AS h, string_split(q[3], ' ') AS m, q[2] AS uri, q[6] AS agent,
         len(q) = 7 AND q[5] = ' ' AND q[7][1] = ' ' AND length(q[7]) > 2 AS is_quoted
     FROM quoted
 ), named AS (
-    SELECT file, line, text, h[2] AS bucket, try_strptime(h[3], '[%d/%b/%Y:%H:%M:%S') AS happened, h[6] AS requester,
-        h[7] AS request_id, h[8] AS operation, h[9] AS key, uri, agent, m[2] AS status,
-        try_cast(m[2] AS SMALLINT) AS code, m[4] AS sent_text, try_cast(m[4] AS BIGINT) AS sent,
+    SELECT file, line, h[2] AS bucket, try_strptime(h[3], '[%d/%b/%Y:%H:%M:%S') AS happened, h[6] AS requester,
+        h[7] AS request_id, h[8] AS operation, h[9] AS key, uri, agent, try_cast(m[2] AS SMALLINT) AS code,
+        CASE WHEN m[4] = '-' THEN 0 ELSE try_cast(m[4] AS BIGINT) END AS sent,
         is_quoted AND len(h) = 10 AND len(m) = 8 AND h[4] = '+0000]' AND h[10] = '' AND h[1] <> '' AND m[1] = ''
             AND m[8] = '' AS is_spaced
     FROM spaced
-), fields AS (
-    -- No WHERE: it would be pushed down to the lines, and everything above be computed twice.
-    SELECT file, line, text, bucket, happened, requester, request_id, operation, key, uri, agent, code,
-        CASE WHEN sent_text = '-' THEN 0 ELSE sent END AS sent,
-        coalesce(is_spaced AND (code BETWEEN 100 AND 999 OR status = '-') AND (sent >= 0 OR sent_text = '-'), false)
-            AS regular
+), kinds AS (
+    SELECT *, CASE WHEN {succeeded} THEN {kind} END AS kind,
+        CASE WHEN {encoded} THEN try(url_decode(replace(key, '+', '%20'))) END AS once
     FROM named
-)"""
+), keys AS (
+    SELECT *, CASE WHEN {once_encoded} THEN try(url_decode(replace(once, '+', '%20'))) END AS twice FROM kinds
+), objects AS (
+    SELECT *, {object_key} AS object_key FROM keys
+)
+SELECT file, line, bucket, object_key AS key, happened AS "at", kind, operation, sent AS bytes_sent, request_id,
+    agent{requester},
+    coalesce(is_spaced AND code BETWEEN 100 AND 999 AND sent BETWEEN 0 AND {max_bytes}
+        AND happened BETWEEN $first AND $latest AND contains(operation, '.')
+        AND (kind IS NULL OR (object_key <> '-' AND bucket <> '-' AND NOT contains(object_key, chr(0)))), false) AS regular
+FROM objects
+"""
 _SLOW: Final = r"""
-matched AS (
+WITH matched AS (
     SELECT file, line, text, regexp_extract(rtrim(text, chr(10) || chr(13)), $line, [{names}]) AS f
     FROM odd_lines
-), fields AS (
+), named AS (
     SELECT file, line, text, f.bucket, timezone('UTC', try_strptime(f.time, '%d/%b/%Y:%H:%M:%S %z')) AS happened,
         f.requester, f.request_id, f.operation, f.key, nullif(f.uri, '') AS uri, nullif(f.agent, '') AS agent,
         try_cast(f.status AS SMALLINT) AS code,
-        CASE WHEN f.bytes_sent = '-' THEN 0 ELSE try_cast(f.bytes_sent AS BIGINT) END AS sent, true AS regular
+        CASE WHEN f.bytes_sent = '-' THEN 0 ELSE try_cast(f.bytes_sent AS BIGINT) END AS sent
     FROM matched
-)"""
-_RECORDS: Final = r"""
-WITH {fields}, kinds AS (
-    SELECT *, {kind} AS listed,
+), kinds AS (
+    SELECT *, CASE WHEN {succeeded} OR (code IS NULL AND starts_with(operation, 'S3.')) THEN {kind} END AS kind,
         CASE WHEN {encoded} THEN try(url_decode(replace(key, '+', '%20'))) END AS once
-    FROM fields
+    FROM named
 ), keys AS (
-    SELECT *,
-        -- 304 is a read of no bytes: S3 bills the request, and an archive class would have refused it. Redirects are
-        -- sent again and logged again; what failed used nothing.
-        CASE WHEN code BETWEEN 200 AND 299 OR code = 304 OR (code IS NULL AND starts_with(operation, 'S3.'))
-            THEN listed END AS kind,
-        CASE WHEN {once_encoded} THEN try(url_decode(replace(once, '+', '%20'))) END AS twice
-    FROM kinds
+    SELECT *, CASE WHEN {once_encoded} THEN try(url_decode(replace(once, '+', '%20'))) END AS twice FROM kinds
 ), objects AS (
     SELECT *, {object_key} AS object_key FROM keys
 ), judged AS (
@@ -148,8 +153,7 @@ WITH {fields}, kinds AS (
             CASE WHEN regexp_matches(text, $timed) THEN 'not a server access log line: fields are missing or cut off'
             ELSE 'not a server access log line: no time in brackets' END
         WHEN code IS NULL AND NOT starts_with(operation, 'S3.') THEN 'http_status is not a number'
-        WHEN listed IS NULL AND NOT regexp_matches(operation, '^[A-Z0-9]+\.\w+(\.\w+)*$')
-            THEN 'the operation is none of S3''s'
+        WHEN NOT regexp_matches(operation, '^[A-Z0-9]+\.\w+(\.\w+)*$') THEN 'the operation is none of S3''s'
         WHEN sent IS NULL OR sent > {max_bytes} THEN 'bytes_sent is beyond any object''s size'
         WHEN kind IS NOT NULL AND (object_key IS NULL OR contains(object_key, chr(0))) THEN 'the key is not UTF-8'
         WHEN kind IS NOT NULL AND (object_key = '-' OR bucket = '-') THEN 'the request has no bucket and key'
@@ -160,46 +164,41 @@ WITH {fields}, kinds AS (
     FROM objects
 )
 SELECT file, line, bucket, object_key AS key, happened AS "at", kind, operation, sent AS bytes_sent, request_id,
-    agent{requester}, listed IS NULL AS unlisted, regular, reason,
-    CASE WHEN reason IS NOT NULL AND regular THEN rtrim(text, chr(10) || chr(13)) END AS raw
+    agent{requester}, reason, CASE WHEN reason IS NOT NULL THEN rtrim(text, chr(10) || chr(13)) END AS raw
 FROM judged
 """
 
 
 def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
     """Parse one block of log files."""
-    parameters = {
-        "timed": _TIMED,
-        "first": FIRST_AT.replace(tzinfo=None),
-        "latest": [
-            (source.last_modified_at + CLOCK_SKEW).astimezone(UTC).replace(tzinfo=None) for source in block.files
-        ],
-    }
-    fields = ", requester" if exclusions.requesters else ""
+    requester = ", requester" if exclusions.requesters else ""
+    latest = [(source.last_modified_at + CLOCK_SKEW).astimezone(UTC).replace(tzinfo=None) for source in block.files]
+    first = FIRST_AT.replace(tzinfo=None)
     with duckdb_with(lines=block.lines) as connection:
-        found = connection.sql(_records(_QUICK, fields), params=parameters).to_arrow_table()
-    if not pc.all(found["regular"]).as_py():
-        quick = found.filter(found["regular"])
-        odd = block.lines.filter(pc.invert(pc.is_in(_place(block.lines), _place(quick))))
-        found = pa.concat_tables([quick, _odd(odd, fields, parameters)])
+        quick = {"first": first, "latest": min(latest)}
+        found = connection.sql(_query(_QUICK, requester), params=quick).to_arrow_table()
+    regular = found["regular"]
+    found = found.drop_columns(["regular"])
+    if not pc.all(regular).as_py():
+        found = found.filter(regular)
+        odd = block.lines.filter(pc.invert(pc.is_in(_place(block.lines), _place(found))))
+        with duckdb_with(odd_lines=odd) as connection:
+            slow = {"first": first, "latest": latest, "timed": _TIMED, "line": _LINE}
+            other = connection.sql(_query(_SLOW, requester), params=slow).to_arrow_table()
+        found = pa.concat_tables([found, other], promote_options="default")
         found = found.sort_by([("file", "ascending"), ("line", "ascending")])
     found = with_excluded(found, exclusions)
     return assembled(block, found, notices=_notices(block, found))
-
-
-def _odd(lines: pa.Table, requester: str, parameters: dict[str, object]) -> pa.Table:
-    with duckdb_with(odd_lines=lines) as connection:
-        fields = _SLOW.format(names=_NAMES)
-        return connection.sql(_records(fields, requester), params=parameters | {"line": _LINE}).to_arrow_table()
 
 
 def _place(lines: pa.Table) -> pa.ChunkedArray:
     return pc.bit_wise_or(pc.shift_left(lines["file"].cast(pa.int64()), 40), lines["line"])
 
 
-def _records(fields: str, requester: str) -> str:
-    return _RECORDS.format(
-        fields=fields,
+def _query(sql: str, requester: str) -> str:
+    return sql.format(
+        names=_NAMES,
+        succeeded=_SUCCEEDED,
         kind=_KIND,
         encoded=_ENCODED.format("key"),
         once_encoded=_ENCODED.format("once"),
@@ -218,17 +217,16 @@ def _notices(block: Block, found: pa.Table) -> Iterable[FormatNotice]:
                 block, place, NoticeKind.NEW_FIELD, f"field {KNOWN_FIELDS + 1}",
                 f"lines have {fields} fields, the documented ones are {KNOWN_FIELDS}: what follows is passed over",
             )  # fmt: skip
-    unlisted = found.filter(pc.and_(found["unlisted"], pc.is_null(found["reason"])))
-    if not unlisted.num_rows:
-        return
-    firsts = unlisted.group_by("operation").aggregate([("file", "min")]).sort_by("operation").to_pylist()
-    for first in firsts:
-        name = first["operation"]
+    for name in sorted(set(pc.unique(found["operation"]).to_pylist()) - set(KINDS) - {None, ""}):
         if _OBJECT_OPERATION.search(name) and not _OTHER_OPERATIONS.search(name):
-            yield _notice(
-                block, first["file_min"], NoticeKind.UNKNOWN_OPERATION, name[:200],
-                "it names an object and is not in our list: it counts as no access",
-            )  # fmt: skip
+            here = found.filter(pc.equal(found["operation"], name))
+            if "reason" in here.column_names:
+                here = here.filter(pc.is_null(here["reason"]))
+            if here.num_rows:
+                yield _notice(
+                    block, pc.min(here["file"]).as_py(), NoticeKind.UNKNOWN_OPERATION, name[:200],
+                    "it names an object and is not in our list: it counts as no access",
+                )  # fmt: skip
 
 
 def _notice(block: Block, place: int, kind: NoticeKind, name: str, detail: str) -> FormatNotice:

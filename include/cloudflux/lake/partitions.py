@@ -101,7 +101,8 @@ class Lake:
         days = sorted(pc.unique(conformed["day"]).to_pylist())
         for day in days:
             rows = conformed if len(days) == 1 else conformed.filter(pc.equal(conformed["day"], pa.scalar(day)))
-            self._write(f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{part}.parquet", rows, dataset)
+            path = f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{part}.parquet"
+            self._write_stream(path, dataset, [rows])
         return days
 
     def stage_sorted(self, dataset: str, batches: Iterable[pa.RecordBatch], batch: str) -> list[tuple[date, int]]:

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from itertools import chain, groupby
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -267,19 +267,18 @@ def parse_chunk(
     files = [_from_json(file) for file in content["files"]]
     taken: list[SourceFile] = []
     contents = _contents(client_of(files[0].provider, content["connection_id"]), files, taken)
-    parts = _Parts(lake, _part_of(files), batch, part_rows)
     notices: dict[FormatNotice, None] = {}
     lines: dict[str, int] = {}
     total = found = 0
-    for parsed in parse_of(files[0].format)(contents, estate.exclusions):
-        named = _of_estate(parsed.events, estate)
-        parts.add(named, _of_estate(parsed.hours, estate), parsed.quarantine)
-        total += parsed.lines
-        found += parsed.events.num_rows
-        for file_id, count in parsed.lines_by_file.items():
-            lines[file_id] = lines.get(file_id, 0) + count
-        notices.update(dict.fromkeys(parsed.notices))
-    parts.flush()
+    with _Parts(lake, _part_of(files), batch, part_rows) as parts:
+        for parsed in parse_of(files[0].format)(contents, estate.exclusions):
+            named = _of_estate(parsed.events, estate)
+            parts.add(named, _of_estate(parsed.hours, estate), parsed.quarantine)
+            total += parsed.lines
+            found += parsed.events.num_rows
+            for file_id, count in parsed.lines_by_file.items():
+                lines[file_id] = lines.get(file_id, 0) + count
+            notices.update(dict.fromkeys(parsed.notices))
     rows = [
         _to_json(source)
         | {
@@ -314,7 +313,7 @@ def _part_of(files: Sequence[SourceFile]) -> str:
 
 
 class _Parts:
-    """The rows of a chunk, written as parts when enough are held."""
+    """The rows of a chunk, written as parts when enough are held, in a thread while the next ones are parsed."""
 
     def __init__(self, lake: Lake, name: str, batch: str, part_rows: int) -> None:
         self.name = name
@@ -327,6 +326,8 @@ class _Parts:
         self._part_rows = part_rows
         self._number = 0
         self._rows = 0
+        self._writer = ThreadPoolExecutor(1)
+        self._written: list[Future[list[date]]] = []
         self._held: dict[str, list[pa.Table]] = {"access_events": [], "log_hours": [], "quarantine": []}
 
     def add(self, events: pa.Table, hours: pa.Table, quarantine: pa.Table) -> None:
@@ -347,13 +348,31 @@ class _Parts:
             self.flush()
 
     def flush(self) -> None:
+        self._wait()
         for dataset, tables in self._held.items():
             if tables:
                 part = f"{self.name}-{self._number:05d}"
-                self._lake.stage_rows(dataset, pa.concat_tables(tables), part, self._batch)
+                table = pa.concat_tables(tables)
+                self._written.append(self._writer.submit(self._lake.stage_rows, dataset, table, part, self._batch))
                 tables.clear()
         self._number += 1
         self._rows = 0
+
+    def _wait(self) -> None:
+        for written in self._written:
+            written.result()
+        self._written.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                self.flush()
+                self._wait()
+        finally:
+            self._writer.shutdown()
 
 
 def _contents(
