@@ -25,6 +25,7 @@ _DATA_DOCS: dict[str, object] = {
     "href": "cloudflux/data-docs/",
     "url_route": "cloudflux-data-docs",
     "destination": "nav",
+    "nav_top_level": True,
 }
 
 

@@ -60,7 +60,26 @@ def rendered(result: Mapping[str, Any], *, home: str, assets: str) -> str:
         page = page.replace(theirs, ours)
     own = "".join(f'<link rel="stylesheet" href="{html.escape(assets)}{name}">\n' for name in STYLE_SHEETS)
     own += f'<script src="{html.escape(assets)}{SCRIPT}" defer></script>\n'
-    return texts.put_back(page.replace("</head>", f"{own}</head>", 1))
+    page = page.replace("</head>", f"{own}</head>", 1)
+    # Great Expectations calls a batch failed of which a warning was not met: say first what became of it.
+    page = page.replace('<div class="container-fluid', f'{_outcome(result)}<div class="container-fluid', 1)
+    return texts.put_back(page)
+
+
+def _outcome(result: Mapping[str, Any]) -> str:
+    audit = result["meta"].get("cloudflux")
+    if audit is None:
+        return ""
+    rows, rejected = int(audit["rows"]), int(audit["rejected"])
+    if not audit["passed"]:
+        colour, told = "danger", f"This batch of {rows:,} rows stays unpublished."
+    elif rejected:
+        colour, told = "warning", f"{rejected:,} of {rows:,} rows are left out of this batch and kept in quarantine."
+    elif not result["success"]:
+        colour, told = "warning", f"This batch of {rows:,} rows may be published: what is not met are warnings."
+    else:
+        colour, told = "success", f"All {rows:,} rows of this batch may be published."
+    return f'<div class="alert alert-{colour} m-3" id="outcome">{told}</div>\n'
 
 
 class _Texts:

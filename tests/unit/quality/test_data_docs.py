@@ -23,9 +23,9 @@ pytestmark = [
 HOSTILE = "<img src=x onerror=alert(1)>$PARAMETER ${key} {{7*7}} </script><script>alert(2)</script>\"'&amp;"
 
 
-def page_of(changes: dict[str, Any], batch: str = "run-1", suite: str = "access_events") -> str:
-    rows = [an_event(number, **(changes if number == 3 else {})) for number in range(10)]
-    report = audit(suite, table_of(suite, rows), batch, AuditContext(AT + timedelta(hours=1)))
+def page_of(changes: dict[str, Any], batch: str = "run-1", *, count: int = 10, later: int = 1) -> str:
+    rows = table_of("access_events", [an_event(number, **(changes if number == 3 else {})) for number in range(count)])
+    report = audit("access_events", rows, batch, AuditContext(AT + timedelta(hours=later)))
     # as PostgreSQL gives it back
     return rendered(json.loads(json.dumps(report.result)), home="../", assets="../static/")
 
@@ -63,6 +63,19 @@ def test_page_says_what_was_expected_and_what_was_found_when_an_audit_failed() -
         "&#x27;key&#x27;",
     ):
         assert said in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "later", "told"),
+    [
+        ({}, 10, 1, "All 10 rows of this batch may be published."),
+        ({}, 10, 900, "This batch of 10 rows may be published: what is not met are warnings."),
+        ({"kind": "peek"}, 10, 1, "This batch of 10 rows stays unpublished."),
+        ({"kind": "peek"}, 100, 1, "1 of 100 rows are left out of this batch and kept in quarantine."),
+    ],
+)
+def test_page_says_what_became_of_the_batch(changes: dict[str, Any], count: int, later: int, told: str) -> None:
+    assert f">{told}<" in page_of(changes, count=count, later=later)
 
 
 def test_filter_and_folding_are_there_when_inline_scripts_are_gone() -> None:
