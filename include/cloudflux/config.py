@@ -16,8 +16,42 @@ from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.tiers import Provider
 
-DEFAULT_EXCLUDED_AGENTS: Final = ("cloudflux/",)
-"""Substrings of user agents whose requests are no use of an object: ours, unless the estate names others."""
+DEFAULT_EXCLUDED_AGENTS: Final = (
+    "cloudflux/",  # ours: listing, verifying, moving
+    # Veeam Backup & Replication. MinIO's server knows it by this text:
+    # https://github.com/minio/minio/blob/master/cmd/veeam-sos-api.go (veeamAgentSubstr)
+    "APN/1.0 Veeam/1.0",
+)
+"""Substrings of user agents whose requests are no use of an object, unless the estate names others.
+
+Only what is found in a document or in code. Most services and scanners have no agent of their own, they use an SDK's:
+they are told by who they are, see ``DEFAULT_EXCLUDED_REQUESTERS``, and by roles that only their owner knows (the roles
+of GuardDuty Malware Protection, of bucketAV, ClamAV functions and Trend Micro's scanners, the application of Defender
+for Storage). Left out on purpose: rclone, s5cmd, the AWS CLI and their like, with which people use objects, too.
+"""
+
+DEFAULT_EXCLUDED_REQUESTERS: Final = (
+    # Amazon Macie's service-linked role, as its sessions appear in CloudTrail:
+    # assumed-role/AWSServiceRoleForAmazonMacie/AmazonMacieSession
+    # https://docs.aws.amazon.com/macie/latest/user/service-linked-roles.html
+    "AWSServiceRoleForAmazonMacie",
+    # AWS Backup: its service-linked role, and the default role that its console makes
+    # https://docs.aws.amazon.com/aws-backup/latest/devguide/using-service-linked-roles-AWSServiceRoleForBackup.html
+    "AWSServiceRoleForBackup",
+    "AWSBackupDefaultServiceRole",
+    # S3 replication: the role that the console makes (service-role/s3crr_role_for_<bucket>), and the session under which
+    # any role replicates: key policies in public Terraform code name arn:aws:sts::<account>:assumed-role/<role>/
+    # s3-replication. No document of AWS's was found that says so.
+    "s3crr_role_for_",
+    "/s3-replication",
+    # S3 itself, as the access log records of its own log deliveries name it; it writes inventories likewise.
+    "svc:s3.amazonaws.com",
+    # Google's service agents of Storage Transfer Service and of Storage Insights, in any universe
+    # https://docs.cloud.google.com/iam/docs/service-agents
+    "@storage-transfer-service.iam.gserviceaccount.com",
+    "@gcp-sa-storageinsights.",
+)
+"""Substrings of requesters whose requests are no use of an object, unless the estate names others."""
 
 
 class _Strict(BaseModel):
@@ -98,8 +132,8 @@ class Estate(_Strict):
     buckets: tuple[BucketSettings, ...] = ()
     excluded_agents: tuple[str, ...] = DEFAULT_EXCLUDED_AGENTS
     """Substrings of user agents, letter case ignored. Those that the file names replace the defaults."""
-    excluded_requesters: tuple[str, ...] = ()
-    """Substrings of the requester: an IAM role's ARN, a service account's mail, an Azure app or object id."""
+    excluded_requesters: tuple[str, ...] = DEFAULT_EXCLUDED_REQUESTERS
+    """Substrings of the requester: an IAM role's ARN, a service account's mail, an Azure app or object id; as above."""
 
     @property
     def exclusions(self) -> Exclusions:
