@@ -1,12 +1,14 @@
 """
 # Collect access logs
 
-Turns the providers' access logs (S3 server access logs, Azure resource logs, GCS usage logs) into daily access: per
-object and UTC day the reads, writes and bytes read. Write, audit, publish: nothing is published that Great
-Expectations refuses.
+Turns the providers' access logs (S3 server access logs and CloudTrail data events, Azure resource logs and classic
+storage analytics, GCS usage logs and Cloud Audit data access) into daily access: per object and UTC day the reads,
+writes and bytes read. Write, audit, publish: nothing is published that Great Expectations refuses. Then it measures
+coverage: how much of each bucket's days the logs can be believed to tell (docs/coverage.md).
 
 **Runs** every hour. Each source file (bucket, key, ETag) is taken exactly once; a file that arrives days late is
-taken when it arrives, and the days that it touches are published again.
+taken when it arrives, and the days that it touches are published again. A file that has grown, or that a run was
+publishing when it was killed, replaces what was read of it before.
 
 **Configuration**: the estate file names the buckets and where their logs are delivered.
 
@@ -15,8 +17,10 @@ taken when it arrives, and the days that it touches are published again.
 - `find_*` fails: a log bucket can't be listed. The message names the bucket and the connection.
 - `parse_*` fails: a log bucket is away or throttles. Clear the task; its files are taken again from the start.
 - `publish_daily_access` fails with an expectation's name: the batch is wrong as a whole and stays unpublished. Look
-  at the examples in the message and at the table `validation_results`.
-- Malformed lines fail nothing: they are in the table `quarantine` with file, line and reason.
+  at the examples in the message and at **Data Docs** in the navigation; then clear the task, or mend the cause and let
+  the next run take the same files.
+- Malformed lines fail nothing: they are in the table `quarantine` with file, line and reason. What a parser does not
+  know (a new field, a new operation) is in the task's log and in the table `format_notices`.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from datetime import timedelta
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from cloudflux.orchestration import access_log_tasks
+from cloudflux.orchestration import access_log_tasks, coverage_tasks
 from cloudflux.orchestration.assets import DAILY_ACCESS
 from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS
 
@@ -45,8 +49,9 @@ def collect_access_logs() -> None:
         access_log_tasks.publish_daily_access,
         # A provider without new files has nothing to parse; with no new files at all the data is complete up to now.
         trigger_rule="none_failed",
-        outlets=[DAILY_ACCESS],
     )()
+    # Last: who waits for daily access wants to know how much of it can be believed.
+    task(coverage_tasks.measure_coverage, outlets=[DAILY_ACCESS])(published)
     for provider in PROVIDERS:
         found = task(access_log_tasks.find_new_log_files, task_id=f"find_{provider}", pool=provider)(provider)
         parsed = task(access_log_tasks.parse_log_files, task_id=f"parse_{provider}", pool=provider).expand_kwargs(found)

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import date
 from itertools import groupby
 from pathlib import Path
@@ -123,6 +123,16 @@ class Lake:
             (_day_of(path.rsplit("/", 2)[-2]), path.rsplit("/", 1)[-1].removesuffix(".parquet"))
             for path in self._find(f"{self._staging(batch)}/{dataset}")
         ]
+
+    def rewrite_staged(self, dataset: str, batch: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Replace each staged part by what ``change`` makes of it; one that nothing is left of goes."""
+        for path in self._find(f"{self._staging(batch)}/{dataset}"):
+            table = self._dataset(dataset, [path]).to_table()
+            changed = change(table)
+            if not changed.num_rows:
+                self._fs.rm_file(path)
+            elif changed.num_rows < table.num_rows:
+                self._write(path, changed, dataset)
 
     def remove_rows(
         self,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from cloudflux.orchestration.edge import (
     audit,
     batch_of_run,
-    day_of_run,
     engine,
     lake,
     now,
@@ -41,7 +40,7 @@ def find_new_log_files(provider: str) -> list[dict[str, str]]:
         lake(),
         provider=Provider(provider),
         batch=batch,
-        day=day_of_run(),
+        at=now(),
         listed_from=lambda form, prefix, day: log_format(form).listed_from(prefix, day),
     )
     return [{"chunk": name} for name in names]

@@ -113,6 +113,9 @@ class Lake(daily_access.Lake, Protocol):
     def staged_parts(self, dataset: str, batch: str) -> list[tuple[date, str]]:
         """Give (day, name) of what a batch has staged."""
 
+    def rewrite_staged(self, dataset: str, batch: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Replace each staged part by what ``change`` makes of it."""
+
     def remove_rows(
         self,
         dataset: str,
@@ -173,8 +176,24 @@ Parse = Callable[[Iterable[tuple[SourceFile, Iterator[bytes]]], Exclusions], Ite
 """Parses files of one format, block by block."""
 ListedFrom = Callable[[str, str, date], str]
 """Gives (format, prefix, day) the key from which on the files delivered since a day are listed."""
-Audit = Callable[[str, Any, str], Any]
-"""Checks (suite, data, batch) and gives a report with ``raise_if_failed()``."""
+
+
+class AuditReport(Protocol):
+    """How a batch met its suite."""
+
+    @property
+    def rejected(self) -> pa.Table | None:
+        """Rows to leave out, in the lake's ``QUARANTINE`` columns."""
+
+    def kept(self, rows: Any) -> pa.Table:
+        """Give rows of the batch without the rejected ones."""
+
+    def raise_if_failed(self) -> None:
+        """Raise ``AuditFailed`` when the batch must stay unpublished."""
+
+
+Audit = Callable[[str, Any, str], AuditReport]
+"""Checks (suite, data, batch)."""
 
 
 def find_new_files(
@@ -185,23 +204,24 @@ def find_new_files(
     *,
     provider: Provider,
     batch: str,
-    day: date,
+    at: datetime,
     listed_from: ListedFrom = lambda form, prefix, day: prefix,
     chunk_bytes: int = 256 * 2**20,
     chunk_files: int = 4000,
 ) -> list[str]:
     """List a provider's log files that are not published yet, and cut them into chunks of even size.
 
-    Each chunk is a note of the batch with the files of one format. Returns the chunks' names. ``day`` is today's.
+    Each chunk is a note of the batch with the files of one format. Returns the chunks' names. ``at`` is the time now.
     """
     names: list[str] = []
+    lake.note(batch, f"listed-{provider}", at.isoformat())
     for (connection_id, form), sources in _log_sources(estate, provider).items():
         client = client_of(provider, connection_id)
         found: dict[tuple[str, str], SourceFile] = {}
         for source in sorted(sources, key=lambda source: (source.bucket, source.prefix)):
             start = ""
             if source.lookback_days is not None:
-                start = listed_from(form, source.prefix, day - timedelta(days=source.lookback_days))
+                start = listed_from(form, source.prefix, at.date() - timedelta(days=source.lookback_days))
             known = source_files.published(provider.value, source.bucket, source.prefix, start)
             for file in client.list_files(source.bucket, source.prefix, start):
                 if file.size_bytes and (file.key, file.etag) not in known:
@@ -288,6 +308,7 @@ def parse_chunk(
             "quarantined": parts.quarantined.get(source.file_id, 0),
             "part": parts.name,
             "days": sorted(day.isoformat() for day in parts.days.get(source.file_id, ())),
+            "event_days": sorted(day.isoformat() for day in parts.event_days.get(source.file_id, ())),
         }
         for source in taken
     ]
@@ -320,6 +341,7 @@ class _Parts:
         self.events: dict[str, int] = {}
         self.quarantined: dict[str, int] = {}
         self.days: dict[str, set[date]] = {}
+        self.event_days: dict[str, set[date]] = {}
         self.excluded = 0
         self._lake = lake
         self._batch = batch
@@ -343,6 +365,8 @@ class _Parts:
             pairs = table.group_by(["source_file", "day"]).aggregate([])
             for file_id, day in zip(*(pairs[name].to_pylist() for name in ("source_file", "day")), strict=True):
                 self.days.setdefault(file_id, set()).add(day)
+                if table is events:
+                    self.event_days.setdefault(file_id, set()).add(day)
         self.excluded += pc.sum(events["excluded"]).as_py() or 0
         if self._rows >= self._part_rows:
             self.flush()
@@ -455,11 +479,15 @@ def audit_and_publish(
     rows = [_row_of(row) for name in names for row in lake.noted(batch, f"parsed-{name}") or []]
     events = lake.staged("access_events", batch)
     if events.count_rows():
-        audit("access_events", events, batch).raise_if_failed()
+        report = audit("access_events", events, batch)
+        report.raise_if_failed()
+        if report.rejected is not None:
+            _leave_out(lake, report, rows, batch)
 
     replaced = source_files.earlier(rows)
     source_files.intend(rows)
-    days = sorted({day for row in rows for day in row["days"]} | {day for old in replaced.values() for day in old})
+    old_days = {day for old in replaced.values() for day in old}
+    days = sorted({day for row in rows for day in row["event_days"]} | old_days)
     for dataset in ("access_events", "log_hours", "quarantine"):
         _replace_files(lake, dataset, replaced, batch)
     written = rebuild_daily_access(lake, days, batch)
@@ -471,6 +499,8 @@ def audit_and_publish(
 
     quarantine.forget(sorted(replaced))
     new_in_quarantine = _quarantine(lake, quarantine, rows)
+    touched = sorted({day for row in rows for day in row["days"]} | old_days)
+    listed = [at for provider in Provider if (at := lake.noted(batch, f"listed-{provider}"))]
     source_files.record(rows, clock())
     notices = [FormatNotice(**notice) for name in names for notice in lake.noted(batch, f"notices-{name}") or []]
     lake.discard(batch)
@@ -480,12 +510,44 @@ def audit_and_publish(
         "events": sum(row["events"] for row in rows),
         "quarantined": new_in_quarantine,
         "replaced": len(replaced),
-        "days": [day.isoformat() for day in days],
+        "days": len(days),
+        "touched": _runs_of(touched),
+        "collected_until": min(listed, default=None),
         "notices": notices,
     }
 
 
-_NOTHING_LEFT: Final = {"files": 0, "lines": 0, "events": 0, "quarantined": 0, "replaced": 0, "days": [], "notices": []}
+_NOTHING_LEFT: Final[dict[str, Any]] = {
+    **dict.fromkeys(("files", "lines", "events", "quarantined", "replaced", "days"), 0),
+    "touched": [],
+    "collected_until": None,
+    "notices": [],
+}
+
+
+def _runs_of(days: Sequence[date]) -> list[tuple[str, str]]:
+    """Give days, in order, as ranges (first, last) without a gap."""
+    runs: list[tuple[date, date]] = []
+    for day in days:
+        if runs and day - runs[-1][1] == timedelta(days=1):
+            runs[-1] = runs[-1][0], day
+        else:
+            runs.append((day, day))
+    return [(first.isoformat(), last.isoformat()) for first, last in runs]
+
+
+def _leave_out(lake: Lake, report: AuditReport, rows: Sequence[Mapping[str, Any]], batch: str) -> None:
+    """Put the rows that the audit rejects into quarantine, and take them out of what is staged."""
+    rejected = report.rejected
+    assert rejected is not None  # noqa: S101  # asked by the caller
+    named = {row["file_id"]: row for row in rows}
+    for column in ("bucket", "key"):
+        names = [named[file_id][column] if file_id in named else "" for file_id in rejected["source_file"].to_pylist()]
+        place = rejected.schema.get_field_index(column)
+        rejected = rejected.set_column(place, rejected.schema.field(column), pa.array(names, pa.string()))
+    # First into quarantine: after a kill between the two, the rows are there twice, and not nowhere.
+    lake.stage_rows("quarantine", rejected, f"audit-{hashlib.sha256(batch.encode()).hexdigest()[:24]}", batch)
+    lake.rewrite_staged("access_events", batch, report.kept)
 
 
 def _replace_files(lake: Lake, dataset: str, replaced: Mapping[str, Sequence[date]], batch: str) -> None:
@@ -501,11 +563,11 @@ def _replace_files(lake: Lake, dataset: str, replaced: Mapping[str, Sequence[dat
 
 def _quarantine(lake: Lake, quarantine: QuarantineLog, rows: Sequence[Mapping[str, Any]]) -> int:
     """Give the database the first lines of each file that are in quarantine."""
-    bad = {row["file_id"]: row["days"] for row in rows if row["quarantined"]}
-    if not bad:
+    published = lake.dataset("quarantine", days=sorted({day for row in rows for day in row["days"]}))
+    files = pa.array(sorted(row["file_id"] for row in rows), pa.string())
+    listed = published.to_table(filter=pc.field("source_file").isin(files))
+    if not listed.num_rows:
         return 0
-    published = lake.dataset("quarantine", days=sorted({day for days in bad.values() for day in days}))
-    listed = published.to_table(filter=pc.field("source_file").isin(sorted(bad)))
     listed = listed.sort_by([("source_file", "ascending"), ("line", "ascending")])
     ids = listed["source_file"].combine_chunks().dictionary_encode().indices.to_numpy()
     places = np.arange(len(ids)) - np.searchsorted(ids, ids)
@@ -517,6 +579,7 @@ def _row_of(noted: Mapping[str, Any]) -> dict[str, Any]:
         **noted,
         "last_modified_at": datetime.fromisoformat(noted["last_modified_at"]),
         "days": [date.fromisoformat(day) for day in noted["days"]],
+        "event_days": [date.fromisoformat(day) for day in noted["event_days"]],
     }
 
 

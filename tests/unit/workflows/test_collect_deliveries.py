@@ -25,6 +25,8 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 class Report:
+    rejected = None
+
     def __init__(self, suite: str, passed: bool) -> None:
         self.suite, self.passed = suite, passed
 
@@ -76,7 +78,7 @@ class World:
                 self.lake,
                 provider=provider,
                 batch=batch,
-                day=NOW.date(),
+                at=NOW,
                 chunk_files=self.chunk_files,
             )
         ]
@@ -139,7 +141,9 @@ def test_all_three_providers_are_collected_when_their_logs_are_delivered(world: 
         "events": 3,
         "quarantined": 0,
         "replaced": 0,
-        "days": ["2026-11-06"],
+        "days": 1,
+        "touched": [("2026-11-06", "2026-11-06")],
+        "collected_until": NOW.isoformat(),
         "notices": [],
     }
     assert world.daily() == {
