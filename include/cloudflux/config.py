@@ -39,9 +39,9 @@ DEFAULT_EXCLUDED_REQUESTERS: Final = (
     # https://docs.aws.amazon.com/aws-backup/latest/devguide/using-service-linked-roles-AWSServiceRoleForBackup.html
     "AWSServiceRoleForBackup",
     "AWSBackupDefaultServiceRole",
-    # S3 replication: the role that the console makes (service-role/s3crr_role_for_<bucket>), and the session under which
-    # any role replicates: key policies in public Terraform code name arn:aws:sts::<account>:assumed-role/<role>/
-    # s3-replication. No document of AWS's was found that says so.
+    # S3 replication: the role that the console makes (service-role/s3crr_role_for_<bucket>), and the session under
+    # which any role replicates: key policies in public Terraform code name
+    # arn:aws:sts::<account>:assumed-role/<role>/s3-replication. No document of AWS's was found that says so.
     "s3crr_role_for_",
     "/s3-replication",
     # S3 itself, as the access log records of its own log deliveries name it; it writes inventories likewise.

@@ -75,6 +75,14 @@ def summary(**overrides: Any) -> Summary:
     return Summary(**(values | overrides))
 
 
+def test_withheld_buckets_are_shown_with_the_reason_when_there_are_any() -> None:
+    told = summary(withheld=(("media", "withheld: the access logs tell 70 % of the last 30 days"),))
+    assert told.as_json()["withheld"] == {"media": "withheld: the access logs tell 70 % of the last 30 days"}
+    text = io.StringIO()
+    told.print(Console(file=text, width=200))
+    assert "media: the access logs tell 70 % of the last 30 days" in text.getvalue()
+
+
 def test_json_holds_what_the_issue_names() -> None:
     facts = json.loads(json.dumps(summary().as_json()))
     assert facts["objects"] == 100

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import polars as pl
 import requests
 
+from cloudflux.config import load_estate
 from cloudflux.domain.errors import CloudFluxError
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.plans import MigrationPlan, PlanState
@@ -29,12 +30,14 @@ from cloudflux.local.demo.trace import replay
 from cloudflux.local.demo.upload import Uploaded, object_bytes, upload, write_estate
 from cloudflux.local.demo.world import World, synthetic_world
 from cloudflux.local.stack import Stack
+from cloudflux.stores.coverage import CoverageLog
 from cloudflux.stores.engine import make_engine
 from cloudflux.stores.ledger import Ledger
 from cloudflux.stores.plans import Plans
 from cloudflux.stores.quarantine import QuarantineLog
 from cloudflux.stores.savings import Savings
 from cloudflux.stores.staging import Staging, StagingCounts
+from cloudflux.workflows.coverage import recent
 from cloudflux.workflows.plan import plan_id_of
 
 DAGS: Final = (
@@ -125,6 +128,7 @@ class _Demo:
         engine = make_engine(self._environment["CLOUDFLUX_DATABASE_URL"])
         self._plans, self._ledger = Plans(engine), Ledger(engine)
         self._staging, self._savings, self._quarantine = Staging(engine), Savings(engine), QuarantineLog(engine)
+        self._coverage = CoverageLog(engine)
         user, password = stack.credentials()["airflow"]
         self._airflow = AirflowApi(stack.addresses()["airflow"], user, password)
         self._memory = memory_folder(stack)
@@ -453,8 +457,19 @@ class _Demo:
             dag_runs=self._finished_runs(began),
             seconds=self._progress.seconds,
             peak_bytes=0,  # the command, which watches the memory, fills it in
+            withheld=self._withheld(plan.decisions_day),
             addresses=self._stack.addresses(),
         )
+
+    def _withheld(self, day: date) -> tuple[tuple[str, str], ...]:
+        """Name the buckets whose decisions are withheld: a world that is replayed weeks later has no newer logs."""
+        estate = load_estate(Path(self._environment["CLOUDFLUX_ESTATE"]))
+        told = recent(self._coverage, estate, day)
+        reasons = (
+            (bucket.bucket, told[str(bucket.provider), bucket.bucket].withheld(bucket.min_coverage))
+            for bucket in estate.buckets
+        )
+        return tuple((bucket, reason) for bucket, reason in reasons if reason)
 
     def _moves(self, plan: MigrationPlan) -> Moves:
         states = self._ledger.states(plan.plan_id)

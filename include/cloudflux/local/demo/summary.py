@@ -87,6 +87,8 @@ class Summary:
     dag_runs: tuple[DagRun, ...]
     seconds: float
     peak_bytes: int
+    withheld: tuple[tuple[str, str], ...] = ()
+    """Buckets whose access logs tell too little for decisions, each with the reason."""
     addresses: Mapping[str, str] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
@@ -151,6 +153,7 @@ class Summary:
                 "duplicates": self.kafka.duplicates,
                 "reasons": dict(self.kafka.reasons),
             },
+            "withheld": dict(self.withheld),
             "quarantined": sum(rows for _, rows in self.quarantined),
             "quarantined_by_reason": dict(self.quarantined),
             "dag_runs": [
@@ -225,6 +228,7 @@ class Summary:
             )
         )
         rows += [("", f"{state}: {count:,} {reason}") for state, reason, count in moves.reasons]
+        rows += [("withheld", f"{bucket}: {reason.removeprefix('withheld: ')}") for bucket, reason in self.withheld]
         rows.append(("a month", self._cost()))
         rows.append(("forecaster", self._forecast()))
         kafka = self.kafka
