@@ -34,20 +34,17 @@ from cloudflux.domain.coverage import (
 )
 
 SETTLES: Final[Mapping[str, timedelta]] = {
-    # "Most log records are delivered within a few hours of the time that they are recorded": best effort.
-    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerLogs.html
+    # Best effort, most records within a few hours: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerLogs.html
     "s3_server_access": timedelta(hours=6),
-    # "Typically delivers logs within an average of about 5 minutes of an API call. This time is not guaranteed."
+    # Within minutes as a rule, without a promise:
     # https://docs.aws.amazon.com/awscloudtrail/latest/userguide/get-and-view-cloudtrail-log-files.html
     "cloudtrail": timedelta(hours=1),
-    # PT1H.json is appended to for an hour and a little more.
-    # https://learn.microsoft.com/azure/azure-monitor/platform/resource-logs
+    # PT1H.json is appended to for its hour and some minutes more.
     "azure_resource": timedelta(hours=2),
-    # "Log entries ... can take up to one hour to be written"
-    # https://learn.microsoft.com/azure/storage/common/storage-analytics-logging
+    # Up to an hour late: https://learn.microsoft.com/azure/storage/common/storage-analytics-logging
     "azure_classic": timedelta(hours=2),
-    # "Usage logs are generated hourly ... typically created within 15 minutes after the end of the hour", no guarantee.
-    # https://cloud.google.com/storage/docs/access-logs
+    # Made hourly, timeliness not guaranteed; audit entries come within seconds:
+    # https://docs.cloud.google.com/storage/docs/access-logs
     "gcs_usage": timedelta(hours=3),
     "gcs_audit": timedelta(hours=1),
 }
