@@ -279,7 +279,7 @@ class _Demo:
             task.started_at
             for run in self._runs
             for task in self._airflow.tasks(run.dag_id, run.run_id)
-            if task.task_id.startswith("publish_") and task.started_at is not None
+            if task.task_id.startswith(("publish_", "measure_")) and task.started_at is not None
         ]
         return max(began, default=None)
 
