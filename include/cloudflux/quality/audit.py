@@ -219,7 +219,8 @@ def _validate(
 def _without_traceback(info: Any) -> Any:
     if not isinstance(info, Mapping):
         return info
-    return {name: None if name == "exception_traceback" else _without_traceback(part) for name, part in info.items()}
+    # Great Expectations' page wants a text there, if only an empty one.
+    return {name: "" if name == "exception_traceback" else _without_traceback(part) for name, part in info.items()}
 
 
 def _bounded(value: Any) -> Any:

@@ -186,3 +186,10 @@ def test_everything_is_compared_in_files_when_it_lies_in_files(tmp_path: Path) -
     assert (report.passed, report.rows, len(report.warnings)) == (True, 11, 1)
     fewer = batch.filter(pads.field("key") != "k101")
     assert audit("access_events", fewer, "b", AuditContext(now=now, known_objects=known)).rows == 10
+
+
+@pytest.mark.parametrize("dataset", sorted(ROWS))
+def test_nothing_is_expected_of_no_rows(dataset: str) -> None:
+    report = report_on(dataset, [], known_objects=KNOWN, published_rows=published(weeks_before(9, 9)))
+    assert [check for check in report.checks if not check.passed] == []
+    assert (report.passed, report.rows) == (True, 0)

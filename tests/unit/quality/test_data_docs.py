@@ -83,3 +83,13 @@ def test_filter_and_folding_are_there_when_inline_scripts_are_gone() -> None:
     assert 'data-show="failed"' in page
     assert 'data-toggle="collapse"' in page
     assert "Succeeded" in page or "Success" in page
+
+
+def test_page_tells_the_error_when_an_expectation_could_not_be_checked() -> None:
+    rows = table_of("access_events", [an_event(number) for number in range(10)]).drop_columns(["at", "kind"])
+    report = audit("access_events", rows, "run-1", AuditContext(AT + timedelta(hours=1)))
+    assert (report.passed, report.rejected) == (False, None)
+    assert not any(check.passed for check in report.checks if check.column == "kind")
+    page = rendered(json.loads(json.dumps(report.result)), home="../", assets="../static/")
+    assert "stays unpublished" in page
+    assert "kind" in page
