@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, date
 from typing import Final
 
 import pyarrow as pa
@@ -126,7 +126,8 @@ SELECT file, line, bucket, object_key AS key, happened AS "at", kind, operation,
     agent{requester},
     coalesce(is_spaced AND code BETWEEN 100 AND 999 AND sent BETWEEN 0 AND {max_bytes}
         AND happened BETWEEN $first AND $latest AND contains(operation, '.')
-        AND (kind IS NULL OR (object_key <> '-' AND bucket <> '-' AND NOT contains(object_key, chr(0)))), false) AS regular
+        AND (kind IS NULL OR (object_key <> '-' AND bucket <> '-' AND NOT contains(object_key, chr(0)))), false)
+        AS regular
 FROM objects
 """
 _SLOW: Final = r"""
@@ -234,4 +235,12 @@ def _notice(block: Block, place: int, kind: NoticeKind, name: str, detail: str) 
     return FormatNotice(source.provider, source.bucket, "s3_server_access", kind, name, detail, source.key)
 
 
-FORMAT: Final = LogFormat("s3_server_access", parse)
+def listed_from(prefix: str, day: date) -> str:
+    """Give the key of a day's first delivery, by the simple form of names.
+
+    Date-partitioned names have slashes where these have dashes, which sort behind: of these a whole year is listed.
+    """
+    return f"{prefix}{day.isoformat()}"
+
+
+FORMAT: Final = LogFormat("s3_server_access", parse, listed_from=listed_from)

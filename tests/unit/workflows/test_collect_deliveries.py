@@ -9,15 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from access_log_lines import GCS_HEADER, azure_line, gcs_line, s3_line
 from collecting import KeptLines, RecordedFiles, parser_of
 
+from cloudflux.access_logs.formats import log_format
 from cloudflux.config import BucketSettings, Estate, LogSource
 from cloudflux.domain.errors import AuditFailed, TerminalError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
+from cloudflux.lake.schemas import QUARANTINE
 from cloudflux.providers.memory import MemoryTierClient
 from cloudflux.workflows import collect
 
@@ -322,3 +326,68 @@ def test_the_published_days_stay_when_the_audit_refuses_the_new_ones(world: Worl
 def test_a_chunk_is_refused_by_name_when_the_lake_does_not_know_it(world: World) -> None:
     with pytest.raises(TerminalError, match="chunk aws-x of batch run-1"):
         world.parse(["aws-x"])
+
+
+def test_rejected_rows_go_to_quarantine_with_their_line_and_the_rest_is_published(world: World) -> None:
+    lines = [get("k", "R1"), get("odd", "R2"), get("k", "R3")]
+    world.deliver(Provider.AWS, "s3/a", "\n".join(lines))
+
+    class Rejecting(Report):
+        def __init__(self, rows: pa.Table) -> None:
+            super().__init__("access_events", True)
+            bad = rows.filter(pc.equal(rows["key"], "odd"))
+            self.rejected = pa.table(
+                {
+                    **{name: bad[name] for name in ("source_file", "provider", "line", "day")},
+                    **dict.fromkeys(("bucket", "key"), [""] * bad.num_rows),
+                    "reason": ["audit: odd"] * bad.num_rows,
+                    "raw": ["{}"] * bad.num_rows,
+                }
+            ).select(QUARANTINE.names).cast(QUARANTINE)  # fmt: skip
+
+        def kept(self, rows: pa.Table) -> pa.Table:
+            return rows.filter(pc.not_equal(rows["key"], "odd"))
+
+    def audit(suite: str, data: Any, batch: str) -> Report:
+        return Rejecting(data.to_table()) if suite == "access_events" else Report(suite, True)
+
+    world.parse(world.find())
+    published = collect.audit_and_publish(world.lake, world.files, world.kept, audit, batch="run-1", clock=lambda: NOW)
+    assert published["quarantined"] == 1
+    assert world.daily() == {"k": (2, 0, 4096, 0)}
+    assert world.lake.read("access_events")["request_id"].to_pylist() == ["R1", "R3"]
+    (row,) = world.kept.rows.values()
+    assert (row["bucket"], row["key"], row["line"], row["reason"]) == ("logs", "s3/a", 2, "audit: odd")
+
+
+def test_a_large_file_is_read_in_pieces_when_it_is_collected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "_STREAMED_ABOVE_BYTES", 1000)
+    monkeypatch.setattr(collect, "_PIECE_BYTES", 700)
+    client = world.clients[Provider.AWS]
+    streamed: list[int] = []
+    read_blocks = client.read_blocks
+    monkeypatch.setattr(client, "read_blocks", lambda ref, size: streamed.append(size) or read_blocks(ref, size))
+    world.deliver(Provider.AWS, "s3/a", "\n".join(get("k", f"R{number}") for number in range(50)))
+    world.collect()
+    assert world.daily()["k"][0] == 50
+    assert world.lake.read("access_events")["line"].to_pylist() == list(range(1, 51))
+    assert streamed == [700]
+
+
+def test_files_before_the_lookback_are_not_listed_when_names_begin_with_the_day(world: World) -> None:
+    logs = LogSource(bucket="logs", prefix="s3/", format="s3_server_access", lookback_days=7)
+    world.estate = Estate(buckets=(_settings(Provider.AWS, "media", logs),))
+    world.deliver(Provider.AWS, "s3/2026-11-01-00-00-00-A", get("k", "R1"))
+    world.deliver(Provider.AWS, "s3/2026-11-19-00-00-00-B", get("k", "R2"))
+    names = collect.find_new_files(
+        world.estate,
+        world.client_of,
+        world.files,
+        world.lake,
+        provider=Provider.AWS,
+        batch="run-1",
+        at=NOW,
+        listed_from=lambda form, prefix, day: log_format(form).listed_from(prefix, day),
+    )
+    (counts,) = world.parse(names)
+    assert counts["files"] == 1

@@ -1,0 +1,157 @@
+"""`./cloudflux bench`: measure on this machine, and print ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from cloudflux.local.stack import DEFAULT_FOLDER
+
+_MIB: Final = 2**20
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure on this machine, and print ratios",
+        description="Measure a part of CloudFlux beside tools that do a part of the same, in one run.",
+    )
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    collect = parts.add_parser(
+        "collect",
+        help="log files to published daily access; inventory reports to a published snapshot",
+        description="Write log files and an inventory report, collect them by the use cases that the DAGs run, audits "
+        "included, and compare with DuckDB's read_csv and goaccess (where it is installed) on the same files. "
+        "The full run needs 30 GB of disk and about ten minutes.",
+    )
+    collect.add_argument(
+        "--lines",
+        type=_count,
+        action="append",
+        help="S3 log lines; more than once for several sizes (default 2000000 and 20000000)",
+    )
+    collect.add_argument("--other-lines", type=_count, default=1_000_000, help="lines of the other formats each")
+    collect.add_argument("--objects", type=_count, default=10_000_000, help="objects of the inventory")
+    collect.add_argument("--kills", type=_count, default=20, help="kill -9 at so many random moments; 0 for none")
+    collect.add_argument("--without-goaccess", action="store_true", help="goaccess needs minutes on 20 million lines")
+    collect.add_argument("--folder", type=Path, help="where to work (default: below var/); emptied afterwards")
+    collect.add_argument("--json", type=Path, metavar="FILE", help="write all figures into a file")
+    collect.set_defaults(run=_collect)
+
+
+def _count(text: str) -> int:
+    value = int(text.replace("_", ""))
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    console = Console()
+    folder = (arguments.folder or DEFAULT_FOLDER.parent / "bench") / f"collect-{os.getpid()}"
+    folder.mkdir(parents=True)
+    try:
+        figures = _measured(arguments, folder, console)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for table in _tables(figures):
+        console.print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0 if figures.get("kills", {}).get("identical", True) else 1
+
+
+def _measured(arguments: argparse.Namespace, folder: Path, console: Any) -> dict[str, Any]:
+    from cloudflux.local.bench import collect
+    from cloudflux.local.bench.inventory import bench_inventory
+    from cloudflux.local.bench.kills import killed_at_random
+    from cloudflux.local.bench.measured import in_fresh_process
+
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{time.monotonic() - began:7.1f} s  {text}", highlight=False)
+
+    figures: dict[str, Any] = {"s3": [], "other": {}}
+    for lines in arguments.lines or [2_000_000, 20_000_000]:
+        here = folder / f"s3-{lines}"
+        say(f"{lines:,} S3 log lines: writing and collecting")
+        found = collect.measure("s3_server_access", here, lines)
+        say("the same by DuckDB's read_csv")
+        found["read_csv"] = in_fresh_process(collect.read_csv, str(here))
+        found["goaccess"] = None
+        if not arguments.without_goaccess:
+            say("the same by goaccess")
+            found["goaccess"] = collect.goaccess(here, folder / "goaccess.json")
+        figures["s3"].append({"requested_lines": lines, **found})
+        shutil.rmtree(here)
+    for form in ("azure_resource", "gcs_usage"):
+        if arguments.other_lines:
+            say(f"{arguments.other_lines:,} lines of {form}: writing and collecting")
+            figures["other"][form] = collect.measure(form, folder / form, arguments.other_lines)
+            shutil.rmtree(folder / form)
+    if arguments.objects:
+        say(f"an S3 Inventory of {arguments.objects:,} objects: writing and collecting")
+        figures["inventory"] = bench_inventory(arguments.objects, folder / "inventory")
+        shutil.rmtree(folder / "inventory", ignore_errors=True)
+    if arguments.kills:
+        say(f"kill -9 at {arguments.kills} random moments")
+        figures["kills"] = killed_at_random(folder / "kills", kills=arguments.kills)
+    say("done")
+    return figures
+
+
+def _tables(figures: dict[str, Any]) -> list[Any]:
+    from rich.table import Table
+
+    s3 = Table(title="S3 server access logs: bytes to published daily access", title_justify="left")
+    for name in ("lines", "seconds", "lines/s", "x goaccess", "x read_csv", "peak MiB", "audits s", "lake bytes/line"):
+        s3.add_column(name, justify="right")
+    for row in figures["s3"]:
+        seconds = row["seconds"]["all"]
+        other = row["goaccess"]
+        s3.add_row(
+            f"{row['lines']:,}",
+            f"{seconds:.2f}",
+            f"{row['lines_per_second']:,.0f}",
+            f"{other['seconds']['all'] / seconds:.2f}" if other else "-",
+            f"{row['read_csv']['seconds']['all'] / seconds:.2f}",
+            f"{row['peak_bytes'] / _MIB:,.0f}",
+            f"{sum(value for name, value in row['seconds'].items() if name.startswith('audit')):.2f}",
+            f"{row['lake_bytes'] / row['lines']:.1f}",
+        )
+    tables = [s3]
+    if figures["other"]:
+        rest = Table(title="Other formats", title_justify="left")
+        for name in ("format", "lines", "seconds", "lines/s", "x S3", "peak MiB"):
+            rest.add_column(name, justify="right" if name != "format" else "left")
+        for form, row in figures["other"].items():
+            rest.add_row(
+                form,
+                f"{row['lines']:,}",
+                f"{row['seconds']['all']:.2f}",
+                f"{row['lines_per_second']:,.0f}",
+                f"{row['lines_per_second'] / figures['s3'][0]['lines_per_second']:.2f}" if figures["s3"] else "-",
+                f"{row['peak_bytes'] / _MIB:,.0f}",
+            )
+        tables.append(rest)
+    if "inventory" in figures or "kills" in figures:
+        last = Table(title="Inventory and kills", title_justify="left", show_header=False)
+        if found := figures.get("inventory"):
+            last.add_row(
+                "S3 Inventory (Parquet) into a published snapshot",
+                f"{found['objects']:,.0f} objects in {found['seconds']:.1f} s, {found['peak_bytes'] / _MIB:,.0f} MiB",
+            )
+        if found := figures.get("kills"):
+            verdict = "identical, byte for byte" if found["identical"] else "DIFFERENT"
+            last.add_row(f"published days after {found['kills']} kill -9", verdict)
+        tables.append(last)
+    return tables
