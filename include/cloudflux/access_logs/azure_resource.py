@@ -1,33 +1,31 @@
 """Azure Storage resource logs: JSON, one record a line.
 
-They come in the containers insights-logs-storageread, -storagewrite and -storagedelete.
-Format: learn.microsoft.com/azure/storage/blobs/monitor-blob-storage-reference. Exports by other tools wrap the records
-in an envelope (``{"records": [...]}``) or print them over many lines; both are read.
+They come in the containers insights-logs-storageread, -storagewrite and -storagedelete, below
+``resourceId=/subscriptions/…/blobServices/default/y=YYYY/m=MM/d=DD/h=HH/m=00/PT1H.json``, by the hour in which they
+were received. Format: learn.microsoft.com/azure/storage/blobs/monitor-blob-storage-reference and
+learn.microsoft.com/azure/azure-monitor/reference/tables/storagebloblogs. Exports by other tools wrap the records in an
+envelope (``{"records": [...]}``) or print them over many lines; both are read.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any, Final
 
-import duckdb
-import polars as pl
-
 from cloudflux.access_logs.blocks import Block
+from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
-from cloudflux.access_logs.parsed import (
-    MAX_BYTES_SENT,
-    ParsedFile,
-    is_excluded,
-    parsed_file,
-    plausible,
-)
+from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
+from cloudflux.access_logs.parsed import MAX_BYTES_SENT, ParsedFile, assembled, with_excluded
 from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 
 # Reads of properties, metadata and tags, and listings, are no use of a blob's content. Blocks are no writes, their
 # commit is. CopyBlob logs three records with one request id (operationCount 0, 1, 2): the request itself is the write
-# of its target, CopyBlobSource the read of its source, and CopyBlobDestination would count the write again.
+# of its target, CopyBlobSource the read of its source, and CopyBlobDestination would count the write again. A copy that
+# goes on after its answer (202) logs them once, when it was asked for.
 KINDS: Final = {
     "GetBlob": "read",
     "ReadFile": "read",
@@ -37,153 +35,148 @@ KINDS: Final = {
     "PutBlobFromURL": "write",
     "PutBlockList": "write",
     "CopyBlob": "write",
+    "CopyBlobFromURL": "write",
     "FlushFile": "write",
     "DeleteBlob": "delete",
     "DeleteFile": "delete",
     "SetBlobTier": "tier",
 }
+OBJECT_OPERATION: Final = re.compile(r"Blob|File|Append|Page|Block")
+OTHER_OPERATIONS: Final = re.compile(
+    # On blobs, and no use of their content: properties, tags, leases, locks, parts of a write, containers' own
+    r"^(List|Find|Lease|Snapshot|Undelete|Abort|Create|Rename|Preflight|Incremental|Restore)|Properties|Metadata|Tags|ACL"
+    r"|Acl|Lease|Policy|LegalHold|Expiry|BlockList$|PageRanges|^PutBlock|^PutPage|^ClearPage|^Append|^SealAppend"
+    r"|^CopyBlobDestination$|^AbortCopy|Batch|Preflight|Service|Stats|Account|^PathSet|^SetFile|Container|Directory"
+)
+LIFECYCLE_AGENTS: Final = ("ObjectLifeCycleScanner", "OLCMScanner")
+"""What the user agents of lifecycle's own requests contain (blobs/lifecycle-management-policy-monitor)."""
 
+# monitor-blob-storage-reference, and the columns of storagebloblogs in the log's own spelling
+_FIELD_NAMES: Final = """
+    time resourceId category operationName operationVersion schemaVersion statusCode statusText durationMs
+    callerIpAddress correlationId location protocol uri identity properties resourceType level resultType
+    identity.type identity.tokenHash identity.authorization identity.requester identity.delegatedResource
+    identity.requester.appId identity.requester.audience identity.requester.objectId identity.requester.tenantId
+    identity.requester.tokenIssuer identity.requester.upn identity.requester.uniqueName identity.requester.userName
+    properties.accountName properties.requestUrl properties.userAgentHeader properties.referrerHeader
+    properties.clientRequestId properties.etag properties.serverLatencyMs properties.serviceType
+    properties.operationCount properties.requestHeaderSize properties.requestBodySize properties.responseHeaderSize
+    properties.responseBodySize properties.requestMd5 properties.serverMd5 properties.lastModifiedTime
+    properties.conditionsUsed properties.contentLengthHeader properties.tlsVersion properties.smbTreeConnectID
+    properties.smbPersistentHandleID properties.smbVolatileHandleID properties.smbMessageID
+    properties.smbCreditsConsumed properties.smbCommandDetail properties.smbFileId properties.smbSessionID
+    properties.smbCommandMajor properties.smbCommandMinor properties.objectKey properties.metricResponseType
+    properties.downloadRange properties.accessTier properties.sourceAccessTier properties.rehydratePriority
+    properties.sasExpiryStatus properties.sourceUri properties.destinationUri
+"""
+KNOWN_FIELDS: Final = frozenset(_FIELD_NAMES.split())
+
+_RECORDS: Final = JsonRecords(first_keys=("time",))
 _PATHS: Final = {
     "time": "$.time",
     "operation": "$.operationName",
     "status": "$.statusCode",
     "request_id": "$.correlationId",
-    "uri": "$.uri",
     "object_key": "$.properties.objectKey",
-    "bytes_sent": "$.properties.responseBodySize",
+    "sent_text": "$.properties.responseBodySize",
     "agent": "$.properties.userAgentHeader",
-    "requester": "$.identity.requester.objectId",
+}
+_REQUESTER_PATHS: Final = {
+    "object_id": "$.identity.requester.objectId",
+    "upn": "$.identity.requester.upn",
+    "app_id": "$.identity.requester.appId",
 }
 
 # The object's key is logged as it is, `/account/container/blob`; the source of a copy as a URL, whose path is encoded.
 _SQL: Final = r"""
-WITH records AS (
-    SELECT file, line, text, unnest(CASE
-        WHEN NOT json_valid(text) THEN [NULL]
-        WHEN json_type(text, '$.records') = 'ARRAY' THEN json_extract(text, '$.records[*]')
-        ELSE [text::JSON] END)::VARCHAR AS record
-    FROM lines
+WITH extracted AS (
+    SELECT file, line, text, try(json_extract_string(text, {paths})) AS f FROM lines
 ), fields AS (
-    SELECT file, line, text,
-        CASE WHEN json_type(record) = 'OBJECT' THEN json_extract_string(record, $paths) END AS f
-    FROM records
+    SELECT file, line, text, f IS NOT NULL AS is_json, {columns} FROM extracted
 ), named AS (
-    SELECT file, line, text, f IS NULL AS unread, {columns} FROM fields
-), located AS (
-    SELECT *,
-        CASE WHEN object_key LIKE '/%'
+    SELECT *, {moment} AS happened, try_cast(status AS SMALLINT) AS code, {listed} AS listed,
+        CASE WHEN sent_text IS NULL THEN 0 ELSE try_cast(sent_text AS BIGINT) END AS sent,
+        starts_with(object_key, '/') AS is_plain,
+        CASE WHEN starts_with(object_key, '/')
             THEN regexp_extract(object_key, '(?s)^/[^/]*/([^/]+)/(.+)$', ['bucket', 'key'])
-            ELSE regexp_extract(
-                coalesce(nullif(object_key, ''), uri),
-                '^[a-z]+://[^/]+/([^/?]+)/([^?]+)', ['bucket', 'key']) END AS name,
-        object_key LIKE '/%' AS is_plain
+            WHEN is_json THEN regexp_extract(
+                coalesce(nullif(object_key, ''), try(json_extract_string(text, '$.uri'))),
+                '^[a-z]+://[^/]+/([^/?]+)/([^?]+)', ['bucket', 'key']) END AS name
+    FROM fields
+), objects AS (
+    SELECT *, name.bucket AS bucket,
+        -- A 304 is a read of no bytes: ClientOtherError, which is billed (storage-analytics-logged-operations-and-
+        -- status-messages). Other redirects do not occur; what failed used nothing.
+        CASE WHEN code BETWEEN 200 AND 299 OR code = 304
+            THEN CASE WHEN listed IS NOT NULL AND ({lifecycle}) THEN 'tier' ELSE listed END END AS kind,
+        CASE WHEN is_plain THEN name.key ELSE try(url_decode(replace(name.key, '+', '%2B'))) END AS key
     FROM named
+), judged AS (
+    SELECT *, CASE
+    WHEN NOT is_json THEN 'not a resource log record: no JSON object'
+    WHEN operation IS NULL THEN CASE WHEN regexp_matches(text, '^\s*\{{')
+        THEN 'not a resource log record: no operationName' ELSE 'not a resource log record: no JSON object' END
+    WHEN code IS NULL THEN 'statusCode is not a number'
+    WHEN sent IS NULL OR sent < 0 OR sent > {max_bytes} THEN 'responseBodySize is beyond any blob''s size'
+    WHEN kind IS NOT NULL AND (bucket IS NULL OR bucket = '' OR key IS NULL OR key = '' OR contains(key, chr(0)))
+        THEN 'the record names no container and blob'
+    {timed} END AS reason
+    FROM objects
 )
-SELECT file, line, text, unread, operation, request_id, agent, requester,
-    try_cast(time AS TIMESTAMP) AS at,
-    try_cast(status AS INTEGER) AS code,
-    CASE WHEN bytes_sent IS NULL THEN 0 ELSE try_cast(bytes_sent AS BIGINT) END AS bytes_sent,
-    nullif(name.bucket, '') AS bucket,
-    CASE WHEN is_plain THEN name.key ELSE try(url_decode(replace(name.key, '+', '%2B'))) END AS key
-FROM located ORDER BY file, line
+SELECT file, line, nullif(bucket, '') AS bucket, key, happened AS "at", kind, operation, sent AS bytes_sent,
+    request_id, agent{requester}, listed IS NULL AS unlisted, operation IS NOT NULL AS regular, reason
+FROM judged
 """
 
 
 def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
     """Parse one block of log files."""
-    frame = _one_record_a_line(block.frame())
-    found = _fields(frame)
-    # A 304 is a read of no bytes: ClientOtherError, which is billed (storage-analytics-logged-operations-and-status-
-    # messages). Other redirects do not occur; what failed used nothing.
-    succeeded = pl.col("code").is_between(200, 299) | (pl.col("code") == 304)
-    kind = pl.col("operation").replace_strict(KINDS, default=None, return_dtype=pl.String)
-    found = found.with_columns(
-        pl.when(succeeded).then(kind).alias("kind"),
-        is_excluded(pl.col("agent"), pl.col("requester"), exclusions).alias("excluded"),
-        pl.col("at").dt.replace_time_zone("UTC"),
+    paths = _PATHS | (_REQUESTER_PATHS if exclusions.requesters else {})
+    sql = _SQL.format(
+        paths=list(paths.values()),
+        columns=", ".join(f"f[{position}] AS {name}" for position, name in enumerate(paths, start=1)),
+        moment=moment("time"),
+        listed=listed(KINDS),
+        lifecycle=" OR ".join(f"contains(agent, '{agent}')" for agent in LIFECYCLE_AGENTS),
+        requester=f", concat_ws(chr(10), {', '.join(_REQUESTER_PATHS)}) AS requester" if exclusions.requesters else "",
+        max_bytes=MAX_BYTES_SENT,
+        timed=timed(),
     )
-    reason = (
-        pl.when(pl.col("unread"))
-        .then(pl.lit("not a resource log record: no JSON object"))
-        .when(pl.col("operation").is_null())
-        .then(pl.lit("not a resource log record: no operationName"))
-        .when(pl.col("code").is_null())
-        .then(pl.lit("statusCode is not a number"))
-        .when(pl.col("bytes_sent").is_null() | ~pl.col("bytes_sent").is_between(0, MAX_BYTES_SENT))
-        .then(pl.lit("responseBodySize is beyond any blob's size"))
-        .when(
-            pl.col("kind").is_not_null()
-            & (pl.col("bucket").is_null() | (pl.col("key").fill_null("") == "") | pl.col("key").str.contains("\0"))
-        )
-        .then(pl.lit("the record names no container and blob"))
-        .otherwise(plausible(block, pl.col("at")))
-    )
-    found = found.with_columns(reason.alias("reason"))
-    rejects = found.filter(pl.col("reason").is_not_null())
-    records = found.filter(pl.col("reason").is_null() & pl.col("kind").is_not_null())
-    readable = found.filter(pl.col("reason").is_null())
-    total = dict(found.group_by("file").len().iter_rows())
-    return parsed_file(block, records, rejects, readable=readable, total=total)
+    found = with_excluded(_RECORDS.found(block, sql, times(block)), exclusions)
+    return assembled(block, found, notices=[*_new_in(block), *_unknown(block, found)])
 
 
-def _fields(frame: pl.DataFrame) -> pl.DataFrame:
-    columns = ", ".join(f"f[{position}] AS {name}" for position, name in enumerate(_PATHS, start=1))
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.register("lines", frame.to_arrow())
-        found: pl.DataFrame = connection.sql(_SQL.format(columns=columns), params={"paths": list(_PATHS.values())}).pl()
-    return found.with_columns(pl.col("at").cast(pl.Datetime("us")))
+def _unknown(block: Block, found: Any) -> Iterator[FormatNotice]:
+    return unknown_operations(block, found, OBJECT_OPERATION, OTHER_OPERATIONS)
 
 
-def _one_record_a_line(frame: pl.DataFrame) -> pl.DataFrame:
-    """Give files that print a record over many lines one line a record; leave all others as they are."""
-    opening = pl.col("text").str.strip_chars().is_in(["{", "[", "},{", "[{"])
-    printed = frame.filter(opening)["file"].unique().to_list()
-    if not printed:
-        return frame
-    rewritten = [
-        (file, line, text)
-        for file in sorted(printed)
-        for line, text in _documents(frame.filter(pl.col("file") == file))
-    ]
-    return pl.concat(
-        [
-            frame.filter(~pl.col("file").is_in(printed)),
-            pl.DataFrame(rewritten, schema=frame.schema, orient="row"),
-        ]
-    )
-
-
-def _documents(frame: pl.DataFrame) -> Iterator[tuple[int, str]]:
-    """Read JSON objects wherever they start and end; a line that starts none is given as it is."""
-    numbers: list[int] = frame["line"].to_list()
-    texts: list[str] = frame["text"].to_list()
-    whole = "\n".join(texts)
-    starts = [0]
-    for text in texts:
-        starts.append(starts[-1] + len(text) + 1)
-    decoder = json.JSONDecoder()
-    position, index = 0, 0
-    while position < len(whole):
-        while index + 1 < len(starts) and starts[index + 1] <= position:
-            index += 1
-        if whole[position] in " \t\r\n,":
-            position += 1
+def _new_in(block: Block) -> Iterator[FormatNotice]:
+    names: list[tuple[int, str]] = []
+    for place, record in first_records(block):
+        if "operationName" not in record:
             continue
-        try:
-            value, position_after = decoder.raw_decode(whole, position)
-        except (json.JSONDecodeError, RecursionError):
-            value, position_after = None, position
-        documents = value if isinstance(value, list) else [value]
-        if position_after > position and all(isinstance(document, dict) for document in documents):
-            yield from ((numbers[index], _compact(document)) for document in documents)
-            position = position_after
-        else:
-            yield numbers[index], texts[index]
-            position = starts[index + 1]
+        version = record.get("schemaVersion", "1.0")
+        if version != "1.0":
+            yield notice(
+                block, place, NoticeKind.UNKNOWN_VERSION, str(version),
+                "the documented schemaVersion is 1.0: the records are read as if they had it",
+            )  # fmt: skip
+        names += [(place, name) for name in _field_names(record)]
+    yield from new_fields(block, names, KNOWN_FIELDS)
 
 
-def _compact(document: dict[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+def _field_names(record: dict[str, Any], depth: int = 2) -> Iterator[str]:
+    for name, value in record.items():
+        yield name
+        if depth and name in ("properties", "identity", "requester") and isinstance(value, dict):
+            yield from (f"{name}.{inner}" for inner in _field_names(value, depth - 1))
 
 
-FORMAT: Final = LogFormat("azure_resource", parse)
+def listed_from(prefix: str, day: date) -> str:
+    """Give the key of the hour that received the first records since a day; files of an hour grow on into the next."""
+    if not prefix.endswith("/blobServices/default/"):
+        return prefix
+    return f"{prefix}y={day - timedelta(days=1):%Y/m=%m/d=%d}/"
+
+
+FORMAT: Final = LogFormat("azure_resource", parse, lined=_RECORDS.lined, listed_from=listed_from)

@@ -9,7 +9,7 @@ from datetime import date
 from importlib import import_module
 from typing import Final
 
-from cloudflux.access_logs.blocks import Block, Content, ahead, one_piece, read_blocks
+from cloudflux.access_logs.blocks import Block, Content, Lined, ahead, one_piece, read_blocks
 from cloudflux.access_logs.parsed import ParsedFile, joined
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.source_files import SourceFile
@@ -17,6 +17,10 @@ from cloudflux.domain.source_files import SourceFile
 
 def _lines_only(head: bytes) -> bool:
     return False
+
+
+def _as_they_are(head: bytes) -> Lined | None:
+    return None
 
 
 def _from_the_start(prefix: str, day: date) -> str:
@@ -32,6 +36,9 @@ class LogFormat:
     """Parses one block."""
     is_whole: Callable[[bytes], bool] = _lines_only
     """Tells from a file's first bytes that its records cross lines, so that it has to be read whole."""
+    lined: Callable[[bytes], Lined | None] = _as_they_are
+    """Gives, from a file's first bytes, what puts each of its records on a line of its own while it streams; none for a
+    file that has them so."""
     listed_from: Callable[[str, date], str] = _from_the_start
     """Gives the key, below a prefix, from which on the files that were delivered since a day are listed; the prefix
     itself where the names do not tell. Files are listed by key."""
@@ -54,7 +61,7 @@ def parse_files(
     form: LogFormat, files: Iterable[tuple[SourceFile, Content]], exclusions: Exclusions = _NOBODY
 ) -> Iterator[ParsedFile]:
     """Parse files of one format block by block, in their order; the next block is read while one is parsed."""
-    with closing(ahead(read_blocks(files, whole=form.is_whole))) as blocks:
+    with closing(ahead(read_blocks(files, whole=form.is_whole, lined=form.lined))) as blocks:
         for block in blocks:
             yield form.parse(block, exclusions)
 

@@ -143,11 +143,14 @@ def parsed_file(
     )
 
 
-def assembled(block: Block, found: pa.Table, *, notices: Iterable[FormatNotice] = ()) -> ParsedFile:
+def assembled(
+    block: Block, found: pa.Table, *, further: pa.Table | None = None, notices: Iterable[FormatNotice] = ()
+) -> ParsedFile:
     """Put together what a parser found that stays in Arrow: the quick way.
 
-    ``found`` has a row for every record, good or bad: the columns of ``records`` as in ``parsed_file`` (``at`` without a zone is UTC),
-    ``reason`` where the line is refused, and its ``raw`` text.
+    ``found`` has a row for every record, good or bad: the columns of ``records`` as in ``parsed_file`` (``at`` without
+    a zone is UTC), ``reason`` where the line is refused, and its ``raw`` text. ``further`` has the columns of
+    ``records`` too: what good records tell of beside their own request (the source of a copy).
     """
     counts = found["file"].combine_chunks().value_counts()
     total = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
@@ -161,8 +164,17 @@ def assembled(block: Block, found: pa.Table, *, notices: Iterable[FormatNotice] 
         quarantine = _quarantine(block, rejects.rename({"raw": "text"}), total)
     else:
         quarantine = QUARANTINE.empty_table()
+    records = good.filter(pc.is_valid(good["kind"]))
+    if further is not None:
+        records = pa.concat_tables(
+            [
+                records.select(further.column_names),
+                further.cast(pa.schema([records.schema.field(name) for name in further.column_names])),
+            ]
+        )
+        records = records.sort_by([("file", "ascending"), ("line", "ascending")])
     return ParsedFile(
-        events=_events(block, good.filter(pc.is_valid(good["kind"]))),
+        events=_events(block, records),
         quarantine=quarantine,
         hours=_hours_of(block, good),
         lines=sum(total.values()),
