@@ -147,12 +147,14 @@ def ahead(blocks: Iterator[Block]) -> Generator[Block]:
         maker.join()
 
 
-def _cut(pending: _Pending, file: SourceFile, unpacked: Iterator[bytes], block_bytes: int) -> Iterator[Block]:
+def _cut(pending: _Pending, file: SourceFile, pieces: Iterator[bytes], block_bytes: int) -> Iterator[Block]:
     """Add a file's lines; give each block that becomes full on the way."""
-    rest: list[bytes] = []
-    held = 0
+    lines: list[bytes] = []
+    size = 0
+    begun: list[bytes] = []  # a line whose end is still to come
+    begun_size = 0
     skipping = False
-    for piece in unpacked:
+    for piece in pieces:
         end = piece.rfind(b"\n") + 1
         if skipping:
             start = piece.find(b"\n") + 1
@@ -160,23 +162,24 @@ def _cut(pending: _Pending, file: SourceFile, unpacked: Iterator[bytes], block_b
                 continue
             piece, end, skipping = piece[start:], max(end - start, 0), False  # noqa: PLW2901  # what is left of it
         if not end:
-            rest.append(piece)
-            held += len(piece)
-            if held > MAX_LINE_BYTES:
-                pending.too_long(file, b"".join(rest))
-                rest, held, skipping = [], 0, True
+            begun.append(piece)
+            begun_size += len(piece)
+            if begun_size > MAX_LINE_BYTES:
+                if size:  # the lines before it
+                    pending.add(file, b"".join(lines))
+                    lines, size = [], 0
+                pending.too_long(file, b"".join(begun))
+                begun, begun_size, skipping = [], 0, True
             continue
-        rest.append(piece[:end])
-        held += end
-        if pending.size + held >= block_bytes:
-            pending.add(file, b"".join(rest))
+        lines += [*begun, piece[:end]]
+        size += begun_size + end
+        begun, begun_size = [piece[end:]], len(piece) - end
+        if pending.size + size >= block_bytes:
+            pending.add(file, b"".join(lines))
             yield pending.block(carry=file)
-            rest, held = [], 0
-        if piece[end:]:
-            rest.append(piece[end:])
-            held += len(piece) - end
-    if held:
-        pending.add(file, b"".join(rest))
+            lines, size = [], 0
+    if size or begun_size:
+        pending.add(file, b"".join([*lines, *begun]))
 
 
 class _Unpacked:
@@ -323,6 +326,7 @@ class _Pending:
         self.size = 0
         self.whole: list[tuple[int, int, str, str]] = []
         self._pieces: list[tuple[int, bytes]] = []
+        self._firsts: list[int] = []
         self._documents: list[tuple[int, bytes]] = []
         self._begun: set[int] = set()
 
@@ -340,6 +344,8 @@ class _Pending:
     def add(self, source: SourceFile, data: bytes) -> None:
         data = data if data.endswith(b"\n") else data + b"\n"
         self._pieces.append((self.current(source), data))
+        self._firsts.append(self._next_line[source])
+        self._next_line[source] += data.count(b"\n")
         self.size += len(data)
         if source not in self._heads:
             head = next((line for line in _first_lines(data) if line.strip()), None)
@@ -354,20 +360,12 @@ class _Pending:
     def too_long(self, source: SourceFile, data: bytes) -> None:
         raw = data[:2000].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
         reason = f"a line of more than {MAX_LINE_BYTES} bytes"
-        place = self.current(source)
-        before = sum(data.count(b"\n") for file, data in self._pieces if file == place)
-        self.whole.append((place, self._next_line[source] + before, reason, raw))
+        self.whole.append((self.current(source), self._next_line[source], reason, raw))
         self._next_line[source] += 1
 
     def block(self, carry: SourceFile | None = None) -> Block:
         binary: set[int] = set()
-        firsts = [self._next_line[self.files[file]] for file, _ in self._pieces]
-        tables = []
-        if self._pieces:
-            table, counts = _numbered(self._pieces, firsts, binary)
-            tables.append(table)
-            for (file, _), count in zip(self._pieces, counts, strict=True):
-                self._next_line[self.files[file]] += count
+        tables = [_numbered(self._pieces, self._firsts, binary)] if self._pieces else []
         tables += [_document(file, data, binary) for file, data in self._documents]
         lines = pa.concat_tables(tables) if tables else _LINES.empty_table()
         block = Block(
@@ -399,8 +397,8 @@ def _first_lines(data: bytes) -> Iterator[bytes]:
 
 def _numbered(
     pieces: Sequence[tuple[int, bytes]], firsts: Sequence[int], binary: set[int]
-) -> tuple[pa.Table, list[int]]:
-    """Split pieces (file, text) at line ends, without a copy of the text; give the lines, and how many each piece has.
+) -> pa.Table:
+    """Split pieces (file, text) at line ends, without a copy of the text; give the lines.
 
     ``firsts`` are the numbers of their first lines.
     """
@@ -422,8 +420,7 @@ def _numbered(
         short = pa.array(np.diff(offsets) < _BLANK_BYTES)
         blank = pc.and_(short, pc.equal(pc.utf8_trim_whitespace(pc.if_else(short, text, "x")), ""))
         table = table.filter(pc.invert(blank))
-    lines = pa.Table.from_batches(table.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS), _LINES)
-    return lines, counts.tolist()
+    return pa.Table.from_batches(table.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS), _LINES)
 
 
 def _document(file: int, data: bytes, binary: set[int]) -> pa.Table:
