@@ -1,16 +1,21 @@
 """
 # Collect inventory
 
-Takes a snapshot of every object of the estate: size, storage class and since when, ETag, version, lock state. Where a
-provider delivers no inventory report the bucket is listed live.
+Takes a snapshot of every object of the estate: size, storage class and since when, ETag, version, lock state. Where the
+estate names an inventory report of the provider, its newest complete one is read; where it names none, the bucket is
+listed live.
 
 **Runs** every day at 03:41 UTC. A second run of the same day replaces that day's snapshot.
 
 **What a failure means**
 
-- `list_*` fails: the bucket is away, throttles, or the connection may not list it. The message names both.
-- `publish_inventory` fails with an expectation's name: the snapshot is wrong as a whole and stays unpublished; the
-  one of the day before stays in force.
+- `find_*` fails: a bucket's report is not there, is older than 8 days, or lacks a column. The message names the bucket,
+  where it looked and what it passed over, and the field to switch on. Nothing is listed live in a report's place.
+- `list_*` fails: the bucket is away, throttles, or the connection may not read it; or a data file of the report is
+  damaged. The message names it. A report whose manifest is deleted is not taken: the one before it is.
+- `publish_inventory` fails with a report's name: more than 1 % of its rows cannot be read, or rows are missing. With an
+  expectation's name: the snapshot is wrong as a whole. Either way it stays unpublished; the one of the day before stays
+  in force.
 """
 
 from __future__ import annotations
@@ -34,16 +39,16 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS
     tags=["cloudflux", "collect"],
 )
 def collect_inventory() -> None:
-    """List every bucket, audit the snapshot and publish it."""
+    """Find every bucket's report, read it or list the bucket, audit the snapshot and publish it."""
     published = task(inventory_tasks.publish_inventory, trigger_rule="none_failed", outlets=[INVENTORY])()
     for provider in PROVIDERS:
-        buckets = task(inventory_tasks.find_buckets, task_id=f"find_{provider}")(provider)
-        listed = (
-            task(inventory_tasks.list_bucket, task_id=f"list_{provider}", pool=provider)
+        parts = task(inventory_tasks.find_inventories, task_id=f"find_{provider}")(provider)
+        collected = (
+            task(inventory_tasks.collect_part, task_id=f"list_{provider}", pool=provider)
             .partial(provider=provider)
-            .expand_kwargs(buckets)
+            .expand_kwargs(parts)
         )
-        listed >> published
+        collected >> published
 
 
 collect_inventory()

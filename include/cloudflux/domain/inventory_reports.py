@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 
 
@@ -19,6 +20,10 @@ class UnusableReport(TerminalError):
 
 class OtherBucketsReport(UnusableReport):
     """A report does not tell of the bucket, or not of all its objects."""
+
+
+class DamagedFile(TerminalError):
+    """A data file cannot be read as what it should be; the text says why."""
 
 
 class DataFormat(StrEnum):
@@ -64,6 +69,8 @@ class InventoryReport:
     """The name of the configuration that the provider made it by, for messages."""
     unknown_version: str | None = None
     """The manifest's version, where it is none that the reader knows."""
+    of_account: bool = False
+    """Whether it tells of all buckets of an account, so that it may have no object of one of them."""
 
     @property
     def uri(self) -> str:
@@ -75,6 +82,11 @@ class InventoryReport:
         """Tell this very report from others, a replaced one of the same name included; 12 hex digits."""
         told = repr((self.provider, self.uri, self.taken_at, self.files))
         return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    def file_id(self, file: ReportFile) -> str:
+        """Give the id by which the quarantine names a data file: that of a log file of the same place."""
+        size = file.size_bytes or 0
+        return SourceFile(self.provider, self.bucket, file.key, "", size, self.format, self.taken_at).file_id
 
     def to_json(self) -> dict[str, Any]:
         """Give what ``from_json`` reads."""

@@ -149,6 +149,7 @@ def read_manifest(holder: str, manifest: str, content: bytes, bucket: str) -> In
         rows=number_of(object_in(told, "summary").get("objectCount")),
         configuration=str(told.get("ruleName", "")),
         unknown_version=None if version == _VERSION else str(version),
+        of_account=True,
     )
 
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 from cloudflux.domain.inventory_reports import InventoryReport, ReportFile
-from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import TIER_OF, Tier
 from cloudflux.inventories.tables import RAW_CHARACTERS, Batch, Broken, DataFile, fold
 from cloudflux.lake.schemas import INVENTORY, QUARANTINE
@@ -272,7 +271,7 @@ class RowMapper:
 def quarantine_rows(report: InventoryReport, file: ReportFile, rows: Sequence[Broken]) -> pa.Table:
     """Put what could not be read into the schema ``QUARANTINE``."""
     columns: dict[str, Any] = {
-        "source_file": [file_id(report, file)] * len(rows),
+        "source_file": [report.file_id(file)] * len(rows),
         "provider": [report.provider.value] * len(rows),
         "bucket": [report.bucket] * len(rows),
         "key": [file.key] * len(rows),
@@ -282,14 +281,6 @@ def quarantine_rows(report: InventoryReport, file: ReportFile, rows: Sequence[Br
         "day": [report.taken_at.date()] * len(rows),
     }
     return pa.table(columns, schema=QUARANTINE)
-
-
-def file_id(report: InventoryReport, file: ReportFile) -> str:
-    """Give the id by which quarantine names a data file: that of a log file of the same place."""
-    source = SourceFile(
-        report.provider, report.bucket, file.key, file.md5 or "", file.size_bytes or 0, report.format, report.taken_at
-    )
-    return source.file_id
 
 
 def _reason(reading: Reading) -> pl.Expr:

@@ -6,7 +6,9 @@ are one; those that no reader wants are never decoded.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,8 +22,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.orc as pa_orc
 import pyarrow.parquet as pq
 
-from cloudflux.domain.errors import TerminalError
-from cloudflux.domain.inventory_reports import DataFormat
+from cloudflux.domain.inventory_reports import DamagedFile, DataFormat
 
 BATCH_ROWS: Final = 131_072
 RAW_CHARACTERS: Final = 2000
@@ -29,12 +30,10 @@ _CSV_BLOCK_BYTES: Final = 16 << 20
 """Also the longest record: keys have 1,024 characters, metadata and tags some thousands."""
 _HEAD_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
+_MARK: Final = "\ufdd0"
+"""A noncharacter of Unicode: text that programs exchange has none."""
 _DAMAGE: Final = (OSError, EOFError, zlib.error, pa.ArrowException)
 """What the libraries raise for a file that is cut off, garbled, or of another format."""
-
-
-class DamagedFile(TerminalError):
-    """A data file cannot be read as what it should be; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def open_csv(path: Path, fields: Sequence[str], *, header: bool | None, delimite
     None: what follows the first column's name in the header, else a comma. Raises ``DamagedFile``.
     """
     try:
-        with _text_of(path) as stream:
+        with _bytes_of(path) as stream:
             head = stream.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
     except _DAMAGE as exc:
         raise DamagedFile(_first_line(exc)) from exc
@@ -118,11 +117,49 @@ def open_columns(path: Path, data_format: DataFormat) -> DataFile:
         raise DamagedFile(_first_line(exc)) from exc
 
 
-def _text_of(path: Path) -> Any:
+def _bytes_of(path: Path) -> Any:
     with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
     plain = pa.OSFile(str(path))
     return pa.CompressedInputStream(plain, "gzip") if packed else plain
+
+
+def _marked(error: UnicodeError) -> tuple[str, int]:
+    """Put a mark and hex digits in the place of bytes that are no text."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(f"{_MARK}{byte:02x}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("cloudflux-marked", _marked)
+
+
+class _Text(io.RawIOBase):
+    """A file's bytes with all that is no UTF-8 marked: the CSV reader gives up on a record that has such bytes."""
+
+    def __init__(self, source: Any) -> None:
+        self.marked = False
+        """Whether anything was."""
+        self._source = source
+        self._decoder = codecs.getincrementaldecoder("utf-8")("cloudflux-marked")
+        self._rest = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._rest and not self._ended:
+            piece = self._source.read(_CSV_BLOCK_BYTES if size < 0 else size)
+            self._ended = not piece
+            if piece.isascii() and not self._decoder.getstate()[0]:
+                self._rest = piece
+            else:
+                text = self._decoder.decode(piece, final=self._ended)
+                self.marked = self.marked or _MARK in text
+                self._rest = text.encode()
+        taken, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
+        return taken
 
 
 def _csv_batches(
@@ -132,41 +169,46 @@ def _csv_batches(
 
     def skip(row: Any) -> str:
         reason = "too few columns" if row.actual_columns < row.expected_columns else "too many columns"
-        broken.append(Broken(row.number, reason, row.text[:RAW_CHARACTERS]))
+        broken.append(Broken(row.number, reason, row.text.replace(_MARK, "\\x")[:RAW_CHARACTERS]))
         return "skip"
 
     # Names of our own: a header may have a name twice in columns that nobody wants.
     places = [str(place) for place in range(len(columns))]
     read = [str(columns.index(name)) for name in wanted]
     record = 1
-    with _text_of(path) as stream:
+    with _bytes_of(path) as stream:
         if not header and not stream.read(1):
             return  # a report of an empty bucket
-    with _text_of(path) as stream:
+    with _bytes_of(path) as stream:
+        text = _Text(stream)
         rows = pa_csv.open_csv(
-            stream,
+            pa.PythonFile(text, mode="r"),
             read_options=pa_csv.ReadOptions(column_names=places, use_threads=False, block_size=_CSV_BLOCK_BYTES),
             # A record's number is known to the handler only, and only when one thread reads.
             parse_options=pa_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip, ignore_empty_lines=False
             ),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(places, pa.binary()),
+                column_types=dict.fromkeys(places, pa.string()),
                 include_columns=read,
                 strings_can_be_null=True,
                 null_values=[""],
             ),
         )
         for batch in rows:
-            frame, undecodable = _frame(pa.table(batch).rename_columns([fold(name) for name in wanted]))
+            frame = pl.DataFrame(pl.from_arrow(pa.table(batch).rename_columns([fold(name) for name in wanted])))
             # The reader may be a block ahead: some of what it skipped may follow this batch.
             numbers = _numbers(record, batch.num_rows, [row.record for row in broken])
             record = numbers[-1] + 1 if batch.num_rows else record
             found = [row for row in broken if row.record < record]
             broken[:] = [row for row in broken if row.record >= record]
             frame = frame.insert_column(0, numbers)
-            found += _undecodable(frame, undecodable)
-            frame = frame.filter(~undecodable) if undecodable.any() else frame
+            if text.marked:
+                marked = frame.select(
+                    pl.any_horizontal(pl.exclude("record").str.contains(_MARK, literal=True).fill_null(False))
+                ).to_series()
+                found += _undecodable(frame, marked)
+                frame = frame.filter(~marked)
             if header:
                 frame = frame.filter(pl.col("record") > 1)
             blank = pl.all_horizontal(pl.exclude("record").is_null())
@@ -184,7 +226,7 @@ def _numbers(first: int, rows: int, skipped: Sequence[int]) -> pl.Series:
 def _undecodable(frame: pl.DataFrame, bad: pl.Series) -> Iterator[Broken]:
     for row in frame.filter(bad).iter_rows(named=True):
         shown = ", ".join(f"{name}={value!r}" for name, value in row.items() if name != "record" and value is not None)
-        yield Broken(row["record"], "the text is not UTF-8", shown[:RAW_CHARACTERS])
+        yield Broken(row["record"], "the text is not UTF-8", shown.replace("\\ufdd0", "\\x")[:RAW_CHARACTERS])
 
 
 def _parquet_batches(file: pq.ParquetFile, wanted: Sequence[str]) -> Iterator[Batch]:

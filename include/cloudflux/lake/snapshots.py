@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,15 +45,6 @@ _FEW_VALUES: Final = ["provider", "bucket", "storage_class", "tier", "content_ty
 """Columns that a dictionary makes small. For keys and ETags, which all differ, it costs time and space."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Some staged objects of a bucket."""
-
-    provider: str
-    bucket: str
-    name: str
-
-
 @dataclass(slots=True)
 class Merged:
     """What a merge made of one bucket's runs."""
@@ -67,17 +58,17 @@ class Merged:
 class Snapshots(Lake):
     """The lake, with snapshots staged as runs."""
 
-    def stage_run(self, run: Run, objects: pl.DataFrame, batch: str) -> int:
+    def stage_run(self, provider: str, bucket: str, run: str, objects: pl.DataFrame, batch: str) -> None:
         """Write objects of one bucket, in the columns of ``INVENTORY``, as a run; writing it again replaces it.
 
-        Gives the number of rows. Raises ``ValueError`` naming a column that has a null where none is allowed.
+        Raises ``ValueError`` naming a column that has a null where none is allowed.
         """
-        self.discard_runs(batch, run.provider, run.bucket, run.name)
-        shards = _shards_of(objects["key"], run.provider, run.bucket, self.shards)
+        self.discard_runs(batch, provider, bucket, run)
+        shards = _shards_of(objects["key"], provider, bucket, self.shards)
         staged = objects.select(_RUN.names).with_columns(shards.alias("__shard"))
         for (shard,), rows in sorted(staged.partition_by("__shard", as_dict=True, include_key=False).items()):
             table = _table(rows.sort("key"), _RUN)
-            path = f"{self._runs(batch, run.provider, run.bucket)}/{_part(run.name)}/shard={shard:04d}.parquet"
+            path = f"{self._runs(batch, provider, bucket)}/{_part(run)}/shard={shard:04d}.parquet"
             with self._writing(path) as sink:
                 pq.write_table(
                     table,
@@ -87,30 +78,30 @@ class Snapshots(Lake):
                     use_dictionary=[name for name in _FEW_VALUES if name in _RUN.names],
                     write_statistics=["key"],
                 )
-        return objects.height
 
-    def discard_runs(self, batch: str, provider: str, bucket: str, name: str | None = None) -> None:
+    def discard_runs(self, batch: str, provider: str, bucket: str, run: str | None = None) -> None:
         """Delete a bucket's runs, or one of them."""
-        folder = self._runs(batch, provider, bucket) + (f"/{_part(name)}" if name is not None else "")
+        folder = self._runs(batch, provider, bucket) + (f"/{_part(run)}" if run is not None else "")
         for path in self._find(folder):
             self._fs.rm_file(path)
 
     def merge_runs(
-        self, runs: Sequence[Run], day: date, batch: str, *, range_rows: int = RANGE_ROWS
+        self, runs: Iterable[tuple[str, str, str]], day: date, batch: str, *, range_rows: int = RANGE_ROWS
     ) -> tuple[list[tuple[date, int]], dict[tuple[str, str], Merged]]:
-        """Join runs into staged partitions of one day, sorted by provider, bucket and key.
+        """Join runs (provider, bucket, run) into staged partitions of one day, sorted by provider, bucket and key.
 
         Of several rows of one key the one that was written last stays. Gives the partitions, and what was merged of
         each (provider, bucket). The bytes depend on the objects alone, not on how they were cut into runs.
         """
         for path in self._find(f"{self._staging(batch)}/{_DATASET}"):
             self._fs.rm_file(path)  # of an attempt that was cut off
-        merged: dict[tuple[str, str], Merged] = {(run.provider, run.bucket): Merged() for run in runs}
+        merged: dict[tuple[str, str], Merged] = {}
         by_shard: dict[int, dict[tuple[str, str], list[str]]] = {}
-        for run in runs:
-            for path in self._find(f"{self._runs(batch, run.provider, run.bucket)}/{_part(run.name)}"):
+        for provider, bucket, run in sorted(runs):
+            merged.setdefault((provider, bucket), Merged())
+            for path in self._find(f"{self._runs(batch, provider, bucket)}/{_part(run)}"):
                 shard = int(path.rsplit("/", 1)[-1].removeprefix("shard=").removesuffix(".parquet"))
-                by_shard.setdefault(shard, {}).setdefault((run.provider, run.bucket), []).append(path)
+                by_shard.setdefault(shard, {}).setdefault((provider, bucket), []).append(path)
         for shard, buckets in sorted(by_shard.items()):
             path = f"{self._staging(batch)}/{_DATASET}/day={day.isoformat()}/shard={shard:04d}.parquet"
             with self._writing(path) as sink, _RowGroups(sink) as groups:

@@ -1,38 +1,95 @@
-"""The tasks of `collect_inventory`: buckets, listing of one bucket, publication."""
+"""The tasks of `collect_inventory`: what each bucket's inventory is made of, its parts, publication."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from cloudflux.orchestration.edge import audit, batch_of_run, day_of_run, lake, settings, terminal_errors_fail
+from cloudflux.orchestration.edge import audit, batch_of_run, day_of_run, engine, now, settings, terminal_errors_fail
+
+if TYPE_CHECKING:
+    from cloudflux.domain.tiers import Provider
+    from cloudflux.lake.snapshots import Snapshots
+
+_log = logging.getLogger(__name__)
 
 
 @terminal_errors_fail
-def find_buckets(provider: str) -> list[dict[str, str]]:
-    """Name the buckets of one provider."""
-    return [{"bucket": bucket.bucket} for bucket in settings().load_estate().buckets if bucket.provider == provider]
-
-
-@terminal_errors_fail
-def list_bucket(provider: str, bucket: str) -> dict[str, int]:
-    """List one bucket into staged pieces of the snapshot."""
-    from cloudflux.orchestration.clients import tier_client
+def find_inventories(provider: str) -> list[dict[str, str]]:
+    """Find each bucket's newest complete report, or that it is listed live, and cut it into parts."""
+    from cloudflux.domain.tiers import Provider
+    from cloudflux.inventories.formats import format_of
+    from cloudflux.stores.inventory_reports import InventoryReports
     from cloudflux.workflows import inventory
 
-    named = settings().load_estate().bucket(provider, bucket)
-    return inventory.list_bucket(
-        tier_client(named.provider, named.connection_id),
-        lake(),
+    return inventory.find_inventories(
+        settings().load_estate(),
+        _clients(),
+        format_of,
+        InventoryReports(engine()),
+        _snapshots(),
+        provider=Provider(provider),
         batch=batch_of_run(),
+        now=now(),
+    )
+
+
+@terminal_errors_fail
+def collect_part(provider: str, bucket: str, chunk: str) -> dict[str, int]:
+    """Read one part of a bucket's report, or list the bucket live."""
+    from cloudflux.inventories.formats import format_of
+    from cloudflux.workflows import inventory
+
+    return inventory.collect_part(
+        settings().load_estate(),
+        _clients(),
+        format_of,
+        _snapshots(),
         provider=provider,
         bucket=bucket,
+        chunk=chunk,
+        batch=batch_of_run(),
         day=day_of_run(),
+        clock=now,
     )
 
 
 @terminal_errors_fail
 def publish_inventory() -> dict[str, Any]:
     """Audit the snapshot of all buckets and publish it."""
+    from cloudflux.stores.format_notices import FormatNotices
+    from cloudflux.stores.inventory_reports import InventoryReports
+    from cloudflux.stores.quarantine import QuarantineLog
     from cloudflux.workflows import inventory
 
-    return inventory.publish_inventory(lake(), audit, batch=batch_of_run(), day=day_of_run())
+    database = engine()
+    published = inventory.publish_inventory(
+        _snapshots(),
+        InventoryReports(database),
+        QuarantineLog(database),
+        audit,
+        batch=batch_of_run(),
+        day=day_of_run(),
+        clock=now,
+    )
+    for reason in published.pop("passed_over", ()):
+        _log.warning("an inventory report was passed over for the one before it: %s", reason)
+    notices = published.pop("notices")
+    for notice in notices:
+        _log.warning("%s in %s: %s (%s)", notice.kind, notice.source, notice.name, notice.detail)
+    return published | {"new_notices": FormatNotices(database).record(notices, now())}
+
+
+def _snapshots() -> Snapshots:
+    from cloudflux.lake.snapshots import Snapshots
+
+    current = settings()
+    return Snapshots(current.lake_url, current.shards)
+
+
+def _clients() -> Callable[[Provider, str], Any]:
+    from cloudflux.orchestration.clients import tier_client
+
+    return cache(tier_client)
