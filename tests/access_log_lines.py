@@ -1,6 +1,7 @@
 """Log lines in the providers' formats, with overrides."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -93,3 +94,110 @@ def gcs_line(**overrides: str) -> str:
     }
     assert not set(overrides) - set(fields)
     return ",".join('"' + value.replace('"', '""') + '"' for value in (fields | overrides).values())
+
+
+def cloudtrail_record(
+    *, parameters: dict[str, Any] | None = None, additional: dict[str, Any] | None = None, **overrides: Any
+) -> dict[str, Any]:
+    return {
+        "eventVersion": "1.11",
+        "userIdentity": {
+            "type": "IAMUser",
+            "arn": "arn:aws:iam::111122223333:user/reader",
+            "accountId": "111122223333",
+        },
+        "eventTime": "2026-11-06T03:00:00Z",
+        "eventSource": "s3.amazonaws.com",
+        "eventName": "GetObject",
+        "awsRegion": "us-east-1",
+        "userAgent": "[aws-cli/2.18.5]",
+        "requestParameters": {"bucketName": "media", "Host": "media.s3.us-east-1.amazonaws.com", "key": "a/b.bin"}
+        | (parameters or {}),
+        "responseElements": None,
+        "additionalEventData": {"bytesTransferredIn": 0, "bytesTransferredOut": 7759.0} | (additional or {}),
+        "requestID": "HQJGBHZK9QH33KG7",
+        "eventID": "8d96391c-83f4-3491-bb84-4b389122ffb9",
+        "readOnly": True,
+        "resources": [
+            {"type": "AWS::S3::Object", "ARN": "arn:aws:s3:::media/a/b.bin"},
+            {"accountId": "111122223333", "type": "AWS::S3::Bucket", "ARN": "arn:aws:s3:::media"},
+        ],
+        "eventType": "AwsApiCall",
+        "managementEvent": False,
+        "recipientAccountId": "111122223333",
+        "eventCategory": "Data",
+    } | overrides
+
+
+def cloudtrail_file(records: Iterable[dict[str, Any]]) -> str:
+    return json.dumps({"Records": list(records)}, separators=(",", ":"))
+
+
+def gcs_audit_entry(*, payload: dict[str, Any] | None = None, **overrides: Any) -> dict[str, Any]:
+    return {
+        "insertId": "10qvp9hd3m5k",
+        "logName": "projects/p/logs/cloudaudit.googleapis.com%2Fdata_access",
+        "protoPayload": {
+            "@type": "type.googleapis.com/google.cloud.audit.AuditLog",
+            "authenticationInfo": {"principalEmail": "reader@p.iam.gserviceaccount.com"},
+            "authorizationInfo": [{"granted": True, "permission": "storage.objects.get"}],
+            "methodName": "storage.objects.get",
+            "requestMetadata": {"callerIp": "198.51.100.10", "callerSuppliedUserAgent": "gcloud-python/2.1,gzip(gfe)"},
+            "resourceName": "projects/_/buckets/media/objects/a/b.bin",
+            "serviceName": "storage.googleapis.com",
+            "status": {},
+        }
+        | (payload or {}),
+        "receiveTimestamp": "2026-11-06T03:00:01.481672816Z",
+        "resource": {"labels": {"bucket_name": "media", "project_id": "p"}, "type": "gcs_bucket"},
+        "severity": "INFO",
+        "timestamp": "2026-11-06T03:00:00.480672816Z",
+    } | overrides
+
+
+CLASSIC_FIELDS = (
+    "version start operation status code e2e server auth requester owner service url key request_id count ip"
+    " request_version request_header request_packet response_header sent content_length request_md5 server_md5 etag"
+    " modified conditions agent referrer client_id object_id tenant_id app_id audience issuer upn reserved detail"
+).split()
+_CLASSIC_QUOTED = {"url", "key", "request_md5", "server_md5", "etag", "conditions", "agent", "referrer", "client_id"}
+
+
+def html_encoded(text: str) -> str:
+    """Encode as .NET does: the four characters of markup, the apostrophe, and what a line could not hold."""
+    named = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;", "'": "&#39;", "\n": "&#10;", "\r": "&#13;"}
+    return "".join(named.get(c, f"&#{ord(c)};" if 160 <= ord(c) < 256 or ord(c) > 0xFFFF else c) for c in text)
+
+
+def classic_line(version: str = "1.0", **overrides: str) -> str:
+    """Write an entry of a version; the texts of quoted fields are given as they are, and encoded here."""
+    fields = dict.fromkeys(CLASSIC_FIELDS, "") | {
+        "version": version,
+        "start": "2026-11-06T02:18:03.5550123Z",
+        "operation": "GetBlob",
+        "status": "Success",
+        "code": "200",
+        "e2e": "41",
+        "server": "12",
+        "auth": "authenticated",
+        "owner": "acct",
+        "service": "blob",
+        "url": "https://acct.blob.core.windows.net/reports/q1%20final.xlsx?timeout=90",
+        "key": "/acct/reports/q1 final.xlsx",
+        "request_id": "0b1c2d3e-0000-4a5b-8c9d-0e1f2a3b4c5d",
+        "count": "0",
+        "ip": "198.51.100.23:50433",
+        "request_version": "2023-11-03",
+        "response_header": "330",
+        "sent": "18432",
+        "etag": '"0x8DC0000000000AA"',
+        "modified": "Friday, 06-Nov-26 01:12:40 GMT",
+        "agent": "WA-Storage/4.0.1 (.NET CLR 4.0; Win32NT 6.3)",
+        "client_id": "dc00da87-5483-4524-b0dc-d1df025a6a9a",
+    }
+    assert not set(overrides) - set(fields)
+    width = 38 if version == "2.0" else 30
+    return ";".join(
+        f'"{html_encoded(value)}"' if name in _CLASSIC_QUOTED and value else value
+        for name, value in list((fields | overrides).items())[:width]
+    )

@@ -132,16 +132,15 @@ def _binary(block: Block) -> str:
 def _fields(block: Block) -> tuple[pa.Table, list[tuple[int, str]]]:
     """Give the fields of all lines, in their order, and the versions (file, version) that are not known."""
     text = block.lines["text"].combine_chunks()
-    # Quotes are encoded inside fields: where their number is odd, one is missing, and would swallow the next line.
-    whole = pc.equal(pc.bit_wise_and(pc.count_substring(text, '"'), 1), 0)
-    if pc.any(pc.match_substring(text, "\r")).as_py():
-        whole = pc.and_not(whole, pc.match_substring_regex(text, r"\r[^\n]"))
     parts: list[pa.Table] = []
     read = np.zeros(len(text), dtype=bool)
     for version, width in WIDTHS.items():
-        mask = pc.and_(whole, pc.starts_with(text, f"{version};"))
-        rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
-        if len(rows) and (part := _read_at_once(text if len(rows) == len(text) else text.take(rows), width)):
+        rows = np.flatnonzero(pc.starts_with(text, f"{version};").to_numpy(zero_copy_only=False))
+        part = _read_at_once(text if len(rows) == len(text) else text.take(rows), width)
+        if part is None:
+            rows = rows[_is_whole(text.take(rows))]
+            part = _read_at_once(text.take(rows), width)
+        if part is not None:
             parts.append(_placed(block.lines, rows, part))
             read[rows] = True
     rest = np.flatnonzero(~read)
@@ -159,6 +158,11 @@ def _fields(block: Block) -> tuple[pa.Table, list[tuple[int, str]]]:
     fields = pa.concat_tables(parts)
     if len(parts) > 1:
         fields = fields.sort_by([("file", "ascending"), ("line", "ascending")])
+    # Quotes are encoded inside fields: where one is left, another is missing.
+    torn = pc.or_kleene(pc.match_substring(fields["object_key"], '"'), pc.match_substring(fields["agent"], '"'))
+    if pc.any(torn).as_py():
+        version = pc.if_else(pc.fill_null(torn, False), pa.scalar(None, pa.string()), fields["version"])
+        fields = fields.set_column(fields.column_names.index("version"), "version", version)
     for name in _ENCODED:
         fields = fields.set_column(fields.column_names.index(name), name, _decoded(fields[name]))
     return fields, unknown
@@ -166,8 +170,13 @@ def _fields(block: Block) -> tuple[pa.Table, list[tuple[int, str]]]:
 
 def _read_at_once(text: pa.StringArray, width: int) -> pa.Table | None:
     """Read lines as one CSV text; nothing when they do not give a row each."""
-    text = pa.concat_arrays([text])  # offsets from 0
-    first, last = (int(np.frombuffer(text.buffers()[1], np.int32)[at + text.offset]) for at in (0, len(text)))
+    if not len(text):
+        return None
+    offsets = np.frombuffer(text.buffers()[1], np.int32)
+    first, last = int(offsets[text.offset]), int(offsets[text.offset + len(text)])
+    content = text.buffers()[2].slice(first, last - first).to_pybytes()
+    if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
+        return None  # the reader would end a row there
     names = [str(position) for position in range(width)]
     wanted = {name: str(at) for name, at in (_FIELDS | _REQUESTER_FIELDS).items() if at < width}
     skipped: list[str] = []
@@ -178,8 +187,11 @@ def _read_at_once(text: pa.StringArray, width: int) -> pa.Table | None:
 
     try:
         table = pa.csv.read_csv(
-            pa.BufferReader(text.buffers()[2].slice(first, last - first)),
-            read_options=pa.csv.ReadOptions(column_names=names, block_size=max(1 << 20, _longest(text))),
+            pa.BufferReader(content),
+            read_options=pa.csv.ReadOptions(
+                column_names=names,
+                block_size=max(1 << 20, int(np.diff(offsets[text.offset : text.offset + len(text) + 1]).max()) + 1),
+            ),
             parse_options=pa.csv.ParseOptions(delimiter=";", invalid_row_handler=skip),
             convert_options=pa.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
@@ -197,8 +209,11 @@ def _read_at_once(text: pa.StringArray, width: int) -> pa.Table | None:
     return pa.table({name: columns.get(name, nothing) for name in _NAMES})
 
 
-def _longest(text: pa.StringArray) -> int:
-    return int(pc.max(pc.binary_length(text)).as_py() or 0) + 1
+def _is_whole(text: pa.StringArray) -> np.ndarray[Any, Any]:
+    """Tell the lines that cannot swallow the next, and are one: quotes are encoded inside fields, so they are even."""
+    even = pc.equal(pc.bit_wise_and(pc.count_substring(text, '"'), 1), 0)
+    one = pc.invert(pc.match_substring_regex(text, r"\r[^\n]"))
+    return np.asarray(pc.and_(even, one).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _entry(line: str) -> dict[str, str | None]:

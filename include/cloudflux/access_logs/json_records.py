@@ -190,6 +190,7 @@ def _one_a_line(pieces: Iterator[bytes], start: int, between: re.Pattern[bytes])
     ``start`` bytes open the first envelope. All after the last brace but one is held back until what follows is known.
     """
     held = b""
+    is_enveloped = start > 0
     for piece in pieces:
         dropped = min(start, len(piece))
         start -= dropped
@@ -201,7 +202,8 @@ def _one_a_line(pieces: Iterator[bytes], start: int, between: re.Pattern[bytes])
             yield between.sub(b"}\n{", data[:cut])
         held = data[max(cut, 0) :]
     if held:
-        yield _CLOSING.sub(b"}", between.sub(b"}\n{", held))
+        rest = between.sub(b"}\n{", held)
+        yield _CLOSING.sub(b"}", rest) if is_enveloped else rest
 
 
 def moment(column: str) -> str:

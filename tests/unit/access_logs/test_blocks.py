@@ -1,4 +1,5 @@
 import gzip
+import json
 import os
 import random
 from collections.abc import Callable
@@ -6,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from access_log_lines import GCS_HEADER, azure_line, gcs_line, s3_line, source
+from access_log_lines import (
+    GCS_HEADER,
+    azure_line,
+    classic_line,
+    cloudtrail_record,
+    gcs_audit_entry,
+    gcs_line,
+    s3_line,
+    source,
+)
 
 from cloudflux.access_logs.formats import log_format, parse_whole
 from cloudflux.access_logs.parsed import ParsedFile
@@ -18,6 +28,15 @@ FORMATS = {
     "s3_server_access": (Provider.AWS, "\n".join([s3_line(), s3_line(request_id="B")])),
     "azure_resource": (Provider.AZURE, "\n".join([azure_line(), azure_line(correlationId="B")])),
     "gcs_usage": (Provider.GCP, "\n".join([GCS_HEADER, gcs_line(), gcs_line(s_request_id="B")])),
+    "cloudtrail": (
+        Provider.AWS,
+        "\n".join([json.dumps(cloudtrail_record()), json.dumps(cloudtrail_record(eventID="B"))]),
+    ),
+    "azure_classic": (Provider.AZURE, "\n".join([classic_line(), classic_line(request_id="B")])),
+    "gcs_audit": (
+        Provider.GCP,
+        "\n".join([json.dumps(gcs_audit_entry()), json.dumps(gcs_audit_entry(insertId="B"))]),
+    ),
 }
 
 Parse = Callable[..., ParsedFile]
