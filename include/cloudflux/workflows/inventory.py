@@ -27,7 +27,7 @@ from cloudflux.domain.errors import ObjectNotFound, TerminalError
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 from cloudflux.domain.inventory_reports import DamagedFile, InventoryReport, ReportFile, UnusableReport
 from cloudflux.domain.objects import ObjectRef
-from cloudflux.domain.tiers import Provider
+from cloudflux.domain.tiers import TIER_OF, Provider
 from cloudflux.lake.schemas import QUARANTINE
 
 LIVE: Final = "live"
@@ -477,15 +477,29 @@ def list_bucket(
     taken_at = clock()
     lake.discard_runs(batch, provider, bucket)  # of an attempt that was cut off, which may have seen more objects
     objects = size = 0
+    classes: set[str] = set()
     with _Runs(lake, provider, bucket, LIVE, batch) as runs:
         for rows in client.list_inventory(bucket, day):
             frame = pl.DataFrame(pl.from_arrow(rows))
             objects += frame.height
             size += int(frame["size_bytes"].sum())
+            classes |= set(frame["storage_class"].unique())
             runs.add(frame)
-    told = {"runs": runs.names, "taken_at": taken_at.isoformat(), "objects": objects, "bytes": size}
+    told = {
+        "runs": runs.names,
+        "taken_at": taken_at.isoformat(),
+        "notices": [asdict(notice) for notice in _unknown_classes(Provider(provider), bucket, classes)],
+    }
     lake.note(batch, _part_name(provider, bucket, LIVE), told)
     return {"objects": objects, "bytes": size}
+
+
+def _unknown_classes(provider: Provider, bucket: str, classes: Collection[str]) -> list[FormatNotice]:
+    told = "its objects count as hot, and no price is known for the class"
+    return [
+        FormatNotice(provider, bucket, LIVE, NoticeKind.UNKNOWN_CLASS, name, told, "the live listing")
+        for name in sorted(set(classes) - set(TIER_OF[provider]))
+    ]
 
 
 def read_chunk(

@@ -554,6 +554,20 @@ def test_drift_is_noticed_once_when_it_comes(world: World) -> None:
     assert [kind for kind, _ in kinds(world.collect("three"))] == [NoticeKind.NEW_FIELD, NoticeKind.UNKNOWN_CLASS]
 
 
+def test_unknown_class_is_noticed_when_a_bucket_is_listed_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, a_bucket(live=True))
+    world.clients[Provider.AWS].put_object(ObjectRef(Provider.AWS, "media", "a"), b"1")
+    real = world.clients[Provider.AWS].list_inventory
+
+    def listed(bucket: str, day: date) -> Any:
+        for rows in real(bucket, day):
+            place = rows.schema.get_field_index("storage_class")
+            yield rows.set_column(place, rows.schema.field(place), pa.array(["SNOW"] * rows.num_rows))
+
+    monkeypatch.setattr(world.clients[Provider.AWS], "list_inventory", listed)
+    assert kinds(world.collect()) == [(NoticeKind.UNKNOWN_CLASS, "SNOW")]
+
+
 def test_order_is_compared_with_the_report_that_was_read_last(world: World) -> None:
     swapped = {"Key": "a", "Bucket": "media"} | {k: v for k, v in s3_row("a").items() if k not in ("Key", "Bucket")}
     world.deliver(s3_report([[s3_row("a")]], taken_at=days_before(3)))
