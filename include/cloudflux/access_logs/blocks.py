@@ -326,7 +326,7 @@ class _Pending:
         self.size = 0
         self.whole: list[tuple[int, int, str, str]] = []
         self._pieces: list[tuple[int, bytes]] = []
-        self._firsts: list[int] = []
+        self._firsts: list[int | None] = []  # the number of each piece's first line; None: not counted yet
         self._documents: list[tuple[int, bytes]] = []
         self._begun: set[int] = set()
 
@@ -344,8 +344,7 @@ class _Pending:
     def add(self, source: SourceFile, data: bytes) -> None:
         data = data if data.endswith(b"\n") else data + b"\n"
         self._pieces.append((self.current(source), data))
-        self._firsts.append(self._next_line[source])
-        self._next_line[source] += data.count(b"\n")
+        self._firsts.append(None)
         self.size += len(data)
         if source not in self._heads:
             head = next((line for line in _first_lines(data) if line.strip()), None)
@@ -358,14 +357,26 @@ class _Pending:
             self.size += len(data)
 
     def too_long(self, source: SourceFile, data: bytes) -> None:
+        self._number([piece.count(b"\n") for _, piece in self._pieces])
         raw = data[:2000].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
         reason = f"a line of more than {MAX_LINE_BYTES} bytes"
         self.whole.append((self.current(source), self._next_line[source], reason, raw))
         self._next_line[source] += 1
 
+    def _number(self, counts: Sequence[int]) -> list[int]:
+        """Number the first lines of the pieces that have no number yet, from how many lines each has."""
+        firsts: list[int] = []
+        for (file, _), first, count in zip(self._pieces, self._firsts, counts, strict=True):
+            if first is None:
+                first = self._next_line[self.files[file]]  # noqa: PLW2901  # it is known now
+                self._next_line[self.files[file]] += count
+            firsts.append(first)
+        self._firsts = [*firsts]
+        return firsts
+
     def block(self, carry: SourceFile | None = None) -> Block:
         binary: set[int] = set()
-        tables = [_numbered(self._pieces, self._firsts, binary)] if self._pieces else []
+        tables = [_numbered(self._pieces, self._number, binary)] if self._pieces else []
         tables += [_document(file, data, binary) for file, data in self._documents]
         lines = pa.concat_tables(tables) if tables else _LINES.empty_table()
         block = Block(
@@ -396,11 +407,11 @@ def _first_lines(data: bytes) -> Iterator[bytes]:
 
 
 def _numbered(
-    pieces: Sequence[tuple[int, bytes]], firsts: Sequence[int], binary: set[int]
+    pieces: Sequence[tuple[int, bytes]], number: Callable[[Sequence[int]], list[int]], binary: set[int]
 ) -> pa.Table:
     """Split pieces (file, text) at line ends, without a copy of the text; give the lines.
 
-    ``firsts`` are the numbers of their first lines.
+    ``number`` gives the numbers of their first lines from how many lines each has.
     """
     data = pieces[0][1] if len(pieces) == 1 else b"".join(piece for _, piece in pieces)
     if b"\0" in data or not _is_utf8(data):
@@ -414,13 +425,16 @@ def _numbered(
     rows = np.searchsorted(offsets[:-1], starts[:-1])
     counts = np.diff(np.append(rows, len(ends)))
     file = np.repeat(np.array([file for file, _ in pieces], dtype=np.int32), counts)
-    line = np.arange(len(ends)) - np.repeat(rows, counts) + np.repeat(np.asarray(firsts), counts)
+    firsts = np.asarray(number(counts.tolist()))
+    line = np.arange(len(ends)) + np.repeat(firsts - rows, counts)
     table = pa.Table.from_arrays([pa.array(file), pa.array(line), text], schema=_LINES)
     if int(np.diff(offsets).min(initial=_BLANK_BYTES)) < _BLANK_BYTES:
         short = pa.array(np.diff(offsets) < _BLANK_BYTES)
         blank = pc.and_(short, pc.equal(pc.utf8_trim_whitespace(pc.if_else(short, text, "x")), ""))
-        table = table.filter(pc.invert(blank))
-    return pa.Table.from_batches(table.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS), _LINES)
+        if pc.any(blank).as_py():
+            table = table.filter(pc.invert(blank))
+    # No combine_chunks: it would copy the text.
+    return pa.Table.from_batches(table.to_batches(max_chunksize=_BATCH_ROWS), _LINES)
 
 
 def _document(file: int, data: bytes, binary: set[int]) -> pa.Table:

@@ -17,7 +17,7 @@ def duckdb_with(**tables: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give this thread's connection, with tables (Arrow, Polars) under their names; opening one takes 30 ms."""
     connection = getattr(_OF_THREAD, "connection", None)
     if connection is None:
-        connection = duckdb.connect(config={"threads": 2})
+        connection = duckdb.connect(config={"threads": 1})  # blocks are parsed in threads of their own
         _OF_THREAD.connection = connection
     for name, table in tables.items():
         connection.register(name, table)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
@@ -45,6 +47,7 @@ class LogFormat:
 
 
 _NOBODY: Final = Exclusions()
+_PARSED_AT_ONCE: Final = 2
 
 FORMATS: Final = ("s3_server_access", "cloudtrail", "azure_resource", "azure_classic", "gcs_usage", "gcs_audit")
 
@@ -60,10 +63,18 @@ def log_format(name: str) -> LogFormat:
 def parse_files(
     form: LogFormat, files: Iterable[tuple[SourceFile, Content]], exclusions: Exclusions = _NOBODY
 ) -> Iterator[ParsedFile]:
-    """Parse files of one format block by block, in their order; the next block is read while one is parsed."""
-    with closing(ahead(read_blocks(files, whole=form.is_whole, lined=form.lined))) as blocks:
+    """Parse files of one format block by block, in their order; a few blocks are read and parsed at once."""
+    with (
+        closing(ahead(read_blocks(files, whole=form.is_whole, lined=form.lined))) as blocks,
+        ThreadPoolExecutor(_PARSED_AT_ONCE) as pool,
+    ):
+        waiting: deque[Future[ParsedFile]] = deque()
         for block in blocks:
-            yield form.parse(block, exclusions)
+            waiting.append(pool.submit(form.parse, block, exclusions))
+            if len(waiting) > _PARSED_AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def parse_whole(

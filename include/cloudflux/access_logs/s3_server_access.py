@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, date
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -81,16 +82,18 @@ _KIND: Final = f"CASE operation {' '.join(f'WHEN {name!r} THEN {kind!r}' for nam
 # The key is URL-encoded: most keys twice, those of lifecycle and batch deletion once (engineeringblog.yelp.com,
 # 2025-09-26, S3 server access logs at scale). Where the request URI is known it tells which: it is encoded once.
 _ENCODED: Final = "(contains({0}, '%') OR contains({0}, '+'))"
+_DECODED: Final = "try(url_decode(replace({0}, '+', '%20')))"
+_TWICE: Final = _DECODED.format("once")
 _PATH: Final = r"try(url_decode(regexp_extract(uri, '^\S+ ([^ ?]*)', 1)))"
+_ONCE: Final = f"CASE WHEN {_ENCODED.format('key')} THEN {_DECODED.format('key')} ELSE key END"
 _OBJECT_KEY: Final = f"""
     CASE
-    WHEN once IS NULL THEN CASE WHEN NOT {_ENCODED.format("key")} THEN key END
-    WHEN twice IS NULL THEN once
-    WHEN contains(uri, '/' || once || ' ') OR contains(uri, '/' || once || '?') THEN twice
+    WHEN NOT {_ENCODED.format("once")} OR {_TWICE} IS NULL THEN once
+    WHEN contains(uri, once) THEN {_TWICE}
     WHEN {_PATH} = '/' || once OR ends_with({_PATH}, '/' || once) THEN once
-    WHEN {_PATH} = '/' || twice OR ends_with({_PATH}, '/' || twice) THEN twice
+    WHEN {_PATH} = '/' || {_TWICE} OR ends_with({_PATH}, '/' || {_TWICE}) THEN {_TWICE}
     WHEN starts_with(operation, 'S3.') OR starts_with(operation, 'BATCH.') THEN once
-    ELSE twice END"""
+    ELSE {_TWICE} END"""
 
 _SUCCEEDED: Final = "(code BETWEEN 200 AND 299 OR code = 304)"
 """304 is a read of no bytes: S3 bills the request, and an archive class would have refused it. Redirects are sent again
@@ -103,27 +106,21 @@ _QUICK: Final = r"""
 WITH quoted AS (
     SELECT file, line, string_split(text, '"') AS q FROM lines
 ), spaced AS (
-    SELECT file, line, string_split(q[1], ' ') AS h, string_split(q[3], ' ') AS m, q[2] AS uri, q[6] AS agent,
-        len(q) = 7 AND q[5] = ' ' AND q[7][1] = ' ' AND length(q[7]) > 2 AS is_quoted
-    FROM quoted
+    SELECT file, line, q, string_split(q[1], ' ') AS h, string_split(q[3], ' ') AS m FROM quoted
 ), named AS (
-    SELECT file, line, h[2] AS bucket, try_strptime(h[3], '[%d/%b/%Y:%H:%M:%S') AS happened, h[6] AS requester,
-        h[7] AS request_id, h[8] AS operation, h[9] AS key, uri, agent, try_cast(m[2] AS SMALLINT) AS code,
+    SELECT file, line, h[2] AS bucket, try_strptime(h[3], '[%d/%b/%Y:%H:%M:%S') AS happened, h[7] AS request_id,
+        h[8] AS operation, h[9] AS key, q[2] AS uri, hash({agent}) AS agent, try_cast(m[2] AS SMALLINT) AS code,
         CASE WHEN m[4] = '-' THEN 0 ELSE try_cast(m[4] AS BIGINT) END AS sent,
-        is_quoted AND len(h) = 10 AND len(m) = 8 AND h[4] = '+0000]' AND h[10] = '' AND h[1] <> '' AND m[1] = ''
-            AND m[8] = '' AS is_spaced
+        len(q) = 7 AND len(h) = 10 AND len(m) = 8 AND strlen(h[10]) + strlen(m[1]) + strlen(m[8]) = 0
+            AND strlen(h[1]) > 0 AND h[4] = '+0000]' AND q[5] = ' ' AND starts_with(q[7], ' ') AND strlen(q[7]) > 2
+            AS is_spaced
     FROM spaced
 ), kinds AS (
-    SELECT *, CASE WHEN {succeeded} THEN {kind} END AS kind,
-        CASE WHEN {encoded} THEN try(url_decode(replace(key, '+', '%20'))) END AS once
-    FROM named
-), keys AS (
-    SELECT *, CASE WHEN {once_encoded} THEN try(url_decode(replace(once, '+', '%20'))) END AS twice FROM kinds
+    SELECT *, CASE WHEN {succeeded} THEN {kind} END AS kind, {once} AS once FROM named
 ), objects AS (
-    SELECT *, {object_key} AS object_key FROM keys
+    SELECT *, {object_key} AS object_key FROM kinds
 )
-SELECT file, line, bucket, object_key AS key, happened AS "at", kind, operation, sent AS bytes_sent, request_id,
-    agent{requester},
+SELECT file, line, bucket, object_key AS key, happened AS "at", kind, operation, sent AS bytes_sent, request_id, agent,
     coalesce(is_spaced AND code BETWEEN 100 AND 999 AND sent BETWEEN 0 AND {max_bytes}
         AND happened BETWEEN $first AND $latest AND contains(operation, '.')
         AND (kind IS NULL OR (object_key <> '-' AND bucket <> '-' AND NOT contains(object_key, chr(0)))), false)
@@ -142,12 +139,10 @@ WITH matched AS (
     FROM matched
 ), kinds AS (
     SELECT *, CASE WHEN {succeeded} OR (code IS NULL AND starts_with(operation, 'S3.')) THEN {kind} END AS kind,
-        CASE WHEN {encoded} THEN try(url_decode(replace(key, '+', '%20'))) END AS once
+        {once} AS once
     FROM named
-), keys AS (
-    SELECT *, CASE WHEN {once_encoded} THEN try(url_decode(replace(once, '+', '%20'))) END AS twice FROM kinds
 ), objects AS (
-    SELECT *, {object_key} AS object_key FROM keys
+    SELECT *, {object_key} AS object_key FROM kinds
 ), judged AS (
     SELECT *, CASE
         WHEN bucket = '' THEN
@@ -165,46 +160,56 @@ WITH matched AS (
     FROM objects
 )
 SELECT file, line, bucket, object_key AS key, happened AS "at", kind, operation, sent AS bytes_sent, request_id,
-    agent{requester}, reason, CASE WHEN reason IS NOT NULL THEN rtrim(text, chr(10) || chr(13)) END AS raw
+    agent, requester, reason, CASE WHEN reason IS NOT NULL THEN rtrim(text, chr(10) || chr(13)) END AS raw
 FROM judged
 """
 
 
 def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
     """Parse one block of log files."""
-    requester = ", requester" if exclusions.requesters else ""
     latest = [(source.last_modified_at + CLOCK_SKEW).astimezone(UTC).replace(tzinfo=None) for source in block.files]
     first = FIRST_AT.replace(tzinfo=None)
+    # Agents are few and long: their hashes tell them apart here.
+    sql = _QUICK.replace("{agent}", "q[6], h[6]" if exclusions.requesters else "q[6]")
     with duckdb_with(lines=block.lines) as connection:
-        quick = {"first": first, "latest": min(latest)}
-        found = connection.sql(_query(_QUICK, requester), params=quick).to_arrow_table()
+        found = connection.sql(_query(sql), params={"first": first, "latest": min(latest)}).to_arrow_table()
     regular = found["regular"]
     found = found.drop_columns(["regular"])
-    if not pc.all(regular).as_py():
-        found = found.filter(regular)
-        odd = block.lines.filter(pc.invert(pc.is_in(_place(block.lines), _place(found))))
+    if pc.all(regular).as_py():
+        found = _with_excluded(found, block.lines, exclusions)
+    else:
+        odd = block.lines.filter(pc.invert(pc.is_in(_place(block.lines), _place(found.filter(regular)))))
+        quick = _with_excluded(found.filter(regular), block.lines.filter(regular), exclusions)
         with duckdb_with(odd_lines=odd) as connection:
             slow = {"first": first, "latest": latest, "timed": _TIMED, "line": _LINE}
-            other = connection.sql(_query(_SLOW, requester), params=slow).to_arrow_table()
-        found = pa.concat_tables([found, other], promote_options="default")
+            other = connection.sql(_query(_SLOW), params=slow).to_arrow_table()
+        found = pa.concat_tables([quick, with_excluded(other, exclusions)], promote_options="default")
         found = found.sort_by([("file", "ascending"), ("line", "ascending")])
-    found = with_excluded(found, exclusions)
     return assembled(block, found, notices=_notices(block, found))
+
+
+def _with_excluded(found: pa.Table, lines: pa.Table, exclusions: Exclusions) -> pa.Table:
+    """Put the column ``excluded`` in place of the hashes of agents; ``lines`` are those of the same rows."""
+    _, firsts, codes = np.unique(found["agent"].to_numpy(), return_index=True, return_inverse=True)
+    texts = lines["text"].take(pa.array(firsts)).combine_chunks()
+    quoted = pc.split_pattern(texts, '"')
+    agents = pc.list_element(quoted, 5) if len(texts) else pa.array([], pa.string())
+    requesters = pc.list_element(pc.split_pattern(texts, " "), 5) if len(texts) else agents
+    named = with_excluded(pa.table({"agent": agents, "requester": requesters}), exclusions)["excluded"]
+    return found.drop_columns(["agent"]).append_column("excluded", named.take(pa.array(codes)))
 
 
 def _place(lines: pa.Table) -> pa.ChunkedArray:
     return pc.bit_wise_or(pc.shift_left(lines["file"].cast(pa.int64()), 40), lines["line"])
 
 
-def _query(sql: str, requester: str) -> str:
+def _query(sql: str) -> str:
     return sql.format(
         names=_NAMES,
         succeeded=_SUCCEEDED,
         kind=_KIND,
-        encoded=_ENCODED.format("key"),
-        once_encoded=_ENCODED.format("once"),
+        once=_ONCE,
         object_key=_OBJECT_KEY,
-        requester=requester,
         max_bytes=MAX_BYTES_SENT,
     )
 
