@@ -137,7 +137,10 @@ def _rule_rates(history: AccessHistory, features: Features, day: date) -> _Rates
 
 
 def _bytes_per_read(history: AccessHistory, daily_access: pa.Table, day: date) -> Floats:
-    """Expect what a read transfers: what reads of the object did, with one read of the whole object added."""
+    """Expect what a read transfers: what reads of the object did, with one read of the whole object added.
+
+    Reads without a byte among them are of a log that counts none (Cloud Audit): each is taken for the whole object.
+    """
     seen = (
         pl.DataFrame(pl.from_arrow(daily_access))
         .filter(pl.col("day") < day)
@@ -147,7 +150,7 @@ def _bytes_per_read(history: AccessHistory, daily_access: pa.Table, day: date) -
     joined = history.objects.select(*_KEY, "size_bytes").join(seen, on=_KEY, how="left", maintain_order="left")
     size = joined["size_bytes"].cast(pl.Float64).to_numpy()
     transferred = joined["bytes_read"].fill_null(0).cast(pl.Float64).to_numpy()
-    reads = joined["reads"].fill_null(0).cast(pl.Float64).to_numpy()
+    reads = np.where(transferred > 0, joined["reads"].fill_null(0).cast(pl.Float64).to_numpy(), 0.0)
     expected: Floats = np.minimum((transferred + size) / (reads + 1.0), size)
     return expected
 

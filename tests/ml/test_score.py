@@ -308,6 +308,16 @@ def test_read_bytes_follow_what_reads_transferred_when_they_read_parts(champion:
     assert forecasts.expected_read_bytes[1] == pytest.approx(forecasts.expected_reads[1] * 1_000_000)
 
 
+def test_each_read_is_of_the_whole_object_when_its_log_counts_no_bytes(champion: Champion) -> None:
+    listed = inventory(["audited"], snapshot=DAY, size_bytes=1_000_000)
+    access = daily_access([("audited", DAY - timedelta(days=3), 99)])
+    place = access.schema.get_field_index("bytes_read")
+    access = access.set_column(place, access.schema.field(place), pa.array([0] * access.num_rows, pa.int64()))
+    forecasts = forecast_objects(listed, access, DAY, 30, champion=None, history_start=FIRST_DAY)
+    assert forecasts.expected_read_bytes[0] == pytest.approx(forecasts.expected_reads[0] * 1_000_000)
+    assert forecasts.expected_reads[0] > 0
+
+
 def test_buckets_are_left_out_and_counted_when_the_estate_does_not_name_them(
     tmp_path: Path, history: tuple[pa.Table, pa.Table], books: Mapping[str, PriceBook]
 ) -> None:
