@@ -43,6 +43,8 @@ _CHUNK_BYTES: Final = 256 << 20
 _FILE_OVERHEAD_BYTES: Final = 1 << 20
 """What fetching and opening one more file costs, in bytes read meanwhile: evens out chunks of many small files."""
 _PIECE_BYTES: Final = 8 << 20
+_OLD_REPORTS: Final = 20
+"""How many reports that are too old anyway are looked into, for the message: a folder may hold those of years."""
 _EXAMPLES: Final = 3
 _REASONS_SHOWN: Final = 5
 
@@ -306,7 +308,11 @@ def find_report(
         reverse=True,
     )
     passed_over: list[str] = []
-    for place, (_, manifest) in enumerate(candidates):
+    too_old = 0
+    for place, (begun_at, manifest) in enumerate(candidates):
+        too_old += now - begun_at > MAX_REPORT_AGE
+        if too_old > _OLD_REPORTS:
+            break
         try:
             report = _complete(listing, reader, manifest, settings.bucket)
         except UnusableReport as exc:

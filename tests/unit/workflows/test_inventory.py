@@ -401,6 +401,17 @@ def test_old_report_tells_what_was_passed_over_when_the_newest_is_not_whole(worl
         world.find()
 
 
+def test_reports_of_years_are_not_all_read_when_none_can_be_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for days in range(9, 60):
+        world.deliver(damaged(s3_report([[s3_row("a")]], taken_at=days_before(days)), "no JSON"))
+    client, read = world.clients[Provider.AWS], []
+    real = client.get_object
+    monkeypatch.setattr(client, "get_object", lambda ref: read.append(ref) or real(ref))
+    with pytest.raises(TerminalError, match="no complete s3_inventory report"):
+        world.find()
+    assert len(read) == 40
+
+
 def test_azure_run_is_passed_over_when_it_is_not_over(tmp_path: Path) -> None:
     world = World(tmp_path, a_bucket(provider=Provider.AZURE))
     world.deliver(azure_report([[azure_row("old")]], taken_at=days_before(1)), Provider.AZURE)
