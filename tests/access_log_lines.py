@@ -1,9 +1,11 @@
 """Log lines in the providers' formats, with overrides."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
@@ -156,10 +158,12 @@ def gcs_audit_entry(*, payload: dict[str, Any] | None = None, **overrides: Any) 
 
 
 CLASSIC_FIELDS = (
-    "version start operation status code e2e server auth requester owner service url key request_id count ip"
-    " request_version request_header request_packet response_header sent content_length request_md5 server_md5 etag"
-    " modified conditions agent referrer client_id object_id tenant_id app_id audience issuer upn reserved detail"
-).split()
+    "version", "start", "operation", "status", "code", "e2e", "server", "auth", "requester", "owner", "service",
+    "url", "key", "request_id", "count", "ip", "request_version", "request_header", "request_packet",
+    "response_header", "sent", "content_length", "request_md5", "server_md5", "etag", "modified", "conditions",
+    "agent", "referrer", "client_id", "object_id", "tenant_id", "app_id", "audience", "issuer", "upn", "reserved",
+    "detail",
+)  # fmt: skip
 _CLASSIC_QUOTED = {"url", "key", "request_md5", "server_md5", "etag", "conditions", "agent", "referrer", "client_id"}
 
 
@@ -201,3 +205,128 @@ def classic_line(version: str = "1.0", **overrides: str) -> str:
         f'"{html_encoded(value)}"' if name in _CLASSIC_QUOTED and value else value
         for name, value in list((fields | overrides).items())[:width]
     )
+
+
+PROVIDERS = {
+    "s3_server_access": Provider.AWS,
+    "cloudtrail": Provider.AWS,
+    "azure_resource": Provider.AZURE,
+    "azure_classic": Provider.AZURE,
+    "gcs_usage": Provider.GCP,
+    "gcs_audit": Provider.GCP,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    key: str
+    agent: str
+    referrer: str
+    sent: int
+    is_write: bool
+
+
+def written(name: str, requests: Sequence[Request], layout: str, ascii_only: bool) -> str:
+    """Write requests as a file of a format; the number of a request is its id."""
+    numbered = list(enumerate(requests))
+    match name:
+        case "s3_server_access":
+            return "".join(s3_request(number, request) for number, request in numbered)
+        case "azure_classic":
+            return "".join(classic_request(number, request) for number, request in numbered)
+        case "gcs_usage":
+            return GCS_HEADER + "\n" + "".join(gcs_request(number, request) for number, request in numbered)
+    records = [JSON_RECORDS[name](number, request) for number, request in numbered]
+    envelope = "records" if name == "azure_resource" else "Records"
+    if layout in ("lines", "together"):
+        joint = "\n" if layout == "lines" else ""
+        return joint.join(json.dumps(record, ensure_ascii=ascii_only) for record in records)
+    document = {envelope: records} if layout in ("envelope", "compact") else records
+    return json.dumps(
+        document,
+        ensure_ascii=ascii_only,
+        separators=(",", ":") if layout == "compact" else None,
+        indent=2 if layout == "printed" else None,
+    )
+
+
+def s3_request(number: int, request: Request) -> str:
+    once = quote(request.key, safe="/")
+    line = s3_line(
+        request_id=f"R{number}",
+        operation="REST.PUT.OBJECT" if request.is_write else "REST.GET.OBJECT",
+        key=quote(once, safe="/"),
+        uri=f'"GET /media/{once} HTTP/1.1"',
+        bytes_sent=str(request.sent),
+        referer=f'"{request.referrer}"',
+        agent=f'"{request.agent}"',
+    )
+    return line + "\n"
+
+
+def classic_request(number: int, request: Request) -> str:
+    line = classic_line(
+        "2.0" if number % 2 else "1.0",
+        request_id=f"R{number}",
+        operation="PutBlob" if request.is_write else "GetBlob",
+        key=f"/acct/reports/{request.key}",
+        url=f"https://acct.blob.core.windows.net/reports/{quote(request.key)}",
+        sent=str(request.sent),
+        agent=request.agent,
+        referrer=request.referrer,
+    )
+    return line + "\n"
+
+
+def gcs_request(number: int, request: Request) -> str:
+    line = gcs_line(
+        s_request_id=f"R{number}",
+        cs_operation="PUT_Object" if request.is_write else "GET_Object",
+        cs_object=request.key,
+        cs_uri=quote(request.key),
+        sc_bytes=str(request.sent),
+        cs_user_agent=request.agent,
+        cs_referer=request.referrer,
+    )
+    return line + "\n"
+
+
+def azure_request(number: int, request: Request) -> dict[str, Any]:
+    return azure_record(
+        correlationId=f"R{number}",
+        operationName="PutBlob" if request.is_write else "GetBlob",
+        properties={
+            "objectKey": f"/acct/reports/{request.key}",
+            "userAgentHeader": request.agent,
+            "referrerHeader": request.referrer,
+            "responseBodySize": request.sent,
+        },
+    )
+
+
+def cloudtrail_request(number: int, request: Request) -> dict[str, Any]:
+    return cloudtrail_record(
+        eventID=f"R{number}",
+        eventName="PutObject" if request.is_write else "GetObject",
+        parameters={"key": request.key, "referer": request.referrer},
+        additional={"bytesTransferredOut": float(request.sent)},
+        userAgent=request.agent,
+    )
+
+
+def gcs_audit_request(number: int, request: Request) -> dict[str, Any]:
+    return gcs_audit_entry(
+        insertId=f"R{number}",
+        payload={
+            "methodName": "storage.objects.create" if request.is_write else "storage.objects.get",
+            "resourceName": f"projects/_/buckets/media/objects/{request.key}",
+            "requestMetadata": {"callerSuppliedUserAgent": request.agent, "referer": request.referrer},
+        },
+    )
+
+
+JSON_RECORDS: dict[str, Callable[[int, Request], dict[str, Any]]] = {
+    "azure_resource": azure_request,
+    "cloudtrail": cloudtrail_request,
+    "gcs_audit": gcs_audit_request,
+}

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from cloudflux.access_logs.azure_resource import KINDS, LIFECYCLE_AGENTS, OBJECT_OPERATION, OTHER_OPERATIONS
-from cloudflux.access_logs.blocks import Block
+from cloudflux.access_logs.blocks import MAX_LINE_BYTES, Block
 from cloudflux.access_logs.columns import duckdb_with
 from cloudflux.access_logs.drift import notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
@@ -146,6 +146,7 @@ def _fields(block: Block) -> tuple[pa.Table, list[tuple[int, str]]]:
     rest = np.flatnonzero(~read)
     unknown: list[tuple[int, str]] = []
     if len(rest) or not parts:
+        csv.field_size_limit(MAX_LINE_BYTES)  # else 128 KiB
         lines = block.lines.take(rest)
         entries = [_entry(line) for line in lines["text"].to_pylist()]
         unknown = [

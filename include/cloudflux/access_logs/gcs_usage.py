@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cloudflux.access_logs.blocks import Block
+from cloudflux.access_logs.blocks import MAX_LINE_BYTES, Block
 from cloudflux.access_logs.columns import duckdb_with
 from cloudflux.access_logs.drift import new_fields, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
@@ -178,6 +178,7 @@ def _column(header: tuple[str, ...], name: str) -> str:
 def _read(block: Block, lines: pa.Table, header: tuple[str, ...]) -> pa.Table:
     """Read single rows as CSV; headers that are repeated are left out, and what is no row has no fields."""
     columns: dict[str, list[Any]] = {name: [] for name in ("file", "line", *NEEDED, "is_split")}
+    csv.field_size_limit(MAX_LINE_BYTES)  # else 128 KiB
     places = [header.index(name) for name in NEEDED]
     texts = zip(lines["file"].to_pylist(), lines["line"].to_pylist(), lines["text"].to_pylist(), strict=True)
     for file, line, text in texts:

@@ -35,6 +35,7 @@ _OPENING: Final = re.compile(rb"\s*(?:" + _ENVELOPE + rb"|\[)\s*(?=\{)")
 _FIRST_KEY: Final = re.compile(rb'\s*\{\s*"([^"\\]{1,64})"\s*:')
 _CLOSING: Final = re.compile(rb"\}\s*\]\s*\}?\s*$")
 _NOTHING: Final = " \t\r\n,"
+_DECODER: Final = json.JSONDecoder()
 _OPENING_TEXT: Final = re.compile(r'(?:\{\s*"[Rr]ecords"\s*:\s*)?\[\s*(?=\{)')
 _PASSES: Final = 16
 """How often the text of a damaged stretch may be gone over before its lines are given up."""
@@ -107,7 +108,6 @@ class JsonRecords:
         whole = "".join(texts)
         starts = np.cumsum([0, *(len(text) for text in texts)]).tolist()
         record = re.compile(r'\{\s{0,200}"(?:' + "|".join(map(re.escape, self.first_keys)) + r')"\s{0,20}:')
-        decoder = json.JSONDecoder()
         budget = _PASSES * len(whole) + (1 << 20)
         position = opened = 0
         while position < len(whole):
@@ -119,21 +119,14 @@ class JsonRecords:
                 position = opening.end()
                 continue
             line = bisect_right(starts, position) - 1
-            after = position
-            document = None
-            if budget > 0 and whole[position] == "{":
-                try:
-                    document, after = decoder.raw_decode(whole, position)
-                    budget -= after - position
-                except json.JSONDecodeError as exc:
-                    budget -= max(exc.pos - position, 1)
-                except RecursionError:
-                    budget -= min(len(whole) - position, 1 << 16)
-            if isinstance(document, dict):
-                for text in self._records_of(document, whole[position:after]):
-                    yield numbers[line], text
-                position = after
-                continue
+            if whole[position] == "{" and budget > 0:
+                document, after, cost = _object_at(whole, position, starts, line)
+                budget -= cost
+                if document is not None:
+                    for text in self._records_of(document, whole[position:after]):
+                        yield numbers[line], text
+                    position = after
+                    continue
             line_end = starts[line + 1]
             following = record.search(whole, position + 1, line_end) if budget > 0 else None
             position_after = following.start() if following else line_end
@@ -152,6 +145,30 @@ class JsonRecords:
 
     def _is_passed_over(self, record: Any) -> bool:
         return isinstance(record, dict) and self.is_other(record)
+
+
+def _object_at(whole: str, position: int, starts: Sequence[int], line: int) -> tuple[dict[str, Any] | None, int, int]:
+    """Read the object that begins at a position: give it, where it ends, and how much text was gone over.
+
+    More lines are taken only while those so far end too early: no string has a line end in it, so that one which is
+    torn is known by the end of its line.
+    """
+    cost = 0
+    lines = 1
+    while True:
+        end = starts[min(line + lines, len(starts) - 1)]
+        window = whole[position:end]
+        cost += len(window)
+        try:
+            document, after = _DECODER.raw_decode(window)
+        except json.JSONDecodeError as exc:
+            if end == len(whole) or exc.pos < len(window.rstrip()):
+                return None, position, cost
+        except RecursionError:
+            return None, position, cost
+        else:
+            return document if isinstance(document, dict) else None, position + after, cost
+        lines *= 2
 
 
 def _compact(record: Any) -> str:

@@ -10,10 +10,11 @@ from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import NoticeKind
 from cloudflux.domain.tiers import Provider
 
+NOBODY = Exclusions()
 SOURCE = source("blob/2026/11/06/0300/000000.log", Provider.AZURE, "azure_classic")
 
 
-def parse(*lines: str, exclusions: Exclusions = Exclusions()) -> ParsedFile:
+def parse(*lines: str, exclusions: Exclusions = NOBODY) -> ParsedFile:
     return parse_whole(azure_classic.FORMAT, [(SOURCE, "\n".join(lines).encode())], exclusions)
 
 

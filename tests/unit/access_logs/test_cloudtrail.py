@@ -12,14 +12,15 @@ from cloudflux.access_logs.parsed import ParsedFile
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import NoticeKind
 
+NOBODY = Exclusions()
 SOURCE = source("123_CloudTrail_us-east-1_20261106T0305Z_x.json.gz", fmt="cloudtrail")
 
 
-def parse(*records: dict[str, Any], exclusions: Exclusions = Exclusions()) -> ParsedFile:
+def parse(*records: dict[str, Any], exclusions: Exclusions = NOBODY) -> ParsedFile:
     return parse_text(cloudtrail_file(records), exclusions)
 
 
-def parse_text(text: str, exclusions: Exclusions = Exclusions()) -> ParsedFile:
+def parse_text(text: str, exclusions: Exclusions = NOBODY) -> ParsedFile:
     return parse_whole(cloudtrail.FORMAT, [(SOURCE, gzip.compress(text.encode()))], exclusions)
 
 

@@ -12,14 +12,15 @@ from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import NoticeKind
 from cloudflux.domain.tiers import Provider
 
+NOBODY = Exclusions()
 SOURCE = source("cloudaudit.googleapis.com/data_access/2026/11/06/03:00:00_03:59:59_S0.json", Provider.GCP, "gcs_audit")
 
 
-def parse(*entries: dict[str, Any], exclusions: Exclusions = Exclusions()) -> ParsedFile:
+def parse(*entries: dict[str, Any], exclusions: Exclusions = NOBODY) -> ParsedFile:
     return parse_text("\n".join(map(json.dumps, entries)), exclusions)
 
 
-def parse_text(text: str, exclusions: Exclusions = Exclusions()) -> ParsedFile:
+def parse_text(text: str, exclusions: Exclusions = NOBODY) -> ParsedFile:
     return parse_whole(gcs_audit.FORMAT, [(SOURCE, text.encode())], exclusions)
 
 

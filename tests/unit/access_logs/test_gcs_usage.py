@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 from access_log_lines import GCS_HEADER, gcs_line, source
@@ -7,6 +7,7 @@ from cloudflux.access_logs import gcs_usage
 from cloudflux.access_logs.formats import parse_whole
 from cloudflux.access_logs.parsed import ParsedFile
 from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.format_notices import NoticeKind
 from cloudflux.domain.tiers import Provider
 
 SOURCE = source("bucket_usage_2026_11_06_07_00_00_0b_v0", Provider.GCP, "gcs_usage")
@@ -137,3 +138,48 @@ def test_a_name_goes_to_quarantine_when_its_bytes_are_no_utf8() -> None:
     parsed = parse_whole(gcs_usage.FORMAT, [(SOURCE, data)])
     assert parsed.events["key"].to_pylist() == ["v1/kanji/集"]
     assert parsed.quarantine["reason"].to_pylist() == ["the object name is not UTF-8"]
+
+
+def test_new_columns_and_operations_are_noticed_once_a_block() -> None:
+    header = GCS_HEADER + ',"cs_new"'
+    lines = [gcs_line() + ',"x"', gcs_line(cs_operation="REWRITE_Object") + ',"y"', gcs_line() + ',"z"']
+    parsed = parse(*lines, header=header)
+    assert [(notice.kind, notice.name) for notice in parsed.notices] == [
+        (NoticeKind.NEW_FIELD, "cs_new"),
+        (NoticeKind.UNKNOWN_OPERATION, "REWRITE_Object"),
+    ]
+    assert parsed.events.num_rows == 2
+
+
+def test_the_header_is_known_when_the_file_is_cut_into_blocks() -> None:
+    header = ",".join(reversed(GCS_HEADER.split(",")))
+    row = ",".join(reversed(gcs_line(cs_bucket="b", cs_object="o").split(",")))
+    data = "\n".join([header, *[row] * 120_000]).encode()
+    parsed = parse_whole(gcs_usage.FORMAT, [(SOURCE, data)])
+    assert len(data) > 16 << 20
+    assert (parsed.lines, parsed.events.num_rows, parsed.quarantine.num_rows) == (120_000, 120_000, 0)
+
+
+def test_files_with_different_headers_are_read_when_they_share_a_block() -> None:
+    other = ",".join(reversed(GCS_HEADER.split(",")))
+    row = ",".join(reversed(gcs_line(s_request_id="B").split(",")))
+    files = [
+        (source("a", Provider.GCP, "gcs_usage"), f"{GCS_HEADER}\n{gcs_line(s_request_id='A')}\n".encode()),
+        (source("b", Provider.GCP, "gcs_usage"), f"{other}\n{row}\n".encode()),
+        (source("c", Provider.GCP, "gcs_usage"), b'"bucket","storage_byte_hours"\n"b","123"\n'),
+        (source("d", Provider.GCP, "gcs_usage"), f"{GCS_HEADER}\n{gcs_line(s_request_id='D')}\n".encode()),
+    ]
+    parsed = parse_whole(gcs_usage.FORMAT, files)
+    assert parsed.events["request_id"].to_pylist() == ["A", "B", "D"]
+    assert parsed.quarantine.num_rows == 0
+    assert list(parsed.lines_by_file.values()) == [1, 1, 0, 1]
+
+
+def test_a_row_is_read_when_it_is_not_quoted() -> None:
+    row = ",".join(field.strip('"') for field in gcs_line().split(","))
+    assert parse(row, gcs_line()).events.num_rows == 2
+
+
+def test_files_are_listed_from_the_day_before_when_the_prefix_is_the_usage_logs() -> None:
+    assert gcs_usage.FORMAT.listed_from("media_usage_", date(2026, 11, 1)) == "media_usage_2026_10_31"
+    assert gcs_usage.FORMAT.listed_from("media", date(2026, 11, 1)) == "media"
