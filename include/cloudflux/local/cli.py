@@ -28,6 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
         from cloudflux.local.demo import command as demo
 
         demo.add_parser(commands)
+    if importlib.util.find_spec("cloudflux.local.bench.command") is not None:
+        from cloudflux.local.bench import command as bench
+
+        bench.add_parser(commands)
     _add_test(commands)
     _add_up(commands)
     _add_down(commands)
