@@ -1,14 +1,16 @@
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from access_log_lines import azure_line, azure_record, source
 
 from cloudflux.access_logs import azure_resource
+from cloudflux.access_logs.blocks import MAX_LINE_BYTES, one_piece, read_blocks
 from cloudflux.access_logs.formats import parse_whole
 from cloudflux.access_logs.parsed import ParsedFile
 from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.format_notices import NoticeKind
 from cloudflux.domain.tiers import Provider
 
 SOURCE = source("PT1H.json", Provider.AZURE, "azure_resource")
@@ -140,3 +142,78 @@ def test_excluded_agents_are_marked_when_their_name_is_in_the_user_agent() -> No
     ours = azure_line(properties={"userAgentHeader": "cloudflux/0.1 azsdk-python"})
     nobody = azure_line(properties={"userAgentHeader": None})
     assert parse(f"{ours}\n{nobody}").events["excluded"].to_pylist() == [True, False]
+
+
+@pytest.mark.parametrize("agent", ["xAzure/1.0 AzureStorage/1.0 ObjectLifeCycleScanner/0.50", "OLCMScanner/1.0"])
+@pytest.mark.parametrize("operation", ["DeleteBlob", "SetBlobTier"])
+def test_lifecycle_is_a_tier_event_when_it_moves_or_deletes(operation: str, agent: str) -> None:
+    parsed = parse(azure_line(operationName=operation, properties={"userAgentHeader": agent}))
+    assert parsed.events["kind"].to_pylist() == ["tier"]
+
+
+def test_each_blob_has_its_tier_event_when_a_batch_moved_them() -> None:
+    batch = azure_line(operationName="BlobBatch", status=202, properties={"objectKey": "/acct"})
+    moved = [
+        azure_line(operationName="SetBlobTier", properties={"objectKey": f"/acct/reports/{key}", "operationCount": key})
+        for key in (1, 2)
+    ]
+    parsed = parse("\n".join([batch, *moved]))
+    assert [(event["kind"], event["key"]) for event in parsed.events.to_pylist()] == [("tier", "1"), ("tier", "2")]
+    assert (parsed.quarantine.num_rows, parsed.notices) == (0, ())
+
+
+def test_a_requester_is_excluded_when_one_of_its_names_is_listed() -> None:
+    requesters: list[dict[str, str]] = [
+        {"objectId": "0-backup"},
+        {"appId": "1-SCANNER"},
+        {"upn": "some@contoso.com"},
+        {},
+    ]
+    lines = [azure_line(identity={"type": "OAuth", "requester": requester}) for requester in requesters]
+    parsed = parse_whole(
+        azure_resource.FORMAT, [(SOURCE, "\n".join(lines).encode())], Exclusions((), ("BACKUP", "scanner", "some@"))
+    )
+    assert parsed.events["excluded"].to_pylist() == [True, True, True, False]
+
+
+def test_what_is_new_is_noticed_when_a_record_has_it() -> None:
+    first = azure_line(newField=1, schemaVersion="2.0", properties={"newer": 1, "accessTier": "Cool"})
+    parsed = parse(first + "\n" + azure_line(operationName="TeleportBlob"))
+    assert {(notice.kind, notice.name) for notice in parsed.notices} == {
+        (NoticeKind.UNKNOWN_VERSION, "2.0"),
+        (NoticeKind.NEW_FIELD, "newField"),
+        (NoticeKind.NEW_FIELD, "properties.newer"),
+        (NoticeKind.UNKNOWN_OPERATION, "TeleportBlob"),
+    }
+    assert parsed.events.num_rows == 1
+
+
+def test_memory_is_bounded_by_blocks_when_an_envelope_is_one_long_line() -> None:
+    records = ",".join([azure_line()] * 20_000)
+    text = f'{{"records":[{records}]}}'
+    cut = list(
+        read_blocks(one_piece([(SOURCE, text.encode())]), lined=azure_resource.FORMAT.lined, block_bytes=2 << 20)
+    )
+    assert len(text) > MAX_LINE_BYTES
+    assert [block.whole for block in cut] == [[]] * len(cut)
+    assert max(block.lines.nbytes for block in cut) < 4 << 20
+    assert sum(azure_resource.parse(block, Exclusions()).events.num_rows for block in cut) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("time", "hour"),
+    [
+        ("2026-11-06T02:17:45Z", 2),
+        ("2026-11-06T02:17:45.1234567Z", 2),
+        ("2026-11-06T02:17:45+02:00", 0),
+        ("2026-11-06T02:17:45", 2),
+    ],
+)
+def test_a_time_is_in_utc_when_it_is_written_with_an_offset_or_none(time: str, hour: int) -> None:
+    assert parse(azure_line(time=time)).events["at"].to_pylist()[0].hour == hour
+
+
+def test_files_are_listed_from_the_day_before_when_the_prefix_is_the_accounts() -> None:
+    prefix = "resourceId=/subscriptions/s/providers/Microsoft.Storage/storageAccounts/a/blobServices/default/"
+    assert azure_resource.FORMAT.listed_from(prefix, date(2026, 11, 1)) == f"{prefix}y=2026/m=10/d=31/"
+    assert azure_resource.FORMAT.listed_from("", date(2026, 11, 1)) == ""
