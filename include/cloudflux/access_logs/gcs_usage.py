@@ -154,11 +154,12 @@ def _rows(
     """Give the rows of one header's files; those that are not split by their quotes alone are read one by one."""
     columns = ", ".join(f"{_column(header, name)} AS {name}" for name in NEEDED)
     found = _asked(lines, _SPLIT.format(columns=columns, width=len(header)) + judged, parameters)
-    if not pc.all(found["regular"]).as_py():
+    if found.num_rows and not pc.all(found["regular"]).as_py():
         regular = found["regular"].combine_chunks()
-        odd = lines.take(np.flatnonzero(~regular.to_numpy(zero_copy_only=False)))
-        given = _read(block, odd, header)
-        found = found.filter(regular)
+        rows = np.flatnonzero(~regular.to_numpy(zero_copy_only=False))
+        given = _read(block, lines.take(rows), header)
+        # As a rule it is the header alone, which is cheaper to leave out than to filter out.
+        found = found.slice(len(rows)) if rows[-1] == len(rows) - 1 else found.filter(regular)
         if given.num_rows:
             found = pa.concat_tables([found, _asked(given, _GIVEN + judged, parameters)])
             found = found.sort_by([("file", "ascending"), ("line", "ascending")])

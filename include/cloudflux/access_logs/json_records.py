@@ -72,7 +72,17 @@ class JsonRecords:
             rb"\}\s{0,200}+(?:\]\s{0,200}+\}\s{0,200}+)?+,?+\s{0,200}+(?:" + _ENVELOPE + rb"\s{0,200}+)?+"
             rb'\{(?=\s{0,200}"(?:' + names + rb')"\s{0,20}:)'
         )
-        return lambda pieces: _one_a_line(pieces, start, between)
+        compact = [(b'},{"' + key + b'"', b'}\n{"' + key + b'"') for key in sorted(keys)]
+        is_compact = {found[0] for found in between.finditer(head)} == {b"},{"}
+
+        def apart(text: bytes) -> bytes:
+            if not is_compact:
+                return between.sub(b"}\n{", text)
+            for joint, cut in compact:  # five times faster
+                text = text.replace(joint, cut)
+            return text
+
+        return lambda pieces: _one_a_line(pieces, start, apart)
 
     def found(self, block: Block, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
         """Ask the records of a block.
@@ -201,25 +211,29 @@ def _is_record(line: bytes) -> bool:
     return not any(isinstance(document.get(name), list) for name in ("records", "Records"))
 
 
-def _one_a_line(pieces: Iterator[bytes], start: int, between: re.Pattern[bytes]) -> Iterator[bytes]:
+def _one_a_line(pieces: Iterator[bytes], start: int, apart: Callable[[bytes], bytes]) -> Iterator[bytes]:
     """Put records on lines of their own. JSON has line ends between its tokens only: they become blanks.
 
-    ``start`` bytes open the first envelope. All after the last brace but one is held back until what follows is known.
+    ``start`` bytes open the first envelope; ``apart`` cuts between records. All after the last brace but one is held
+    back until what follows is known.
     """
     held = b""
     is_enveloped = start > 0
     for piece in pieces:
         dropped = min(start, len(piece))
         start -= dropped
-        data = held + piece[dropped:].translate(_NO_LINE_ENDS)
+        data = piece[dropped:]
+        if b"\n" in data or b"\r" in data:
+            data = data.translate(_NO_LINE_ENDS)
+        data = held + data
         cut = data.rfind(b"}", 0, max(data.rfind(b"}"), 0))
         if cut < 0 and len(data) > MAX_LINE_BYTES:
             cut = len(data)
         if cut > 0:
-            yield between.sub(b"}\n{", data[:cut])
+            yield apart(data[:cut])
         held = data[max(cut, 0) :]
     if held:
-        rest = between.sub(b"}\n{", held)
+        rest = apart(held)
         yield _CLOSING.sub(b"}", rest) if is_enveloped else rest
 
 
