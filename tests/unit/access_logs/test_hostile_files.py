@@ -130,7 +130,7 @@ def test_nothing_crashes_when_a_file_is_anything(name: str, data: st.DataObject)
     content = data.draw(st.lists(pieces | st.binary(max_size=40), max_size=30).map(b"".join))
     parsed = parse(name, content)
     assert parsed.events.num_rows == 0
-    assert parsed.lines <= max(content.count(b"\n") + content.count(b"{") + 1, 1)
+    assert parsed.lines <= len(content)  # junk before, between and after objects counts as records that are refused
 
 
 @pytest.mark.timeout(60)
