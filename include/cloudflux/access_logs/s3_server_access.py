@@ -109,7 +109,8 @@ WITH quoted AS (
     SELECT file, line, q, string_split(q[1], ' ') AS h, string_split(q[3], ' ') AS m FROM quoted
 ), named AS (
     SELECT file, line, h[2] AS bucket, try_strptime(h[3], '[%d/%b/%Y:%H:%M:%S') AS happened, h[7] AS request_id,
-        h[8] AS operation, h[9] AS key, q[2] AS uri, hash({agent}) AS agent, try_cast(m[2] AS SMALLINT) AS code,
+        h[8] AS operation, h[9] AS key, q[2] AS uri, hash({agent}) AS agent,
+        CASE m[2] WHEN '200' THEN 200 WHEN '206' THEN 206 ELSE try_cast(m[2] AS SMALLINT) END AS code,
         CASE WHEN m[4] = '-' THEN 0 ELSE try_cast(m[4] AS BIGINT) END AS sent,
         len(q) = 7 AND len(h) = 10 AND len(m) = 8 AND strlen(h[10]) + strlen(m[1]) + strlen(m[8]) = 0
             AND strlen(h[1]) > 0 AND h[4] = '+0000]' AND q[5] = ' ' AND starts_with(q[7], ' ') AND strlen(q[7]) > 2

@@ -20,7 +20,7 @@ class SourceFile:
     etag: str
     size_bytes: int
     format: str
-    """The name of its parser: ``s3_server_access``, ``azure_resource`` or ``gcs_usage``."""
+    """The name of its parser's module in ``access_logs``, e.g. ``s3_server_access``."""
     last_modified_at: datetime
 
     @property

@@ -119,10 +119,7 @@ class Lake:
 
     def staged_parts(self, dataset: str, batch: str) -> list[tuple[date, str]]:
         """Give (day, name) of what a batch has staged, in order."""
-        return [
-            (_day_of(path.rsplit("/", 2)[-2]), path.rsplit("/", 1)[-1].removesuffix(".parquet"))
-            for path in self._find(f"{self._staging(batch)}/{dataset}")
-        ]
+        return [_place_of(path) for path in self._find(f"{self._staging(batch)}/{dataset}")]
 
     def rewrite_staged(self, dataset: str, batch: str, change: Callable[[pa.Table], pa.Table]) -> None:
         """Replace each staged part by what ``change`` makes of it; one that nothing is left of goes."""
@@ -194,9 +191,18 @@ class Lake:
             merged.append((day, shard))
         return merged
 
-    def staged(self, dataset: str, batch: str) -> pads.Dataset:
+    def staged(self, dataset: str, batch: str, *, days: Collection[date] | None = None) -> pads.Dataset:
         """Give what a batch has staged, as a dataset with the dataset's schema (empty when nothing is staged)."""
-        return self._dataset(dataset, self._find(f"{self._staging(batch)}/{dataset}"))
+        folder = f"{self._staging(batch)}/{dataset}"
+        if days is None:
+            return self._dataset(dataset, self._find(folder))
+        names = sorted({_day_name(day) for day in days})
+        return self._dataset(dataset, [path for name in names for path in self._files(f"{folder}/{name}")])
+
+    def unstage(self, dataset: str, batch: str) -> None:
+        """Delete what a batch has staged of one dataset."""
+        for path in self._find(f"{self._staging(batch)}/{dataset}"):
+            self._fs.rm_file(path)
 
     def discard(self, batch: str) -> None:
         """Delete all that a batch has staged and noted."""
@@ -274,9 +280,22 @@ class Lake:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def dataset(self, dataset: str, *, days: Days | None = None, shard: int | None = None) -> pads.Dataset:
-        """Give the published rows as a lazy dataset, so that DuckDB or Arrow can stream them."""
-        return self._dataset(dataset, self._published(dataset, days, shard))
+    def dataset(
+        self,
+        dataset: str,
+        *,
+        days: Days | None = None,
+        shard: int | None = None,
+        parts: Callable[[date, str], bool] | None = None,
+    ) -> pads.Dataset:
+        """Give the published rows as a lazy dataset, so that DuckDB or Arrow can stream them.
+
+        ``parts`` chooses partitions by their day and name.
+        """
+        paths = self._published(dataset, days, shard)
+        if parts is not None:
+            paths = [path for path in paths if parts(*_place_of(path))]
+        return self._dataset(dataset, paths)
 
     def read(
         self,
@@ -493,6 +512,12 @@ def _slices(keyed: pa.Table, conformed: pa.Table) -> Iterator[tuple[date, Any, p
 
 def _day_name(day: date) -> str:
     return f"day={day.isoformat()}"
+
+
+def _place_of(path: str) -> tuple[date, str]:
+    """Give the day and the name of a partition's file."""
+    day, name = path.rsplit("/", 2)[-2:]
+    return _day_of(day), name.removesuffix(".parquet")
 
 
 def _day_of(name: str) -> date:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
+from functools import partial
 from itertools import chain, groupby
 from typing import Any, Final, Protocol, Self
 
@@ -107,8 +108,8 @@ class Lake(daily_access.Lake, Protocol):
     def stage_rows(self, dataset: str, table: pa.Table, part: str, batch: str) -> list[date]:
         """Stage rows as they come, one file named ``part`` per day; give the days."""
 
-    def staged(self, dataset: str, batch: str) -> Any:
-        """Give what a batch has staged, as a ``pyarrow.dataset.Dataset``."""
+    def unstage(self, dataset: str, batch: str) -> None:
+        """Delete what a batch has staged of one dataset."""
 
     def staged_parts(self, dataset: str, batch: str) -> list[tuple[date, str]]:
         """Give (day, name) of what a batch has staged."""
@@ -466,7 +467,7 @@ def audit_and_publish(
     batch: str,
     clock: Callable[[], datetime],
 ) -> dict[str, Any]:
-    """Audit and publish a batch's events, rebuild the daily access of all days that they touch, audit and publish it.
+    """Audit a batch's events and the daily access of all days that they touch, made anew; publish both.
 
     A file that was taken before, with other content, or that an earlier run was publishing when it was cut off, is
     replaced: its old rows go, and the days that they were on are rebuilt too. Raises ``AuditFailed`` when an
@@ -477,23 +478,14 @@ def audit_and_publish(
         return _NOTHING_LEFT  # an earlier attempt finished and tidied up
     names = [name for names in noted for name in names or []]
     rows = [_row_of(row) for name in names for row in lake.noted(batch, f"parsed-{name}") or []]
-    events = lake.staged("access_events", batch)
-    if events.count_rows():
-        report = audit("access_events", events, batch)
-        report.raise_if_failed()
-        if report.rejected is not None:
-            _leave_out(lake, report, rows, batch)
-
     replaced = source_files.earlier(rows)
-    source_files.intend(rows)
     old_days = {day for old in replaced.values() for day in old}
     days = sorted({day for row in rows for day in row["event_days"]} | old_days)
+    written = _audited(lake, audit, rows, days=days, replaced=replaced, batch=batch)
+
+    source_files.intend(rows)
     for dataset in ("access_events", "log_hours", "quarantine"):
         _replace_files(lake, dataset, replaced, batch)
-    written = rebuild_daily_access(lake, days, batch)
-    daily = lake.staged("daily_access", batch)
-    if daily.count_rows():
-        audit("daily_access", daily, batch).raise_if_failed()
     lake.publish("daily_access", batch)
     lake.keep_only("daily_access", days, written)
 
@@ -536,6 +528,54 @@ def _runs_of(days: Sequence[date]) -> list[tuple[str, str]]:
     return [(first.isoformat(), last.isoformat()) for first, last in runs]
 
 
+def _audited(
+    lake: Lake,
+    audit: Audit,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    days: Sequence[date],
+    replaced: Mapping[str, Sequence[date]],
+    batch: str,
+) -> list[tuple[date, int]]:
+    """Audit the staged events and the daily access that comes of them; give its partitions.
+
+    Both are done before anything is published, and at once: the audit mostly waits for Great Expectations.
+    """
+    rebuild = partial(
+        rebuild_daily_access,
+        lake,
+        days,
+        batch,
+        replaced=sorted(replaced),
+        kept=_staged_parts(lake, "access_events", batch),
+    )
+    with ThreadPoolExecutor(1) as beside:
+        rebuilding = beside.submit(rebuild)
+        events = lake.staged("access_events", batch)
+        if events.count_rows():
+            report = audit("access_events", events, batch)
+            report.raise_if_failed()
+            if report.rejected is not None:
+                rebuilding.result()
+                _leave_out(lake, report, rows, batch)
+                lake.unstage("daily_access", batch)
+                rebuilding = beside.submit(rebuild)
+        written = rebuilding.result()
+    daily = lake.staged("daily_access", batch)
+    if daily.count_rows():
+        audit("daily_access", daily, batch).raise_if_failed()
+    return written
+
+
+def _staged_parts(lake: Lake, dataset: str, batch: str) -> list[tuple[date, str]]:
+    """Give the parts of a batch; noted before the first of them is swapped in, for an attempt that follows."""
+    noted = lake.noted(batch, f"staged-{dataset}")
+    if noted is None:
+        noted = [(day.isoformat(), name) for day, name in lake.staged_parts(dataset, batch)]
+        lake.note(batch, f"staged-{dataset}", noted)
+    return [(date.fromisoformat(day), name) for day, name in noted]
+
+
 def _leave_out(lake: Lake, report: AuditReport, rows: Sequence[Mapping[str, Any]], batch: str) -> None:
     """Put the rows that the audit rejects into quarantine, and take them out of what is staged."""
     rejected = report.rejected
@@ -552,11 +592,7 @@ def _leave_out(lake: Lake, report: AuditReport, rows: Sequence[Mapping[str, Any]
 
 def _replace_files(lake: Lake, dataset: str, replaced: Mapping[str, Sequence[date]], batch: str) -> None:
     """Swap in what is staged, after the rows of the files that it replaces are gone."""
-    staged = lake.noted(batch, f"staged-{dataset}")
-    if staged is None:  # noted before the first part is swapped in, for an attempt that follows
-        staged = [(day.isoformat(), name) for day, name in lake.staged_parts(dataset, batch)]
-        lake.note(batch, f"staged-{dataset}", staged)
-    kept = [(date.fromisoformat(day), name) for day, name in staged]
+    kept = _staged_parts(lake, dataset, batch)
     lake.remove_rows(dataset, sorted({day for old in replaced.values() for day in old}), sorted(replaced), kept)
     lake.publish_files(dataset, batch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any, Final, Protocol
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pyarrow.fs import LocalFileSystem
 
-from cloudflux.lake.schemas import DAILY_ACCESS
+from cloudflux.lake.schemas import ACCESS_EVENTS, DAILY_ACCESS
 
 _MEMORY: Final = "600MB"
 """What an aggregation may hold before it spills to a temporary folder."""
@@ -68,19 +68,41 @@ class Lake(Protocol):
     def shards(self) -> int:
         """How many shards a day has."""
 
-    def dataset(self, dataset: str, *, days: Collection[date]) -> Any:
-        """Give the published rows of some days, as a ``pyarrow.dataset.Dataset``."""
+    def dataset(self, dataset: str, *, days: Collection[date], parts: Callable[[date, str], bool] | None = None) -> Any:
+        """Give the published rows of some days, as a ``pyarrow.dataset.Dataset``; of the chosen parts only."""
+
+    def staged(self, dataset: str, batch: str, *, days: Collection[date] | None = None) -> Any:
+        """Give what a batch has staged, as a ``pyarrow.dataset.Dataset``."""
 
     def stage_sorted(self, dataset: str, batches: Iterable[pa.RecordBatch], batch: str) -> list[tuple[date, int]]:
         """Stage rows that come sorted by day, shard and the dataset's keys."""
 
 
-def rebuild_daily_access(lake: Lake, days: Sequence[date], batch: str) -> list[tuple[date, int]]:
-    """Stage the daily access of whole days from all their events; give the partitions (day, shard) that have rows."""
+def rebuild_daily_access(
+    lake: Lake,
+    days: Sequence[date],
+    batch: str,
+    *,
+    replaced: Collection[str] = (),
+    kept: Collection[tuple[date, str]] = (),
+) -> list[tuple[date, int]]:
+    """Stage the daily access of whole days from all their events; give the partitions (day, shard) that have rows.
+
+    These are the events that are published, without those of the files that the batch replaces, and those that the
+    batch has staged. ``kept`` are the batch's own parts (day, name): an earlier attempt may have published some.
+    """
+    own = set(kept)
     written: list[tuple[date, int]] = []
-    for some in _some_at_once(lake, days):
+    for some in _some_at_once(lake, days, batch):
         with _aggregating() as connection:
-            events = _readable(connection, lake.dataset("access_events", days=some))
+            others = lake.dataset("access_events", days=some, parts=lambda day, part: (day, part) not in own)
+            mine = lake.dataset("access_events", days=some, parts=lambda day, part: (day, part) in own)
+            sources = [_readable(connection, others, "others", sorted(replaced))]
+            sources += [
+                _readable(connection, rows, name)
+                for name, rows in (("mine", mine), ("staged", lake.staged("access_events", batch, days=some)))
+            ]
+            events = f"({' UNION ALL '.join(source for source in sources if source)})"
             connection.execute(_DOUBLED.format(identity=_IDENTITY, events=events))
             connection.execute(_OURS.format(events=events))
             rows = connection.sql(_daily_sql(connection, events, lake.shards)).to_arrow_reader(_BATCH_ROWS)
@@ -113,6 +135,7 @@ class _aggregating:  # noqa: N801  # reads as a phrase: with _aggregating()
                 "preserve_insertion_order": False,
             }
         )
+        self._connection.register("no_events", ACCESS_EVENTS.empty_table())
         return self._connection
 
     def __exit__(self, *_: object) -> None:
@@ -120,22 +143,40 @@ class _aggregating:  # noqa: N801  # reads as a phrase: with _aggregating()
         self._folder.cleanup()
 
 
-def _readable(connection: duckdb.DuckDBPyConnection, events: pads.Dataset) -> str:
-    """Give what SQL reads the events from: DuckDB itself where they are local files, Arrow elsewhere."""
+def _readable(
+    connection: duckdb.DuckDBPyConnection, events: pads.Dataset, name: str, without: Sequence[str] = ()
+) -> str:
+    """Give the query of the events: by DuckDB itself where they are local files, by Arrow elsewhere; "" for none.
+
+    Rows of the source files ``without`` are left out.
+    """
     files = getattr(events, "files", None)
-    if files and isinstance(events.filesystem, LocalFileSystem):
-        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-        return f"read_parquet([{listed}], hive_partitioning = false)"
-    connection.register("events", events)
-    return "events"
+    if not files:
+        return "" if name != "staged" else "SELECT * FROM no_events"
+    if isinstance(events.filesystem, LocalFileSystem):
+        listed = ", ".join(_quoted(file) for file in files)
+        query = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"  # noqa: S608  # quoted
+    else:
+        connection.register(name, events)
+        query = f"SELECT * FROM {name}"  # noqa: S608  # one of three names
+    if without:
+        query += f" WHERE source_file NOT IN ({', '.join(_quoted(file) for file in without)})"
+    return query
 
 
-def _some_at_once(lake: Lake, days: Sequence[date]) -> Iterator[list[date]]:
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _some_at_once(lake: Lake, days: Sequence[date], batch: str) -> Iterator[list[date]]:
     """Group days, in order, by how many events they have."""
     some: list[date] = []
     held = 0
     for day in days:
-        rows = lake.dataset("access_events", days=[day]).count_rows()
+        rows = sum(
+            found.count_rows()
+            for found in (lake.dataset("access_events", days=[day]), lake.staged("access_events", batch, days=[day]))
+        )
         if some and held + rows > _EVENTS_AT_ONCE:
             yield some
             some, held = [], 0
