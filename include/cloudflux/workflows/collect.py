@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
@@ -358,14 +358,12 @@ class _Parts:
             if table.num_rows:
                 self._held[name].append(table)
                 self._rows += table.num_rows
-        for table, counted in ((events, self.events), (quarantine, self.quarantined)):
-            rows = table.group_by("source_file").aggregate([([], "count_all")])
-            for file_id, count in zip(*(rows[name].to_pylist() for name in ("source_file", "count_all")), strict=True):
-                counted[file_id] = counted.get(file_id, 0) + count
-        for table in (events, hours, quarantine):
-            pairs = table.group_by(["source_file", "day"]).aggregate([])
-            for file_id, day in zip(*(pairs[name].to_pylist() for name in ("source_file", "day")), strict=True):
+        for table, counted in ((events, self.events), (hours, None), (quarantine, self.quarantined)):
+            found = table.group_by(["source_file", "day"], use_threads=False).aggregate([([], "count_all")])
+            for file_id, day, count in zip(*(column.to_pylist() for column in found.itercolumns()), strict=True):
                 self.days.setdefault(file_id, set()).add(day)
+                if counted is not None:
+                    counted[file_id] = counted.get(file_id, 0) + count
                 if table is events:
                     self.event_days.setdefault(file_id, set()).add(day)
         self.excluded += pc.sum(events["excluded"]).as_py() or 0
@@ -444,18 +442,21 @@ def _stream(client: LogStore, file: SourceFile) -> Iterator[bytes] | None:
 
 
 def _of_estate(rows: pa.Table, estate: Estate) -> pa.Table:
-    if not rows.num_rows:
+    named = {(bucket.provider.value, bucket.bucket) for bucket in estate.buckets}
+    # Few buckets, many rows: the names are looked at once each.
+    present = rows.select(["provider", "bucket"]).group_by(["provider", "bucket"], use_threads=False).aggregate([])
+    foreign = [
+        pair
+        for pair in zip(*(column.to_pylist() for column in present.itercolumns()), strict=True)
+        if pair not in named
+    ]
+    if not foreign:
         return rows
-    kept = pa.array([False] * rows.num_rows) if not estate.buckets else None
-    for provider, buckets in groupby(sorted(estate.buckets, key=_provider_of), key=_provider_of):
-        names = pa.array(sorted({bucket.bucket for bucket in buckets}))
-        mine = pc.and_(pc.equal(rows["provider"], provider), pc.is_in(rows["bucket"], names))
-        kept = mine if kept is None else pc.or_(kept, mine)
-    return rows if pc.all(kept).as_py() else rows.filter(kept)
-
-
-def _provider_of(bucket: Any) -> str:
-    return str(bucket.provider)
+    kept = pa.array([False] * rows.num_rows)
+    for provider in {provider for provider, _ in named}:
+        names = pa.array(sorted(bucket for of, bucket in named if of == provider), pa.string())
+        kept = pc.or_(kept, pc.and_(pc.equal(rows["provider"], provider), pc.is_in(rows["bucket"], names)))
+    return rows.filter(kept)
 
 
 def audit_and_publish(
