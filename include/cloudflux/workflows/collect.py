@@ -207,7 +207,7 @@ def find_new_files(
     batch: str,
     at: datetime,
     listed_from: ListedFrom = lambda form, prefix, day: prefix,
-    chunk_bytes: int = 256 * 2**20,
+    chunk_bytes: int = 512 * 2**20,
     chunk_files: int = 4000,
 ) -> list[str]:
     """List a provider's log files that are not published yet, and cut them into chunks of even size.

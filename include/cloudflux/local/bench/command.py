@@ -55,7 +55,7 @@ def _count(text: str) -> int:
 def _collect(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    console = Console()
+    console = Console(width=None if Console().is_terminal else 120)
     folder = (arguments.folder or DEFAULT_FOLDER.parent / "bench") / f"collect-{os.getpid()}"
     folder.mkdir(parents=True)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -32,3 +33,5 @@ def _call(sending: Any, function: Callable[..., dict[str, Any]], arguments: tupl
     result = function(*arguments)
     unit = 1 if sys.platform == "darwin" else 1024
     sending.send({**result, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit})
+    sending.close()
+    os._exit(0)  # DuckDB's bindings would complain of leaks while the interpreter is taken down
