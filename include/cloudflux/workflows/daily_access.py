@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem
 
 from cloudflux.lake.schemas import ACCESS_EVENTS, DAILY_ACCESS
 
-_MEMORY: Final = "600MB"
+_MEMORY: Final = "256MB"
 """What an aggregation may hold before it spills to a temporary folder."""
 _EVENTS_AT_ONCE: Final = 5_000_000
 """Days of events are aggregated together up to this many: keeps the scans few."""
