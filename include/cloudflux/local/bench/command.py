@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from cloudflux.local.stack import DEFAULT_FOLDER
-
 _MIB: Final = 2**20
 
 
@@ -54,6 +52,8 @@ def _count(text: str) -> int:
 
 def _collect(arguments: argparse.Namespace) -> int:
     from rich.console import Console
+
+    from cloudflux.local.stack import DEFAULT_FOLDER
 
     console = Console(width=None if Console().is_terminal else 120)
     folder = (arguments.folder or DEFAULT_FOLDER.parent / "bench") / f"collect-{os.getpid()}"
