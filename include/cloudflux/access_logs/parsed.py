@@ -6,7 +6,7 @@ The excluded agents, the bounds of plausible times and sizes, the request ids, t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -65,16 +65,6 @@ def joined(parsed: Iterable[ParsedFile]) -> ParsedFile:
     )
 
 
-def is_excluded(agent: pl.Expr, requester: pl.Expr, exclusions: Exclusions) -> pl.Expr:
-    """Tell whether a user agent or a requester contains one of the excluded texts, letter case ignored."""
-    found = pl.lit(False)
-    for column, patterns in ((agent, exclusions.agents), (requester, exclusions.requesters)):
-        named = [pattern for pattern in patterns if pattern]
-        if named:
-            found = found | column.str.contains_any(named, ascii_case_insensitive=True).fill_null(False)
-    return found
-
-
 def with_excluded(found: pa.Table, exclusions: Exclusions) -> pa.Table:
     """Put the column ``excluded`` in place of ``agent`` (and ``requester``, where there is one).
 
@@ -96,59 +86,12 @@ def with_excluded(found: pa.Table, exclusions: Exclusions) -> pa.Table:
     )
 
 
-def plausible(block: Block, at: pl.Expr) -> pl.Expr:
-    """Give the reason why a time cannot be that of a request in the file that tells of it, or null.
-
-    A junk line with the year 9999 must not make a partition of its own.
-    """
-    latest = pl.Series([source.last_modified_at + CLOCK_SKEW for source in block.files], dtype=pl.Datetime("us", "UTC"))
-    limit = pl.col("file").replace_strict(
-        pl.Series(range(len(block.files)), dtype=pl.Int64), latest, return_dtype=pl.Datetime("us", "UTC")
-    )
-    return (
-        pl.when(at.is_null())
-        .then(pl.lit("the time is not a date"))
-        .when(at > limit)
-        .then(pl.lit("the time lies after the file's delivery"))
-        .when(at < FIRST_AT)
-        .then(pl.lit("the time lies before all cloud storage"))
-    )
-
-
-def parsed_file(
-    block: Block,
-    records: pl.DataFrame,
-    rejects: pl.DataFrame,
-    *,
-    readable: pl.DataFrame,
-    total: Mapping[int, int] | None = None,
-    notices: Sequence[FormatNotice] = (),
-) -> ParsedFile:
-    """Put together what a format's parser found.
-
-    ``records``: file, line, bucket, key, at, kind, operation, bytes_sent, request_id, excluded of what counts.
-    ``rejects``: file, line, reason, text. ``readable``: file, bucket, at of all good records. ``total``: how many
-    records each file has, good or bad; one for each line of the block when left out.
-    """
-    if total is None:
-        counts = block.lines["file"].combine_chunks().value_counts()
-        total = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
-    return ParsedFile(
-        events=_events(block, records.to_arrow()),
-        quarantine=_quarantine(block, rejects, total),
-        hours=_hours(block, readable),
-        lines=sum(total.values()),
-        lines_by_file=_by_file(block, total),
-        notices=tuple(notices),
-    )
-
-
 def assembled(
     block: Block, found: pa.Table, *, further: pa.Table | None = None, notices: Iterable[FormatNotice] = ()
 ) -> ParsedFile:
     """Put together what a parser found that stays in Arrow: the quick way.
 
-    ``found`` has a row for every record, good or bad: the columns of ``records`` as in ``parsed_file`` (``at`` without
+    ``found`` has a row for every record, good or bad: the columns of an access event (``at`` without
     a zone is UTC), ``reason`` where the line is refused, and its ``raw`` text. ``further`` has the columns of
     ``records`` too: what good records tell of beside their own request (the source of a copy).
     """
@@ -231,16 +174,6 @@ def _events(block: Block, records: pa.Table) -> pa.Table:
         [columns.get(name, records[name] if name not in columns else None) for name in ACCESS_EVENTS.names],
         names=ACCESS_EVENTS.names,
     ).cast(ACCESS_EVENTS)
-
-
-def _hours(block: Block, readable: pl.DataFrame) -> pa.Table:
-    hours = (
-        readable.filter(pl.col("bucket").is_not_null() & (pl.col("bucket") != ""))
-        .group_by("file", "bucket", pl.col("at").dt.truncate("1h").alias("at"))
-        .agg(pl.len().cast(pl.Int64).alias("records"))
-        .sort("file", "bucket", "at")
-    )
-    return log_hours(block, hours)
 
 
 def log_hours(block: Block, hours: pl.DataFrame) -> pa.Table:
