@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cloudflux.domain.tiers import STANDARD_CLASS, Provider, Tier, tier_of
 
@@ -40,6 +40,41 @@ class AutopilotStep:
 
     idle_days: int
     storage_usd_gib_month: float
+    name: str = ""
+    """The provider's name of what the object is in then: an access tier of S3, a storage class of GCS or Azure."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOption:
+    """One way to make an object of an archive readable: the slower, the cheaper."""
+
+    name: str
+    """The provider's own: ``expedited``, ``standard``, ``bulk``; Azure's ``high`` and ``standard`` priority."""
+    request_usd: float | None
+    """Restoring one object; None: not known."""
+    retrieval_usd_gib: float | None
+    """None: not known."""
+    soonest_minutes: int
+    """0 where the provider names no lower end."""
+    within_minutes: int
+    time: str
+    """The provider's own words for how long it takes."""
+    is_default: bool = False
+    """Whether the class's ``restore_request_usd`` and ``retrieval_usd_gib`` are this option's."""
+    read_usd: float | None = None
+    """One read in this way, where it is not priced at the class's ``read_usd``: Azure's high priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveStep:
+    """An archive tier that an owner may add to an autopilot: an object there has to be restored before it is read."""
+
+    name: str
+    min_idle_days: int
+    """The lowest and the highest figure that an owner can set."""
+    max_idle_days: int
+    storage_usd_gib_month: float
+    restores: tuple[RestoreOption, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +88,33 @@ class Autopilot:
     """Smaller objects are neither monitored nor charged for it: they stay at the class's own price."""
     steps: tuple[AutopilotStep, ...]
     """By rising ``idle_days``, with falling prices."""
+    archive_steps: tuple[ArchiveStep, ...] = ()
+    """Opt-in, never priced unless somebody asks for them: S3's Archive Access and Deep Archive Access."""
+    promotion_usd: float = 0.0
+    """One object that goes back to the warmest price as it is read, if it was idle for long enough."""
+    promotion_from_idle_days: int = 0
+    """From which step on ``promotion_usd`` is due."""
+    enable_usd: float = 0.0
+    """One object, once, as the autopilot is switched on for the bucket or account that holds it."""
+    enable_retrieval: bool = False
+    """Whether retrieval is due as well then, at the class that the object was in."""
+    enable_early_deletion: bool = False
+    """Whether early deletion is due as well then, at the class that the object was in."""
+    leave_usd: float | None = None
+    """One object that is taken out into a class of its own; None: charged like any other move."""
+    reenter: bool = True
+    """Whether an object that was taken out can go back in."""
+    redundancies: tuple[str, ...] = ()
+    """The only redundancies that it is offered for; empty: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageBand:
+    """A part of the bytes that an account holds in one class of one region, with its price."""
+
+    up_to_gib: float | None
+    """Where the band ends; None: it has no end."""
+    usd_gib_month: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +145,12 @@ class ClassPrices:
     restored_copy_days: int
     """For how many days a restored copy is billed at the standard rate."""
     autopilot: Autopilot | None
+    restores: tuple[RestoreOption, ...] = ()
+    """From the fastest to the slowest; one of them is the default. Empty where an object is always readable."""
+    storage_bands: tuple[StorageBand, ...] = ()
+    """By rising end, the first at ``storage_usd_gib_month``. Empty: one price, however much there is."""
+    lifecycle_in_min_age_days: int = 0
+    """How old an object of the standard class must be before lifecycle rules can bring it here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +161,16 @@ class MoveCharge:
     read_at_source: bool
     retrieval_at_source: bool
     early_deletion: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fee:
+    """What the provider charges for watching or changing many objects at once; no part of a class's price."""
+
+    name: str
+    usd: float
+    per: str
+    """What ``usd`` is for, e.g. ``1000000 objects``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +187,15 @@ class PriceBook:
     client_move_up: MoveCharge
     lifecycle_early_deletion: bool
     """Whether a lifecycle rule that takes an object away before its minimum days pays for the days that are missing."""
+    lifecycle_retrieval: bool = False
+    """Whether a lifecycle rule pays retrieval at the class that it takes an object from."""
+    lifecycle_min_bytes: int = 0
+    """Lifecycle rules leave smaller objects where they are, unless the owner tells them otherwise."""
+    list_usd: float | None = None
+    """One LIST request, whatever the classes of what it lists; None: not known."""
+    redundancy: str = ""
+    """What the prices are for, where a region sells several (``LRS``); empty: there is one."""
+    fees: tuple[Fee, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -142,3 +229,29 @@ class PriceBook:
         for code, name in enumerate(self.class_names):
             codes[names == name] = code
         return codes
+
+
+def banded_storage_usd_month(prices: ClassPrices, total_gib: ArrayLike) -> NDArray[np.float64]:
+    """Give what a month of all the bytes that an account holds in one class of a region costs, in the shape given.
+
+    ``total_gib``: their billable size. Bands are counted over all buckets of the account and region, so the figures of
+    single buckets must be added up first.
+    """
+    total = np.asarray(total_gib, dtype=np.float64)
+    if not prices.storage_bands:
+        return np.asarray(total * prices.storage_usd_gib_month)
+    usd = np.zeros_like(total)
+    start = 0.0
+    for band in prices.storage_bands:
+        end = np.inf if band.up_to_gib is None else band.up_to_gib
+        usd += np.clip(total - start, 0.0, end - start) * band.usd_gib_month
+        start = end
+    return usd
+
+
+def marginal_storage_usd_gib_month(prices: ClassPrices, total_gib: float) -> float:
+    """Give the price of the last GiB of ``total_gib``: what one object less of them would save."""
+    for band in prices.storage_bands:
+        if band.up_to_gib is None or total_gib <= band.up_to_gib:
+            return band.usd_gib_month
+    return prices.storage_usd_gib_month
