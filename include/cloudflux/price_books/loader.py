@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import PriceBook
+from cloudflux.price_books.derivation import DerivationFile, derived_content, key_in_derivation
 from cloudflux.price_books.schema import BookFile, KeyedError
 
 BOOKS: Final = Path(__file__).parent
@@ -31,15 +33,38 @@ def load_book(name_or_path: str | Path) -> PriceBook:
 
 
 def read_book(name_or_path: str | Path) -> BookFile:
-    """Read one price book as its file says it, with the source of every figure.
+    """Read one price book as its file says it, with the source of every figure; a derived one is given complete.
 
     Raises ``SettingsError`` naming the file and each key that is missing, unknown or wrong.
     """
-    path = path_of(name_or_path)
+    return _read(path_of(name_or_path), ())
+
+
+def _read(path: Path, derived_by: tuple[Path, ...]) -> BookFile:
+    content = content_of(path)
     try:
-        return BookFile.model_validate(content_of(path))
+        if not (isinstance(content, dict) and "extends" in content):
+            return BookFile.model_validate(content)
+        derivation = DerivationFile.model_validate(content)
     except ValidationError as exc:
         raise SettingsError(f"price book {path}: {problems_of(exc)}") from exc
+    try:
+        base_path = path_of(derivation.extends)
+    except SettingsError as exc:
+        raise SettingsError(f"price book {path}: extends: {exc}") from exc
+    if base_path.parent != BOOKS:
+        base_path = path.parent / base_path
+    chain = (*derived_by, path.resolve())
+    if base_path.resolve() in chain:
+        raise SettingsError(f"price book {path}: extends: {derivation.extends} is derived from this book itself")
+    base = _read(base_path, chain)
+    try:
+        return BookFile.model_validate(derived_content(derivation, base))
+    except KeyedError as exc:
+        raise SettingsError(f"price book {path}: {'.'.join(map(str, exc.key))}: {exc}") from exc
+    except ValidationError as exc:
+        problems = problems_of(exc, lambda key: key_in_derivation(key, derivation, base))
+        raise SettingsError(f"price book {path}: {problems}") from exc
 
 
 def path_of(name_or_path: str | Path) -> Path:
@@ -68,8 +93,8 @@ def content_of(path: Path) -> Any:
         raise SettingsError(f"price book {path} is not {path.suffix.lstrip('.').upper()}: {exc}") from exc
 
 
-def problems_of(exc: ValidationError) -> str:
-    """Say in one line what is wrong, each thing with its key."""
+def problems_of(exc: ValidationError, named: Callable[[tuple[str | int, ...]], tuple[str | int, ...]] = tuple) -> str:
+    """Say in one line what is wrong, each thing with its key; ``named`` translates keys."""
     problems = []
     for error in exc.errors():
         key: tuple[str | int, ...] = tuple(error["loc"])
@@ -77,5 +102,5 @@ def problems_of(exc: ValidationError) -> str:
         cause = error.get("ctx", {}).get("error")
         if isinstance(cause, KeyedError):
             key = (*key, *cause.key)
-        problems.append(": ".join(part for part in (".".join(map(str, key)), text) if part))
+        problems.append(": ".join(part for part in (".".join(map(str, named(key))), text) if part))
     return "; ".join(problems)

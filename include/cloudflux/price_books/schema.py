@@ -86,6 +86,12 @@ class Price(Strict):
         return float(self.usd / COUNT_OF[self.per])
 
 
+class WriteMeter(Price):
+    """A price that is one write of some class, on whose meter the provider bills it."""
+
+    as_class: str | None = None
+
+
 class Whole(Strict):
     """A number of days or bytes."""
 
@@ -197,14 +203,14 @@ class ArchiveStepFact(Strict):
 class PromotionFact(Strict):
     """What an object pays that is read after it was idle for long."""
 
-    request: Price
+    request: WriteMeter
     from_idle_days: Whole
 
 
 class EnableFact(Strict):
     """What each object pays once as an autopilot is switched on."""
 
-    request: Price
+    request: WriteMeter
     retrieval: Flag
     early_deletion: Flag
 
@@ -221,7 +227,7 @@ class AutopilotFact(Strict):
     archive_steps: tuple[ArchiveStepFact, ...] = ()
     promotion: PromotionFact | None = None
     enable: EnableFact | None = None
-    leave: Price | None = None
+    leave: WriteMeter | None = None
     reenter: Flag | None = None
     redundancies: Names | None = None
 
@@ -523,6 +529,14 @@ def shared_meters(prices: ClassFact) -> Iterable[tuple[tuple[str | int, ...], st
     for position, step in enumerate(autopilot.steps):
         if step.as_class is not None:
             yield ("autopilot", "steps", position, "storage"), step.as_class, step.storage, "storage"
+    writes: list[tuple[tuple[str, ...], WriteMeter | None]] = [
+        (("promotion", "request"), None if autopilot.promotion is None else autopilot.promotion.request),
+        (("enable", "request"), None if autopilot.enable is None else autopilot.enable.request),
+        (("leave",), autopilot.leave),
+    ]
+    for where, price in writes:
+        if price is not None and price.as_class is not None:
+            yield ("autopilot", *where), price.as_class, price, "write"
 
 
 def check_units(wanted: dict[str, tuple[str, ...]], facts: BaseModel, below: tuple[str | int, ...] = ()) -> None:

@@ -99,6 +99,24 @@ def test_book_of_ones_own_is_read_when_its_path_is_given(tmp_path, suffix):
     assert book.prices_of("NEARLINE") == load_book("gcs-us-central1").prices_of("NEARLINE")
 
 
+PROMOTION = {
+    "request": {"usd": 0.005, "per": "1000 requests", "src": "A1"},
+    "from_idle_days": {"value": 60, "src": "A1"},
+}
+
+
+def bands(book):
+    return book["classes"][0]["storage_bands"]
+
+
+def restores(book):
+    return book["classes"][5]["restores"]
+
+
+def autopilot(book):
+    return book["classes"][1]["autopilot"]
+
+
 def broken(change):
     content = content_of("aws-us-east-1")
     change(content)
@@ -123,6 +141,61 @@ def broken(change):
         (lambda book: book.update(provider="ibm"), "provider"),
         (lambda book: book.update(schema="cloudflux-price-book/2"), "schema"),
         (lambda book: book["sources"]["A1"].update(as_of="last week"), "sources.A1.as_of"),
+        (lambda book: book.pop("classes"), "classes: Field required"),
+        (
+            lambda book: book["classes"].pop(6),
+            "classes.0.lifecycle_to: it names DEEP_ARCHIVE, which this book does not",
+        ),
+        (
+            lambda book: book["classes"][2].update(storage_class="STANDARD"),
+            "classes.2.storage_class: a storage class is",
+        ),
+        (lambda book: bands(book).reverse(), "classes.0.storage_bands: the last band, and no other"),
+        (lambda book: bands(book).pop(), "classes.0.storage_bands: the last band, and no other"),
+        (lambda book: bands(book)[1].update(up_to_gib=51200), "classes.0.storage_bands: up_to_gib must rise"),
+        (lambda book: bands(book)[0].update(usd=0.02), "classes.0.storage_bands.0.usd: the first band must cost"),
+        (lambda book: bands(book)[1].update(usd=-0.02), "classes.0.storage_bands.1.usd"),
+        (lambda book: bands(book)[1].update(per="GiB"), "classes.0.storage_bands.1.per: 'GiB'"),
+        (lambda book: bands(book)[1].update(up_to_gib=0), "classes.0.storage_bands.1.up_to_gib"),
+        (
+            lambda book: restores(book)[0].update(default=True),
+            "classes.5.restores: one speed, and one only, must be the",
+        ),
+        (lambda book: restores(book)[1].update(name="bulk"), "classes.5.restores: two speeds have the same name"),
+        (lambda book: restores(book).reverse(), "classes.5.restores: they must be in order"),
+        (lambda book: restores(book)[1].update(request=None), "classes.5.restores.1.request: the default speed must"),
+        (
+            lambda book: restores(book)[1]["retrieval"].update(usd=1),
+            "classes.5.restores.1.retrieval: the default speed",
+        ),
+        (lambda book: restores(book)[0]["retrieval"].update(per="GiB-month"), "classes.5.restores.0.retrieval.per"),
+        (
+            lambda book: restores(book)[0]["time"].update(soonest_minutes=9),
+            "restores.0.time.within_minutes: it is before",
+        ),
+        (lambda book: autopilot(book)["monitoring"].update(per="GiB"), "classes.1.autopilot.monitoring.per: 'GiB'"),
+        (lambda book: autopilot(book)["steps"][0]["storage"].update(per="GiB"), "autopilot.steps.0.storage.per: 'GiB'"),
+        (
+            lambda book: autopilot(book)["steps"][0]["storage"].update(usd=1),
+            "classes.1.autopilot.steps: storage prices",
+        ),
+        (
+            lambda book: autopilot(book)["steps"][0].update(as_class="GLACIAL"),
+            "steps.0.storage: it is billed as GLACIAL",
+        ),
+        (lambda book: autopilot(book)["archive_steps"][1].update(max_idle_days=9), "archive_steps.1.max_idle_days"),
+        (lambda book: autopilot(book)["archive_steps"][1]["restores"].pop(0), "archive_steps.1.restores: one speed"),
+        (
+            lambda book: autopilot(book).update(promotion=PROMOTION),
+            "autopilot.promotion.from_idle_days: no step begins",
+        ),
+        (
+            lambda book: autopilot(book).update(leave=PROMOTION["request"] | {"per": "GiB"}),
+            "autopilot.leave.per: 'GiB'",
+        ),
+        (lambda book: book["list"].update(per="GiB"), "list.per: 'GiB'"),
+        (lambda book: book["fees"][0].update(src="Q9"), "fees.0.src: there is no source 'Q9'"),
+        (lambda book: book["moves"].update(lifecycle_min_byte=1), "moves.lifecycle_min_byte: Extra inputs"),
     ],
 )
 def test_bad_book_names_file_and_key_when_loaded(tmp_path, change, key):
