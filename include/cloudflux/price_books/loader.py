@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import PriceBook
 from cloudflux.price_books.derivation import DerivationFile, derived_content, key_in_derivation
-from cloudflux.price_books.schema import BookFile, KeyedError
+from cloudflux.price_books.schema import BookFile, KeyedError, shared_meters
 
 BOOKS: Final = Path(__file__).parent
 SUFFIXES: Final = (".json", ".yaml", ".yml")
@@ -38,6 +38,29 @@ def read_book(name_or_path: str | Path) -> BookFile:
     Raises ``SettingsError`` naming the file and each key that is missing, unknown or wrong.
     """
     return _read(path_of(name_or_path), ())
+
+
+def is_derived(path: Path) -> bool:
+    """Tell whether a file is derived from another book."""
+    content = content_of(path)
+    return isinstance(content, dict) and "extends" in content
+
+
+def stale_meters(book: BookFile) -> Iterable[tuple[str, str]]:
+    """Give each price of an autopilot that is not what the class costs on whose meter it is billed, with what that is.
+
+    A complete book may say so on purpose, but most often the class's price was changed and the autopilot forgotten.
+    """
+    by_name = {prices.storage_class: prices for prices in book.classes}
+    for prices in book.classes:
+        for key, as_class, price, its_key in shared_meters(prices):
+            of_class = getattr(by_name[as_class], its_key)
+            if price.each_usd != of_class.each_usd:
+                yield (
+                    ".".join(map(str, (prices.storage_class, *key))),
+                    f"{price.usd} USD per {price.per}, but it is billed as {as_class}, whose {its_key} is"
+                    f" {of_class.usd} USD per {of_class.per}",
+                )
 
 
 def _read(path: Path, derived_by: tuple[Path, ...]) -> BookFile:

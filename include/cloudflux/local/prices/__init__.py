@@ -1,0 +1,1 @@
+"""Price books on the command line: show them, check one's own, compare them with the providers' public price lists."""
