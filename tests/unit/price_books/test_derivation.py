@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -184,3 +185,16 @@ def test_bad_base_is_named_when_the_derivation_is_loaded(tmp_path):
     (tmp_path / "base.json").write_text("{}")
     with pytest.raises(SettingsError, match=r"base\.json: schema"):
         load_book(derived(tmp_path, extends="base.json"))
+
+
+def test_example_of_the_documentation_is_a_book_when_written_down(tmp_path):
+    text = (Path(__file__).parents[3] / "docs" / "price-books.md").read_text()
+    path = tmp_path / "acme.yaml"
+    path.write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    book, base = load_book(path), load_book("aws-us-east-1")
+    assert book.prices_of("STANDARD").storage_usd_gib_month == pytest.approx(0.023 * 0.75)
+    assert book.prices_of("STANDARD").write_usd == pytest.approx(base.prices_of("STANDARD").write_usd * 0.9)
+    assert book.prices_of("GLACIER_IR").retrieval_usd_gib == pytest.approx(0.03 * 0.85)
+    assert book.prices_of("GLACIER").retrieval_usd_gib == pytest.approx(0.008)
+    assert book.prices_of("STANDARD_IA").storage_usd_gib_month == 0.0105
+    assert book.lifecycle_min_bytes == 0
