@@ -107,11 +107,15 @@ def content_of(path: Path) -> Any:
     """Give what a JSON or YAML file holds. Raises ``SettingsError`` naming it."""
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if path.suffix == ".json":
+            return json.loads(text, object_pairs_hook=_once)
+        return yaml.load(text, _OnceLoader)  # noqa: S506  # a SafeLoader
     except OSError as exc:
         raise SettingsError(
             f"price book {path} cannot be read ({exc.strerror}); ours are {', '.join(available_books())}"
         ) from exc
+    except KeyedError as exc:
+        raise SettingsError(f"price book {path}: {'.'.join(map(str, exc.key))}: {exc}") from exc
     except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as exc:
         raise SettingsError(f"price book {path} is not {path.suffix.lstrip('.').upper()}: {exc}") from exc
 
@@ -127,3 +131,23 @@ def problems_of(exc: ValidationError, named: Callable[[tuple[str | int, ...]], t
             key = (*key, *cause.key)
         problems.append(": ".join(part for part in (".".join(map(str, named(key))), text) if part))
     return "; ".join(problems)
+
+
+def _once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Refuse a key that is there twice: of two prices one would be dropped in silence."""
+    content: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise KeyedError((str(key),), "the key is there twice")
+        content[key] = value
+    return content
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Read YAML without what is dangerous, and refuse a key that is there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        _once(
+            (self.construct_object(key, deep=True), None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)
+        )
+        return super().construct_mapping(node, deep)

@@ -51,10 +51,19 @@ def _listed(value: object) -> object:
 
 
 def _iso(value: object) -> object:
-    return value.isoformat() if isinstance(value, date) else value  # YAML reads a bare date as one
+    if isinstance(value, date):
+        return value.isoformat()  # YAML reads a bare date as one, and a bare year as a number
+    return str(value) if isinstance(value, int) else value
+
+
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number, not true or false")
+    return value
 
 
 PartialDate = Annotated[str, BeforeValidator(_iso), Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
+Count = Annotated[int, BeforeValidator(_no_flag)]
 Sources = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -95,7 +104,7 @@ class WriteMeter(Price):
 class Whole(Strict):
     """A number of days or bytes."""
 
-    value: int = Field(ge=0)
+    value: Count = Field(ge=0)
     src: Sources
 
 
@@ -123,15 +132,15 @@ class LatencyFact(Strict):
 class BandFact(Price):
     """A volume band's price, and where it ends."""
 
-    up_to_gib: int | None = Field(gt=0)
+    up_to_gib: Annotated[Count, Field(gt=0)] | None
 
 
 class RestoreTime(Strict):
     """How long a restore takes, in the provider's words and in minutes."""
 
     text: str = Field(min_length=1)
-    soonest_minutes: int = Field(ge=0)
-    within_minutes: int = Field(gt=0)
+    soonest_minutes: Count = Field(ge=0)
+    within_minutes: Count = Field(gt=0)
     src: Sources
 
     @model_validator(mode="after")
@@ -173,7 +182,7 @@ class RestoreFact(Strict):
 class StepFact(Strict):
     """A step of an autopilot."""
 
-    idle_days: int = Field(ge=1)
+    idle_days: Count = Field(ge=1)
     name: str = ""
     as_class: str | None = None
     """The class whose storage price it is, on whose meter the provider bills it."""
@@ -185,8 +194,8 @@ class ArchiveStepFact(Strict):
     """An archive tier that an owner may add to an autopilot."""
 
     name: str = Field(min_length=1)
-    min_idle_days: int = Field(ge=1)
-    max_idle_days: int
+    min_idle_days: Count = Field(ge=1)
+    max_idle_days: Count
     src: Sources
     storage: Price
     restores: tuple[RestoreFact, ...] = Field(min_length=1)

@@ -11,6 +11,7 @@ from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import AutopilotScope, Latency
 from cloudflux.domain.tiers import Provider
 from cloudflux.price_books import available_books, load_book
+from cloudflux.price_books.loader import read_book
 
 FILES = sorted(Path(cloudflux.price_books.__file__).parent.glob("*.json"))
 
@@ -141,6 +142,12 @@ def broken(change):
         (lambda book: book.update(provider="ibm"), "provider"),
         (lambda book: book.update(schema="cloudflux-price-book/2"), "schema"),
         (lambda book: book["sources"]["A1"].update(as_of="last week"), "sources.A1.as_of"),
+        (
+            lambda book: book["classes"][2]["min_days"].update(value=True),
+            "classes.2.min_days.value: Input should be a nu",
+        ),
+        (lambda book: book["classes"][2]["min_days"].update(value=-1), "classes.2.min_days.value"),
+        (lambda book: book["classes"][2]["min_days"].update(value=1.5), "classes.2.min_days.value"),
         (lambda book: book.pop("classes"), "classes: Field required"),
         (
             lambda book: book["classes"].pop(6),
@@ -214,6 +221,26 @@ def test_file_that_is_no_book_is_refused_by_name_when_loaded(tmp_path, name, tex
     path.write_text(text)
     with pytest.raises(SettingsError, match=name):
         load_book(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("twice.json", '{"name": "mine", "classes": [{"storage": 1, "write": 2, "storage": 3}]}'),
+        ("twice.yaml", "name: mine\nclasses:\n  - storage: 1\n    write: 2\n    storage: 3\n"),
+    ],
+)
+def test_key_is_named_when_it_is_there_twice(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=rf"{name}: storage: the key is there twice"):
+        load_book(path)
+
+
+def test_bare_year_is_a_date_when_a_source_is_read_from_yaml(tmp_path):
+    content = content_of("gcs-us-central1")
+    content["sources"]["G1"]["as_of"] = 2026
+    assert read_book(written(tmp_path, content, "mine.yaml")).sources["G1"].as_of == "2026"
 
 
 def test_unknown_book_is_refused_with_those_that_exist_when_loaded():
