@@ -315,6 +315,44 @@ def test_azure_is_read_page_by_page_and_smart_tier_follows_the_tiers(tmp_path: P
     assert "Smart.autopilot.monitoring" in printed  # named, not dropped
 
 
+def test_smart_tier_keeps_its_price_when_the_list_has_none_of_the_tiers(tmp_path: Path) -> None:
+    items = azure_items(without=("Cool LRS Data Stored",))
+    with serving({AZURE_PATH: {"Items": items}}) as url:
+        _, printed = refreshed(url, "azure-eastus-lrs", target=tmp_path / "azure.json", yes=True)
+    reason = "billed as Cool.storage, which the list does not have"
+    assert f"kept, {reason}: Smart.autopilot.steps.0.storage" in printed
+    autopilot = read_book(tmp_path / "azure.json").classes[1].autopilot
+    assert autopilot is not None
+    assert autopilot.steps[0].storage.src == ("Z1",)
+    assert autopilot.steps[1].storage.src == ("azure-retail-prices-2026-11-24",)
+
+
+def test_smart_tiers_bands_follow_when_the_hot_ones_change(tmp_path: Path) -> None:
+    items = [row | {"retailPrice": 0.0199} if row["tierMinimumUnits"] == 51200 else row for row in azure_items()]
+    with serving({AZURE_PATH: {"Items": items}}) as url:
+        _, printed = refreshed(url, "azure-eastus-lrs", target=tmp_path / "azure.json", yes=True)
+    assert "azure-eastus-lrs: 2 differences" in printed
+    assert "Hot.storage above 51200 GiB" in printed
+    assert "Smart.storage above 51200 GiB" in printed
+    smart = load_book(tmp_path / "azure.json").prices_of("Smart")
+    assert [band.usd_gib_month for band in smart.storage_bands] == [0.0208, 0.0199, 0.019136]
+
+
+def test_another_regions_copy_is_refreshed_by_its_own_list(tmp_path: Path) -> None:
+    content = json.loads((BOOKS / "aws-us-east-1.json").read_text()) | {"name": "mine", "region": "eu-central-1"}
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    keys: dict[str, Any] = {"region": "eu-central-1", "prefix": "EUC1-"}
+    pages = {
+        S3_PATH.replace("us-east-1", "eu-central-1"): s3_document(changed=RAISED, **keys),
+        DEEP_ARCHIVE_PATH.replace("us-east-1", "eu-central-1"): deep_archive_document(**keys),
+    }
+    with serving(pages) as url:
+        refreshed(url, str(tmp_path / "mine.json"), target=tmp_path / "aws-eu-central-1.yaml", yes=True)
+    book = load_book(tmp_path / "aws-eu-central-1.yaml")
+    assert (book.name, book.region) == ("aws-eu-central-1", "eu-central-1")
+    assert book.prices_of("STANDARD_IA").read_usd == pytest.approx(1.2e-6)
+
+
 @pytest.mark.parametrize(
     ("item", "reason"),
     [

@@ -10,7 +10,7 @@ import yaml
 
 from cloudflux.domain.errors import SettingsError
 from cloudflux.price_books import load_book
-from cloudflux.price_books.loader import read_book
+from cloudflux.price_books.loader import BOOKS, read_book
 
 CONTRACT = {"title": "contract 4711", "as_of": "2026-10", "seen_on": "2026-11-01"}
 MINE = {"schema": "cloudflux-price-book/1", "extends": "aws-us-east-1", "name": "acme", "sources": {"C": CONTRACT}}
@@ -131,6 +131,15 @@ def test_autopilot_keeps_its_own_price_when_the_derivation_states_one(tmp_path):
     assert auto.storage_usd_gib_month == pytest.approx(0.016)
     assert auto.autopilot.steps[0].storage_usd_gib_month == pytest.approx(0.008)
     assert auto.autopilot.promotion_usd == pytest.approx(0.0025 / 1000)
+
+
+def test_autopilot_keeps_its_price_when_the_base_states_another_on_purpose(tmp_path):
+    content = json.loads((BOOKS / "gcs-us-central1.json").read_text()) | {"name": "base"}
+    content["classes"][1]["autopilot"]["steps"][0]["storage"]["usd"] = 0.009
+    (tmp_path / "base.json").write_text(json.dumps(content))
+    book = load_book(derived(tmp_path, extends="base.json", discounts={"NEARLINE": 0.5, "COLDLINE": 0.5}))
+    steps = book.prices_of("AUTOCLASS").autopilot.steps
+    assert [step.storage_usd_gib_month for step in steps] == [0.009, 0.002, 0.0012]
 
 
 def test_base_may_be_a_file_beside_the_derivation(tmp_path):

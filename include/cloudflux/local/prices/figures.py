@@ -97,7 +97,7 @@ def compared(book: BookFile, listed: PriceList, today: date) -> Comparison:
             source = cited_as[found.source]
             _take(price, found, source)
             if label.count(".") == 1 and label.endswith(".storage"):
-                differences += _take_bands(by_name[label.partition(".")[0]], found, source)
+                differences += _put_bands(by_name[label.partition(".")[0]], _bands(found, source), found.sku)
             taken.append((label, found.sku))
         else:
             kept.append((label, found.reason))
@@ -110,7 +110,7 @@ def compared(book: BookFile, listed: PriceList, today: date) -> Comparison:
         taken.append((label, f"as {as_class}.{key}"))
         name = label.partition(".")[0]
         if label == f"{name}.storage" and by_name[name]["storage_bands"]:
-            by_name[name]["storage_bands"] = by_name[as_class]["storage_bands"]
+            differences += _put_bands(by_name[name], by_name[as_class]["storage_bands"], f"as {as_class}.{key}")
     changed = [(label, _difference(label, was[label], prices[label], sku)) for label, sku in taken]
     differences += [difference for _, difference in changed if difference is not None]
     confirmed = [label for label, difference in changed if difference is None]
@@ -163,28 +163,26 @@ def _take(price: dict[str, Any], found: Listed, source: str) -> None:
     price["src"] = [source]
 
 
-def _take_bands(prices: dict[str, Any], found: Listed, source: str) -> Iterable[Difference]:
-    """Write a list's volume bands into a class, and give those that differ, beyond the first."""
-    begins = [begin for begin, _ in found.bands]
-    old = prices["storage_bands"]
-    new: list[dict[str, Any]] = [
-        {
-            "usd": _plain(each),
-            "per": "GiB-month",
-            "src": [source],
-            "up_to_gib": int(end) if end is not None else None,
-        }
-        for (_, each), end in zip(found.bands, [*begins[1:], None], strict=True)
+def _bands(found: Listed, source: str) -> list[dict[str, Any]]:
+    """Give a list's volume bands as a book has them: none where there is one price."""
+    ends = [*(int(begin) for begin, _ in found.bands[1:]), None]
+    bands: list[dict[str, Any]] = [
+        {"usd": _plain(each), "per": "GiB-month", "src": [source], "up_to_gib": end}
+        for (_, each), end in zip(found.bands, ends, strict=True)
     ]
-    prices["storage_bands"] = new if len(new) > 1 else []
-    for position in range(1, max(len(old), len(new))):
-        was = old[position] if position < len(old) else None
-        now = new[position] if position < len(new) else None
-        begins_at = [bands[position - 1]["up_to_gib"] for bands, band in ((old, was), (new, now)) if band is not None]
+    return bands if len(bands) > 1 else []
+
+
+def _put_bands(prices: dict[str, Any], bands: list[dict[str, Any]], sku: str) -> Iterable[Difference]:
+    """Write volume bands into a class, and give those that differ; the first is the storage price itself."""
+    old, prices["storage_bands"] = prices["storage_bands"], bands
+    for position in range(1, max(len(old), len(bands))):
+        was, now = (held[position] if position < len(held) else None for held in (old, bands))
+        begins = [held[position - 1]["up_to_gib"] for held, band in ((old, was), (bands, now)) if band is not None]
         old_usd, new_usd = (None if band is None else Decimal(band["usd"]) for band in (was, now))
-        if old_usd != new_usd or len(set(begins_at)) > 1:
-            label = f"{prices['storage_class']}.storage above {begins_at[-1]} GiB"
-            yield Difference(label, old_usd, new_usd, "GiB-month", found.sku)
+        if old_usd != new_usd or len(set(begins)) > 1:
+            label = f"{prices['storage_class']}.storage above {begins[-1]} GiB"
+            yield Difference(label, old_usd, new_usd, "GiB-month", sku)
 
 
 def _difference(label: str, old_usd: Decimal, price: dict[str, Any], sku: str) -> Difference | None:
