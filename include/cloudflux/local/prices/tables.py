@@ -43,7 +43,7 @@ def books_table(books: Iterable[BookFile]) -> Table:
             book.provider,
             f"{book.region} {book.redundancy}".rstrip(),
             str(len(book.classes)),
-            str(len(list(_rows(book)))),
+            str(sum(bool(src) for _, _, src in _rows(book))),
             str(len(unverified_keys(book))),
             max((source.as_of for source in book.sources.values() if source.as_of), default="-"),
             book.seen_on.isoformat(),
@@ -128,6 +128,8 @@ def _leaves(node: Any, key: str) -> Iterable[tuple[str, str, tuple[str, ...]]]:
     if isinstance(node, dict):
         if "src" in node:
             yield key, _value(node), tuple(node["src"])
+        if "time" in node:  # a speed of restoring, where null says that nobody knows the price
+            yield from ((f"{key}.{name}", "not known", ()) for name in ("request", "retrieval") if name not in node)
         for name, value in node.items():
             if name != "src":
                 yield from _leaves(value, f"{key}.{name}" if key else name)
