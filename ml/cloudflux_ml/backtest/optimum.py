@@ -17,6 +17,7 @@ schedule is then replayed and charged like every other policy's, so that no cost
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -62,10 +63,11 @@ class Scheduled:
         return self._schedule.rows[here], self._schedule.targets[here]
 
 
-def optimal_schedule(trace: Trace, tariff: Tariff) -> Schedule:
+def optimal_schedule(trace: Trace, tariff: Tariff, progress: Callable[[int, int], None] | None = None) -> Schedule:
     """Find the cheapest schedule of each object over the trace's evaluation window.
 
-    Raises ``SettingsError`` for an autopilot's class with minimum days: no provider has one.
+    ``progress`` is told how many objects are done, and of how many. Raises ``SettingsError`` for an autopilot's class
+    with minimum days: no provider has one.
     """
     for code, autopilot in enumerate(tariff.autopilots):
         if autopilot is not None and tariff.min_days[code] > 0 and bool(tariff.owes[code].any()):
@@ -96,6 +98,8 @@ def optimal_schedule(trace: Trace, tariff: Tariff) -> Schedule:
             created - created.min(), movable=trace.created[rows] < start, settled=trace.created[rows] <= start
         )
         found.append((days + created.min(), rows[places], targets))
+        if progress is not None:
+            progress(begin + len(rows), trace.objects)
     days, rows, targets = (np.concatenate(parts) for parts in zip(*found, strict=True))
     by_day = np.argsort(days, kind="stable")
     return Schedule(days[by_day], rows[by_day], targets[by_day], usd)

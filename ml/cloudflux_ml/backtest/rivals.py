@@ -154,8 +154,8 @@ class BreakEven:
     in the colder one. Let w0 and w1 be the optimum's costs up to today if it ends in either class, for a move up at
     U + E and no early deletion; an optimum with k moves up pays k B at least, so these w overstate it by at most R / B.
     The credit is w0 - w1 + D: both change by s - p r and are cut at the same two ends. In a phase (the time between two
-    moves) the policy pays s a day while w0 + w1 grows by s at least, or p r while w0 + w1 grows by p r at least, but for
-    the phase's last day, where the credit is cut: that is M at most in two phases. A whole phase runs the credit
+    moves) the policy pays s a day while w0 + w1 grows by s at least, or p r while w0 + w1 grows by p r at least, but
+    for the phase's last day, where the credit is cut: that is M at most in two phases. A whole phase runs the credit
     through R, so w0 + w1 grows by R at least, and two phases have moves of R at most. The policy thus pays at most
     (1 + (R + M) / (2 R)) times the growth of w0 + w1, which is at most 2 min(w0, w1) + 2 R, plus R + M for the first
     phase, which need not be whole; that is (3 + M / R) min(w0, w1) + 4 R + 2 M. QED

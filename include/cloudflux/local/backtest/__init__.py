@@ -1,0 +1,1 @@
+"""The backtest on the command line."""
