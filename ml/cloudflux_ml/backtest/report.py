@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from cloudflux.domain.accounting import PARTS
 from cloudflux.domain.errors import SettingsError
@@ -79,10 +80,10 @@ def write_plot(result: BacktestResult, path: Path) -> None:
     from matplotlib.dates import date2num
     from matplotlib.figure import Figure  # without pyplot, which keeps every figure and wants a display
 
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     axes = figure.add_subplot()
     # the day's end, at which what it cost is known
-    window = [date2num(result.first_day + timedelta(days=day + 1)) for day in range(result.eval_from, result.days)]
+    window = date2num(result.first_day) + np.arange(result.eval_from, result.days) + 1.0
     for number, (name, found) in enumerate(result.policies.items()):
         regret = result.regret(name)
         label = f"{name}: {found.usd:,.2f}" + ("" if regret is None else f" ({regret:.3f})")
@@ -102,5 +103,5 @@ def write_plot(result: BacktestResult, path: Path) -> None:
     axes.set_ylabel("USD")
     axes.grid(alpha=0.3)
     axes.tick_params(axis="x", rotation=20)
-    axes.legend(title="policy: USD (regret)", loc="upper left", fontsize="small")
+    figure.legend(title="policy: USD (regret)", loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=150)
