@@ -15,14 +15,12 @@ from typing import Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from cloudflux_ml.features import FEATURE_NAMES, AccessHistory, Features, Floats, Integers
+from cloudflux_ml.features import FEATURE_NAMES, HORIZONS, AccessHistory, Features, Floats, Integers
 
 MIN_HISTORY_DAYS: Final = 45
 MIN_OBJECTS: Final = 100
 MAX_LABEL_DAYS: Final = 30
 MIN_WARM_UP_DAYS: Final = 14
-_FOLLOW_UP_DAYS: Final = 180  # how far behind a cutoff the later rate is measured
-_MIN_FOLLOW_UP_DAYS: Final = 28
 _HISTORY_COLUMNS: Final = ["provider", "bucket", "key", "day", "reads", "writes"]
 
 
@@ -73,10 +71,11 @@ class Frame:
     """Reads in the label window, as a rate per 30 days."""
     previous_reads: Floats
     """Reads in the window of the same length before the cutoff, as a rate per 30 days: what persistence predicts."""
-    later_reads: Floats
-    """Mean reads per 30 days from the label window's end to ``later_days``; NaN where the history ends too soon."""
-    later_days: Floats
-    """Days from the cutoff to the end of what ``later_reads`` counts."""
+    horizon_reads: Floats
+    """Reads in each of ``HORIZONS`` from the cutoff on, shape (n, 4); that of 30 days is ``reads``. NaN where the days
+    are not over: before the holdout for training rows, before the newest complete day for the holdout's."""
+    growth: Floats
+    """Reads of the bucket in the label window, divided by those of the window before."""
     cutoff: Integers
     """The cutoff of each row, in days since 1970-01-01."""
 
@@ -92,7 +91,7 @@ class Frame:
     def fingerprint(self) -> str:
         """SHA-256 over all values: equal frames have equal fingerprints."""
         digest = hashlib.sha256()
-        for array in (self.values, self.reads, self.later_reads, self.cutoff):
+        for array in (self.values, self.reads, self.horizon_reads, self.growth, self.cutoff):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -173,33 +172,34 @@ def build_dataset(
             content_types=content_types,
         )
         for cutoff in windows.cutoffs:
-            train.add(_label(history, history.features(cutoff), windows), shard, cutoff)
+            train.add(_label(history, history.features(cutoff), windows, windows.holdout), shard, cutoff)
         newest = history.features(windows.holdout)
         objects += len(newest.rows)
-        holdout.add(_label(history, newest, windows), shard, windows.holdout)
+        holdout.add(_label(history, newest, windows, windows.end), shard, windows.holdout)
     if objects < MIN_OBJECTS:
         raise TooLittleHistory(f"{objects} objects known on {windows.holdout}, {MIN_OBJECTS} are needed")
     return Dataset(windows, first_day, objects, train.frame(), holdout.frame(), train.found, holdout.found)
 
 
-def _label(history: AccessHistory, features: Features, windows: Windows) -> Frame:
+def _label(history: AccessHistory, features: Features, windows: Windows, end: date) -> Frame:
+    """Count what followed, up to the day before ``end``: nothing of the holdout's days may be seen in training."""
     cutoff, rows = features.cutoff, features.rows
     label = timedelta(days=windows.label_days)
     per_30_days = 30.0 / windows.label_days
-    # the later rate may not look into the holdout's labels, or the evaluation would flatter us
-    followed_until = min(cutoff + timedelta(days=_FOLLOW_UP_DAYS), windows.holdout)
-    later_span = (followed_until - (cutoff + label)).days
-    later = (
-        history.reads_between(cutoff + label, followed_until, rows) * (30.0 / later_span)
-        if later_span >= _MIN_FOLLOW_UP_DAYS
-        else np.full(len(rows), np.nan)
-    )
+    reads = history.reads_between(cutoff, cutoff + label, rows) * per_30_days
+    horizon_reads = np.full((len(rows), len(HORIZONS)), np.nan)
+    for place, horizon in enumerate(HORIZONS):
+        over = cutoff + timedelta(days=horizon)
+        if horizon == MAX_LABEL_DAYS:
+            horizon_reads[:, place] = reads
+        elif over <= end:
+            horizon_reads[:, place] = history.reads_between(cutoff, over, rows)
     return Frame(
         values=features.values,
-        reads=history.reads_between(cutoff, cutoff + label, rows) * per_30_days,
+        reads=reads,
         previous_reads=history.reads_between(cutoff - label, cutoff, rows) * per_30_days,
-        later_reads=later,
-        later_days=np.full(len(rows), float((followed_until - cutoff).days)),
+        horizon_reads=horizon_reads,
+        growth=history.growth(cutoff, windows.label_days, rows),
         cutoff=np.full(len(rows), (cutoff - date(1970, 1, 1)).days, dtype=np.int64),
     )
 
@@ -237,7 +237,7 @@ def _concatenate(frames: list[Frame], kept: Integers) -> Frame:
         values=np.concatenate([frame.values for frame in frames])[kept],
         reads=np.concatenate([frame.reads for frame in frames])[kept],
         previous_reads=np.concatenate([frame.previous_reads for frame in frames])[kept],
-        later_reads=np.concatenate([frame.later_reads for frame in frames])[kept],
-        later_days=np.concatenate([frame.later_days for frame in frames])[kept],
+        horizon_reads=np.concatenate([frame.horizon_reads for frame in frames])[kept],
+        growth=np.concatenate([frame.growth for frame in frames])[kept],
         cutoff=np.concatenate([frame.cutoff for frame in frames])[kept],
     )

@@ -17,27 +17,41 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cloudflux.domain.forecasts import FORECAST_HORIZONS
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 
+HORIZONS: Final = FORECAST_HORIZONS
+"""Days from the cutoff over which reads are learnt. What lies between and beyond them is derived."""
 WINDOWS_DAYS: Final = (1, 7, 14, 30, 60, 90, 180)
 """Lengths of the windows before the cutoff in which reads are counted."""
+HALF_LIVES_DAYS: Final = (4, 14, 45)
+WEEKDAYS_AHEAD: Final = tuple(f"weekday_share_ahead_{day}" for day in range(7))
+"""The object's weekday profile, turned so that it begins with the first day of the forecast."""
+_LEAST_LIFE_DAYS: Final = 7  # a first week counts in full, or one read on the first day would be thirty a month
+_PROFILE_PRIOR_READS: Final = 7.0  # the siblings' weekday profile counts as much as this many reads of the object's own
+_LEVEL_PRIOR_READS: Final = 100.0
 _RHYTHM_DAYS: Final = 180  # weekday and month-end shares look back this far: six month ends
 _EPOCH: Final = np.datetime64("1970-01-01", "D")
 _KEY: Final = ("provider", "bucket", "key")
 
 FEATURE_NAMES: Final = (
     *(f"reads_{days}_days" for days in WINDOWS_DAYS),
-    "reads_decayed",  # each read counts half as much for every 14 days that have passed
+    # reads per 30 days, each day counting half as much for every 4, 14 and 45 days that have passed; for the days that
+    # the object lived, so that a new one is not taken for a quiet one
+    *(f"rate_halved_{days}_days" for days in HALF_LIVES_DAYS),
     "recency_days",  # days since the last read; the look-back when there was none
     "never_read",
     "days_active_30",
     "days_active_180",
     "mean_gap_days",  # between days with reads
+    "recency_in_gaps",  # days since the last read, divided by the mean gap
     "trend",  # log((reads of the last 30 days + 1) / (reads of the 30 days before + 1))
+    "trend_week",  # the same of the last 7 days, as a rate per 30 days, and the last 30
+    "busiest_day_share",  # share of the last 30 days' reads that fell on the busiest of those days
     "reads_last_year",  # in the 30 days that follow the cutoff's day a year (364 days: whole weeks) earlier
     "weekend_share",
     "busiest_weekday_share",
@@ -49,6 +63,9 @@ FEATURE_NAMES: Final = (
     "provider",
     "content_family",
     "sibling_reads_30_days",  # mean over the other objects under the same first path component, in this shard
+    "content_sibling_reads_30_days",  # mean over the other objects of the bucket with the same content family
+    "bucket_trend",  # log((reads of the bucket in the last 14 days + 100) / (in the 14 days before + 100))
+    *WEEKDAYS_AHEAD,  # share of reads on the weekday of the cutoff's day and of the six that follow; they sum to 1
 )
 """Column order of every feature matrix."""
 
@@ -142,6 +159,16 @@ class AccessHistory:
         counted: Floats = self._sum(self._reads, _day_number(first), _day_number(end))[rows]
         return counted
 
+    def growth(self, cutoff: date, days: int, rows: Integers) -> Floats:
+        """Divide the reads of each object's bucket in the days from ``cutoff`` on by those of as many days before.
+
+        All objects count, also those that came on ``cutoff`` or later: it is the level of the bucket's use, not the
+        ageing of what lay in it. A hundred reads are added to both, so that little use makes no great growth. For
+        labels only. Shape of ``rows``.
+        """
+        start = _day_number(cutoff)
+        return self._bucket_growth(start, start + days, days)[rows]
+
     def logged_before(self, end: date) -> NDArray[np.bool_]:
         """Tell which objects the logs name before ``end``. Shape (objects,)."""
         logged = np.zeros(len(self.objects), dtype=np.bool_)
@@ -156,6 +183,18 @@ class AccessHistory:
     def _sum(self, values: Floats, first: int, end: int) -> Floats:
         window = slice(*np.searchsorted(self._day, (first, end)))
         return _bincount(self._object[window], values[window], len(self.objects))
+
+    def _bucket_growth(self, first: int, end: int, days: int) -> Floats:
+        bucket = self.objects["bucket_code"].to_numpy()
+        buckets = int(bucket.max(initial=-1)) + 1
+        if first - days < self.history_start:
+            return np.ones(len(bucket))
+        now, before = (
+            _bincount(bucket, self._sum(self._reads, begin, stop), buckets)
+            for begin, stop in ((first, end), (first - days, first))
+        )
+        grown: Floats = ((now + _LEVEL_PRIOR_READS) / (before + _LEVEL_PRIOR_READS))[bucket]
+        return grown
 
     def _matrix(self, end: int, exists: Integers) -> Floats:
         count = len(self.objects)
@@ -172,8 +211,12 @@ class AccessHistory:
 
         for days in WINDOWS_DAYS:
             columns[f"reads_{days}_days"] = summed(reads, days)
-        decayed = reads * np.exp2((day - (end - 1)) / 14.0)
-        columns["reads_decayed"] = _bincount(owner, decayed, count)
+        age = self._age(end, _first(owner, day, count))
+        lived = np.clip(age, _LEAST_LIFE_DAYS, max(_LEAST_LIFE_DAYS, end - start))
+        for days in HALF_LIVES_DAYS:
+            decay = 2.0 ** (-1.0 / days)
+            decayed = _bincount(owner, reads * decay ** (end - 1 - day), count)
+            columns[f"rate_halved_{days}_days"] = 30.0 * decayed * (1.0 - decay) / (1.0 - decay**lived)
 
         was_read = reads > 0
         reader, read_day = owner[was_read], day[was_read]
@@ -189,8 +232,14 @@ class AccessHistory:
         gaps = np.full(count, np.nan)
         np.divide(last - first_read, read_days - 1, out=gaps, where=read_days > 1)
         columns["mean_gap_days"] = gaps
+        columns["recency_in_gaps"] = columns["recency_days"] / gaps
         reads_30 = columns["reads_30_days"]
         columns["trend"] = np.log((reads_30 + 1) / (summed(reads, 60) - reads_30 + 1))
+        columns["trend_week"] = np.log((columns["reads_7_days"] * (30.0 / 7.0) + 1) / (reads_30 + 1))
+        month = slice(int(np.searchsorted(day, end - 30)), None)
+        busiest = np.zeros(count)
+        np.maximum.at(busiest, owner[month], reads[month])
+        columns["busiest_day_share"] = _share(busiest, reads_30)
         year = end - 364
         columns["reads_last_year"] = (
             self._sum(self._reads, year, year + 30)
@@ -199,26 +248,43 @@ class AccessHistory:
         )
 
         rhythm = slice(int(np.searchsorted(day, end - _RHYTHM_DAYS)), None)
-        owner_r, day_r, reads_r = owner[rhythm], day[rhythm], reads[rhythm]
-        weekday = (day_r + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
-        by_weekday = _bincount(owner_r * 7 + weekday, reads_r, count * 7).reshape(count, 7)
-        total = by_weekday.sum(axis=1)
-        columns["weekend_share"] = _share(by_weekday[:, 5:].sum(axis=1), total)
-        columns["busiest_weekday_share"] = _share(by_weekday.max(axis=1, initial=0.0), total)
-        month_end = _bincount(owner_r, reads_r * _near_month_end(day_r), count)
-        columns["month_end_share"] = _share(month_end, total)
+        columns |= self._rhythm(end, owner[rhythm], day[rhythm], reads[rhythm])
 
         columns["writes_30_days"] = summed(writes, 30)
         was_written = writes > 0
         last_write = np.full(count, -np.inf)
         last_write[owner[was_written]] = day[was_written]
         columns["days_since_write"] = np.minimum(end - last_write, self.lookback_days)
-        columns["age_days"] = self._age(end, _first(owner, day, count))
-        columns["log2_size_bytes"] = np.log2(np.maximum(self.objects["size_bytes"].cast(pl.Float64).to_numpy(), 1.0))
-        columns["provider"] = self.objects["provider_code"].to_numpy()
-        columns["content_family"] = self.objects["family_code"].to_numpy()
-        columns["sibling_reads_30_days"] = self._sibling_mean(reads_30, exists)
+        columns["age_days"] = age
+        columns |= self._kinds(reads_30, exists)
+        columns["bucket_trend"] = np.log(self._bucket_growth(end - 14, end, 14))
         return np.column_stack([columns[name][exists] for name in FEATURE_NAMES])
+
+    def _kinds(self, reads_30: Floats, exists: Integers) -> dict[str, Floats]:
+        prefix, content = (self.objects[name].to_numpy() for name in ("prefix_code", "content_code"))
+        family = self.objects["family_code"].to_numpy()
+        of_content = _sibling_mean(content, reads_30, exists)
+        return {
+            "log2_size_bytes": np.log2(np.maximum(self.objects["size_bytes"].cast(pl.Float64).to_numpy(), 1.0)),
+            "provider": self.objects["provider_code"].to_numpy(),
+            "content_family": family,
+            "sibling_reads_30_days": _sibling_mean(prefix, reads_30, exists),
+            "content_sibling_reads_30_days": np.where(np.isfinite(family), of_content, np.nan),
+        }
+
+    def _rhythm(self, end: int, owner: Integers, day: Integers, reads: Floats) -> dict[str, Floats]:
+        count = len(self.objects)
+        weekday = (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+        by_weekday = _bincount(owner * 7 + weekday, reads, count * 7).reshape(count, 7)
+        total = by_weekday.sum(axis=1)
+        prefix = self.objects["prefix_code"].to_numpy()
+        profile = _weekday_profile(by_weekday, prefix, int(prefix.max(initial=-1)) + 1)
+        return {
+            "weekend_share": _share(by_weekday[:, 5:].sum(axis=1), total),
+            "busiest_weekday_share": _share(by_weekday.max(axis=1, initial=0.0), total),
+            "month_end_share": _share(_bincount(owner, reads * _near_month_end(day), count), total),
+            **{name: profile[:, (end + ahead + 3) % 7] for ahead, name in enumerate(WEEKDAYS_AHEAD)},
+        }
 
     def _age(self, end: int, first_logged: Floats) -> Floats:
         first = np.minimum(first_logged, np.where(self._modified < end, self._modified, np.inf))
@@ -226,15 +292,6 @@ class AccessHistory:
         first = np.where(np.isposinf(first) & (self._first_seen < end), -np.inf, first)
         age: Floats = np.clip(end - first, 0, self.lookback_days)
         return age
-
-    def _sibling_mean(self, reads: Floats, exists: Integers) -> Floats:
-        group = self.objects["prefix_code"].to_numpy()
-        groups = int(group.max(initial=-1)) + 1
-        members = np.bincount(group[exists], minlength=groups)[group]
-        others = _bincount(group[exists], reads[exists], groups)[group] - reads
-        mean = np.full(len(reads), np.nan)
-        np.divide(others, members - 1, out=mean, where=members > 1)
-        return mean
 
 
 def content_family_codes(content_types: Sequence[str | None] | pl.Series) -> Floats:
@@ -282,7 +339,11 @@ def _objects(rows: pl.DataFrame, inventory: pa.Table | None, content_types: pa.T
         pl.col("provider").replace_strict(dict(PROVIDER_CODES), return_dtype=pl.Float64).alias("provider_code"),
         _family_code("content_type"),
         pl.when(has_folder).then(pl.col("key").str.split("/").list.first()).otherwise(pl.lit("")).alias("prefix"),
-    ).with_columns((pl.struct("provider", "bucket", "prefix").rank("dense") - 1).cast(pl.Int64).alias("prefix_code"))
+    ).with_columns(
+        (pl.struct("provider", "bucket", "prefix").rank("dense") - 1).cast(pl.Int64).alias("prefix_code"),
+        (pl.struct("provider", "bucket", "family_code").rank("dense") - 1).cast(pl.Int64).alias("content_code"),
+        (pl.struct("provider", "bucket").rank("dense") - 1).cast(pl.Int64).alias("bucket_code"),
+    )
 
 
 def _content_by_object(content_types: pa.Table) -> pl.DataFrame:
@@ -318,6 +379,29 @@ def _first(owner: Integers, day: Integers, count: int) -> Floats:
 
 def _bincount(place: Integers, values: Floats, count: int) -> Floats:
     return np.bincount(place, weights=values, minlength=count).astype(np.float64, copy=False)
+
+
+def _sibling_mean(group: Integers, reads: Floats, exists: Integers) -> Floats:
+    """Give the mean over the other objects of each object's group. Shape of ``reads``; NaN where there are none."""
+    groups = int(group.max(initial=-1)) + 1
+    members = np.bincount(group[exists], minlength=groups)[group]
+    others = _bincount(group[exists], reads[exists], groups)[group] - reads
+    mean = np.full(len(reads), np.nan)
+    np.divide(others, members - 1, out=mean, where=members > 1)
+    return mean
+
+
+def _weekday_profile(by_weekday: Floats, group: Integers, groups: int) -> Floats:
+    """Give the share of each object's reads on each weekday, from Monday. Shape (n, 7); rows sum to 1.
+
+    Few reads say little: the siblings' profile counts as seven reads of the object's own, and seven reads spread
+    evenly over the week count among the siblings'.
+    """
+    of_group = np.column_stack([_bincount(group, by_weekday[:, place], groups) for place in range(7)])
+    of_group = (of_group + 1.0) / (of_group.sum(axis=1, keepdims=True) + 7.0)
+    total = by_weekday.sum(axis=1, keepdims=True) + _PROFILE_PRIOR_READS
+    profile: Floats = (by_weekday + _PROFILE_PRIOR_READS * of_group[group]) / total
+    return profile
 
 
 def _share(part: Floats, total: Floats) -> Floats:

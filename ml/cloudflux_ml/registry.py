@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import mlflow
@@ -31,8 +32,25 @@ TRUSTED_TYPES: Final = (
 
 MLflow's own loader takes this list from the stored model, so that a forged one could name whatever it likes.
 """
-LOG_LOSS_TOLERANCE: Final = 0.001
-"""How much worse a challenger's log loss may be and still count as no worse: less than a seed makes."""
+COST: Final = "backtest_cost_usd"
+TOLERANCES: Final = MappingProxyType(
+    {
+        # relative, absolute
+        COST: (0.005, 0.0),  # half a percent: less than one week's reads make
+        "log_loss": (0.0, 0.001),  # of the tiers: less than a seed makes
+        "brier_any": (0.0, 0.001),
+        "ece_any": (0.0, 0.01),  # of a few thousand rows, half of that is chance
+    }
+)
+"""How much worse a challenger's figures may be and still count as no worse; lower is better in each."""
+_WORDS: Final = MappingProxyType(
+    {
+        COST: "backtest cost in USD",
+        "log_loss": "log loss of the tiers",
+        "brier_any": "Brier score of any read in 30 days",
+        "ece_any": "calibration error of any read in 30 days",
+    }
+)
 
 
 class ModelUnfit(CloudFluxError):
@@ -68,20 +86,31 @@ class Verdict:
     reason: str
 
 
-def judge(
-    challenger: Mapping[str, float], champion: Mapping[str, float] | None, *, tolerance: float = LOG_LOSS_TOLERANCE
-) -> Verdict:
-    """Promote a challenger that is no worse than the standing champion on the same holdout.
+def judge(challenger: Mapping[str, float], champion: Mapping[str, float] | None) -> Verdict:
+    """Promote a challenger that is no worse than the standing champion on the same holdout, in cost and calibration.
 
-    Both are metrics with ``log_loss``; ``champion`` is None when none stands or it can no longer be used.
+    Both are metrics; ``champion`` is None when none stands or it can no longer be used. Compared are those of
+    ``TOLERANCES`` that both have. The reason names each that is worse, else all.
     """
-    new = challenger["log_loss"]
     if champion is None:
-        return Verdict(True, f"no standing champion to compare with; log loss {new:.4f}")
-    old = champion["log_loss"]
-    if new <= old + tolerance:
-        return Verdict(True, f"log loss {new:.4f} is no worse than the standing champion's {old:.4f} (+{tolerance:g})")
-    return Verdict(False, f"log loss {new:.4f} is worse than the standing champion's {old:.4f} (+{tolerance:g})")
+        figures = ", ".join(_figure(name, challenger[name]) for name in TOLERANCES if name in challenger)
+        return Verdict(True, f"no standing champion to compare with; {figures}")
+    worse: list[str] = []
+    no_worse: list[str] = []
+    for name, (relative, absolute) in TOLERANCES.items():
+        if name not in challenger or name not in champion:
+            continue
+        new, old = challenger[name], champion[name]
+        tolerance = relative * abs(old) + absolute
+        said = f"{_figure(name, new)} against {_figure(None, old)} (+{tolerance:.2g})"
+        (no_worse if new <= old + tolerance else worse).append(said)
+    if worse:
+        return Verdict(False, f"worse than the standing champion: {'; '.join(worse)}")
+    return Verdict(True, f"no worse than the standing champion: {'; '.join(no_worse)}")
+
+
+def _figure(name: str | None, value: float) -> str:
+    return f"{value:.4f}" if name is None else f"{_WORDS[name]} {value:.4f}"
 
 
 def load_champion(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> ChampionFound:

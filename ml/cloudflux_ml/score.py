@@ -11,9 +11,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cloudflux.domain.access import BANDS, band_of
+from cloudflux.domain.access import BANDS, band_of, tier_codes, tier_names
 from cloudflux.domain.forecasts import AccessForecasts
-from cloudflux_ml.features import AccessHistory, Features, Floats
+from cloudflux_ml.features import HORIZONS, AccessHistory, Features, Floats
 from cloudflux_ml.model import data_frame
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ RULES: Final = "rules"
 RULES_CONFIDENCE: Final = 0.4
 """Of a forecast by rules with some history; the policy trusts none of them much."""
 COLD_START_CONFIDENCE: Final = 0.2
+CHUNK_OBJECTS: Final = 100_000
+"""How many objects are forecast at once: what the trees need beside the features stays small."""
 _MONTH_DAYS: Final = 30
 _LONG_DAYS: Final = 180
 _READS_OF_THE_UNKNOWN: Final = 1.0
@@ -69,15 +71,24 @@ def forecast_objects(
     expected = reads_month * horizon_days / _MONTH_DAYS
     probability = 1.0 - np.exp(-expected)
     band = band_of(reads_month)
+    tier = tier_codes(reads_month).astype(np.int64)
+    horizon_reads = reads_month[:, None] * np.array(HORIZONS) / _MONTH_DAYS
+    horizon_any = -np.expm1(-horizon_reads)
     confidence = np.where(unknown, COLD_START_CONFIDENCE, RULES_CONFIDENCE)
     source = np.full(len(expected), RULES, dtype=object)
     modelled = np.flatnonzero(~by_rules)
     if champion is not None and len(modelled):
-        forecast = champion.forecaster.forecast(data_frame(features.values[modelled]), horizon_days)
-        expected[modelled] = forecast.expected_reads
-        probability[modelled] = forecast.probability_any
-        band[modelled] = np.array([str(name) for name in BANDS], dtype=object)[forecast.band]
-        confidence[modelled] = forecast.confidence
+        for first in range(0, len(modelled), CHUNK_OBJECTS):
+            rows = modelled[first : first + CHUNK_OBJECTS]
+            distribution = champion.forecaster.distribution(data_frame(features.values[rows]))
+            forecast = distribution.over(horizon_days)
+            expected[rows] = forecast.expected_reads
+            probability[rows] = forecast.probability_any
+            band[rows] = np.array([str(name) for name in BANDS], dtype=object)[forecast.band]
+            horizon_reads[rows] = distribution.expected_reads
+            horizon_any[rows] = distribution.probability_any
+            tier[rows] = distribution.recommendation.tier
+            confidence[rows] = distribution.recommendation.confidence
         source[modelled] = champion.source
 
     never_read = features.column("never_read") > 0
@@ -92,6 +103,9 @@ def forecast_objects(
         probability_any=probability[rows],
         band=band[rows],
         confidence=confidence[rows],
+        horizon_expected_reads=horizon_reads[rows],
+        horizon_probability_any=horizon_any[rows],
+        tier=tier_names(tier[rows]),
         source=source[rows],
         from_rules=by_rules[rows],
         reads_30_days=rates.last_30[rows],

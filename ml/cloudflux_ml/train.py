@@ -15,17 +15,17 @@ from matplotlib.figure import Figure
 from mlflow.models import infer_signature
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import accuracy_score, brier_score_loss, confusion_matrix, f1_score, log_loss
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
-from cloudflux.domain.access import BANDS, AccessBand, band_codes
-from cloudflux.domain.rules import COLD_UNSEEN_FROM_DAYS, classify
-from cloudflux.domain.tiers import Tier
+from cloudflux.domain.access import BANDS, FORECAST_TIERS, band_codes, tier_codes
+from cloudflux.domain.rules import classify
 from cloudflux_ml import registry
 from cloudflux_ml.champion import REGISTERED_MODEL
 from cloudflux_ml.dataset import Dataset, Frame, LakeReader, TooLittleHistory, build_dataset
+from cloudflux_ml.features import HORIZONS
 from cloudflux_ml.model import AccessForecaster, data_frame
 
-_CODES: Final = tuple(range(len(BANDS)))
+_CODES: Final = list(range(len(FORECAST_TIERS)))
 _REQUIREMENTS: Final = ("scikit-learn", "skops", "numpy", "pandas", "polars", "pyarrow")
 
 
@@ -40,7 +40,7 @@ class TrainingOutcome:
     run_id: str | None = None
     promoted: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """On the holdout: ``accuracy``, ``macro_f1``, ``log_loss``, ``brier_any`` and the baselines' figures."""
+    """On the holdout: what ``evaluate`` and ``baselines`` measure, the backtest's cost, and the standing champion's."""
     train_rows: int = 0
     holdout_rows: int = 0
     holdout_day: date | None = None
@@ -80,22 +80,27 @@ def train_and_register(
         return TrainingOutcome(trained=False, reason=f"not trained: {exc}")
     forecaster = AccessForecaster(**(params or {})).fit(
         data_frame(dataset.train.values),
-        dataset.train.reads,
-        later_reads=dataset.train.later_reads,
-        later_days=dataset.train.later_days,
+        dataset.train.horizon_reads,
+        cutoffs=dataset.train.cutoff,
+        growth=dataset.train.growth,
     )
+    forecaster.usage_ = fit_usage(lake, dataset, shards=shards)
     holdout = data_frame(dataset.holdout.values)
     metrics = evaluate(forecaster, dataset.holdout) | baselines(dataset.holdout)
+    cost = backtest_cost(forecaster, lake, dataset, shards=shards)
+    metrics |= {} if cost is None else {registry.COST: cost}
     standing = registry.load_champion(tracking_uri, registered_model)
-    standing_metrics = evaluate(standing.champion.forecaster, dataset.holdout) if standing.champion else None
+    standing_metrics = None
+    if standing.champion:
+        standing_metrics = evaluate(standing.champion.forecaster, dataset.holdout)
+        cost = backtest_cost(standing.champion.forecaster, lake, dataset, shards=shards)
+        standing_metrics |= {} if cost is None else {registry.COST: cost}
     verdict = registry.judge(metrics, standing_metrics)
     if standing_metrics is None:
         verdict = registry.Verdict(verdict.promoted, f"{verdict.reason} ({standing.reason})")
     else:
-        metrics |= {
-            "champion_log_loss": standing_metrics["log_loss"],
-            "champion_accuracy": standing_metrics["accuracy"],
-        }
+        compared = ("accuracy", "macro_f1", "log_loss", "brier_any", "ece_any", registry.COST)
+        metrics |= {f"champion_{name}": standing_metrics[name] for name in compared if name in standing_metrics}
 
     mlflow.set_tracking_uri(tracking_uri or mlflow.get_tracking_uri())
     chosen = mlflow.set_experiment(experiment)
@@ -113,6 +118,9 @@ def train_and_register(
         )
         mlflow.log_figure(calibration_figure(forecaster, dataset.holdout), "calibration.png")
         mlflow.log_figure(confusion_figure(forecaster, dataset.holdout), "confusion.png")
+        costs = {name: metrics[name] for name in (registry.COST, f"champion_{registry.COST}") if name in metrics}
+        if costs:
+            mlflow.log_figure(cost_figure(costs), "cost.png")
         example = holdout.head(5)
         logged = mlflow.sklearn.log_model(
             forecaster,
@@ -152,81 +160,139 @@ def require_two_bands(dataset: Dataset) -> None:
 def evaluate(forecaster: AccessForecaster, holdout: Frame) -> dict[str, float]:
     """Measure a forecaster on a holdout.
 
-    Bands by ``accuracy``, ``macro_f1`` (over the bands that occur) and ``log_loss``; whether there is any read by
-    ``brier_any``; expected reads by their sum over that of the reads seen.
+    Tiers of the 30 days by ``accuracy``, ``macro_f1`` (over the tiers that occur) and ``log_loss``; whether there is
+    any read, for each horizon that is over, by ``brier_any_<days>`` and ``ece_any_<days>``, and without the days for
+    30; expected reads by their sum over that of the reads seen.
     """
-    features = data_frame(holdout.values)
-    probabilities = forecaster.predict_proba(features)
-    truth = band_codes(holdout.reads)
-    archive = BANDS.index(AccessBand.ARCHIVE)
-    return {
-        **_agreement("", truth, probabilities.argmax(axis=1)),
-        "log_loss": float(log_loss(truth, probabilities, labels=_CODES)),
-        "brier_any": float(brier_score_loss(holdout.reads > 0, 1.0 - probabilities[:, archive], pos_label=True)),
-        "reads_expected_per_read_seen": float(
-            forecaster.predict(features).sum() / max(1.0, float(holdout.reads.sum()))
-        ),
+    distribution = forecaster.distribution(data_frame(holdout.values))
+    truth = tier_codes(holdout.reads)
+    measured = {
+        **_agreement("", truth, distribution.recommendation.tier),
+        "log_loss": float(log_loss(truth, _never_certain(distribution.tier_probabilities), labels=_CODES)),
     }
+    for place, days in enumerate(HORIZONS):
+        seen = holdout.horizon_reads[:, place]
+        if not np.isfinite(seen).all():
+            continue
+        said = distribution.probability_any[:, place]
+        measured |= {
+            f"brier_any_{days}": float(np.mean((said - (seen > 0)) ** 2)),
+            f"ece_any_{days}": calibration_error(seen > 0, said),
+            f"reads_expected_per_read_seen_{days}": float(
+                distribution.expected_reads[:, place].sum() / max(1.0, float(seen.sum()))
+            ),
+        }
+    for name in ("brier_any", "ece_any", "reads_expected_per_read_seen"):
+        measured[name] = measured[f"{name}_30"]
+    return measured
 
 
 def baselines(holdout: Frame) -> dict[str, float]:
     """Measure what needs no training on the same holdout.
 
-    Persistence says that the next 30 days are of the band of the last 30. The rules' tiers are read as bands of the
-    same name; they know no archive, so an object that they call cold because it was unseen for 90 days (or ever) counts
-    as the band that means: no read.
+    Persistence says that the next 30 days are as the last 30: the same tier, and a read if and only if there was one.
+    Rules: the rule-based classifier's tiers, and reads as a Poisson process with the rate of the last 30 days.
     """
-    truth = band_codes(holdout.reads)
+    truth, any_read = tier_codes(holdout.reads), holdout.reads > 0
     idle = np.where(holdout.column("never_read") > 0, np.inf, holdout.column("recency_days"))
     tiers = classify(holdout.previous_reads, idle).tiers
-    unseen = (tiers == Tier.COLD.value) & (idle >= COLD_UNSEEN_FROM_DAYS)
-    rules = np.select(
-        [tiers == Tier.HOT.value, tiers == Tier.WARM.value, unseen],
-        [BANDS.index(AccessBand.HOT), BANDS.index(AccessBand.WARM), BANDS.index(AccessBand.ARCHIVE)],
-        default=BANDS.index(AccessBand.COLD),
+    rules = np.select([tiers == tier.value for tier in FORECAST_TIERS], _CODES)
+    measured = _agreement("persistence_", truth, tier_codes(holdout.previous_reads)) | _agreement(
+        "rules_", truth, rules
     )
-    return {
-        **_agreement("persistence_", truth, band_codes(holdout.previous_reads)),
-        **_agreement("rules_", truth, rules),
-    }
+    for name, said in (
+        ("persistence", (holdout.previous_reads > 0).astype(np.float64)),
+        ("rules", -np.expm1(-holdout.previous_reads)),
+    ):
+        measured[f"{name}_brier_any"] = float(np.mean((said - any_read) ** 2))
+        measured[f"{name}_ece_any"] = calibration_error(any_read, said)
+    return measured
+
+
+def calibration_error(happened: NDArray[np.bool_], said: NDArray[np.float64], bins: int = 10) -> float:
+    """Give the expected calibration error: in bins of equal width, how far what was said is from what happened.
+
+    Bins weigh as much as they hold (Guo et al., 2017). Both arrays have shape (n,); 0 when they are empty.
+    """
+    place = np.minimum((said * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(place, weights=said - happened, minlength=bins)
+    return float(np.abs(gap).sum() / max(1, len(said)))
+
+
+def fit_usage(lake: LakeReader, dataset: Dataset, *, shards: int) -> Any:
+    """Fit the model of how objects go from one state of use to the next, saved along as ``usage_``; None without one.
+
+    Nothing on or after ``dataset.windows.holdout`` may be looked at.
+    """
+    return None
+
+
+def backtest_cost(forecaster: AccessForecaster, lake: LakeReader, dataset: Dataset, *, shards: int) -> float | None:
+    """Give what decisions by this forecaster would have cost on the holdout's window, in USD; None: it is not measured.
+
+    The champion rule compares it between challenger and champion, so that both must be charged for the same objects,
+    days and prices.
+    """
+    return None
 
 
 def calibration_figure(forecaster: AccessForecaster, holdout: Frame) -> Figure:
-    """Draw how often objects were read, against how probable a read was said to be."""
-    said = forecaster.probability_any(data_frame(holdout.values))
+    """Draw for each horizon how often objects were read, against how probable a read was said to be."""
+    distribution = forecaster.distribution(data_frame(holdout.values))
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    seen, mean = calibration_curve(holdout.reads > 0, said, n_bins=10, strategy="quantile")
-    axes.plot(mean, seen, marker="o")
+    for place, days in enumerate(HORIZONS):
+        seen = holdout.horizon_reads[:, place]
+        if np.isfinite(seen).all():
+            share, mean = calibration_curve(seen > 0, distribution.probability_any[:, place], n_bins=10)
+            axes.plot(mean, share, marker="o", label=f"{days} days")
+    axes.legend()
     axes.set(xlabel="probability of a read, as forecast", ylabel="share of objects read", title="Calibration")
     return figure
 
 
+def cost_figure(costs: Mapping[str, float]) -> Figure:
+    """Draw what each policy would have cost on the holdout's window, in USD."""
+    figure = Figure(figsize=(5, 1 + 0.5 * len(costs)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(list(costs), list(costs.values()))
+    axes.invert_yaxis()
+    axes.set(xlabel="USD", title="Cost of the holdout's window")
+    return figure
+
+
 def confusion_figure(forecaster: AccessForecaster, holdout: Frame) -> Figure:
-    """Draw the objects by true and forecast band."""
-    forecast = forecaster.predict_band(data_frame(holdout.values))
-    counts = confusion_matrix(band_codes(holdout.reads), forecast, labels=_CODES)
-    names = [str(band) for band in BANDS]
+    """Draw the objects by true and recommended tier."""
+    forecast = forecaster.recommend_tier(data_frame(holdout.values)).tier
+    counts = confusion_matrix(tier_codes(holdout.reads), forecast, labels=_CODES)
+    names = [str(tier) for tier in FORECAST_TIERS]
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(np.log1p(counts), cmap="Blues")
     for (row, column), count in np.ndenumerate(counts):
         axes.text(column, row, f"{count:,}", ha="center", va="center")
-    axes.set(xlabel="forecast band", ylabel="band seen", title="Objects of the holdout")
+    axes.set(xlabel="recommended tier", ylabel="tier of the reads seen", title="Objects of the holdout")
     axes.set_xticks(_CODES, names)
     axes.set_yticks(_CODES, names)
     return figure
 
 
+def _never_certain(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keep a tier that was never seen from costing an infinite log loss. Rows sum to 1."""
+    kept: NDArray[np.float64] = 0.999 * probabilities + 0.001 / probabilities.shape[1]
+    return kept
+
+
 def _agreement(prefix: str, truth: NDArray[Any], forecast: NDArray[Any]) -> dict[str, float]:
-    occurring = np.unique(truth)  # the same bands for the model and the baselines
+    occurring = np.unique(truth)  # the same tiers for the model and the baselines
     macro_f1 = f1_score(truth, forecast, labels=occurring, average="macro", zero_division=0)
     return {f"{prefix}accuracy": float(accuracy_score(truth, forecast)), f"{prefix}macro_f1": float(macro_f1)}
 
 
 def _parameters(forecaster: AccessForecaster, dataset: Dataset) -> dict[str, Any]:
     windows = dataset.windows
+    learnt = [str(days) for days, known in zip(HORIZONS, forecaster.learnt_, strict=True) if known]
     return {
         **forecaster.get_params(),
         "label_days": windows.label_days,
@@ -237,5 +303,7 @@ def _parameters(forecaster: AccessForecaster, dataset: Dataset) -> dict[str, Any
         "train_rows_before_sampling": dataset.train_rows_found,
         "holdout_rows": len(dataset.holdout),
         "holdout_rows_before_sampling": dataset.holdout_rows_found,
-        "decay": " ".join(f"{BANDS[code]}={value:.3f}" for code, value in enumerate(forecaster.decay_)),
+        "learnt_horizons": " ".join(learnt),
+        "tier_thresholds": " ".join(f"{value:.2f}" for value in forecaster.tier_thresholds_),
+        "calibration": " ".join(f"{slope:.2f}x{shift:+.2f}" for slope, shift in forecaster.calibration_),
     }

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_access import FIRST_DAY, daily_access, inventory, rhythmic_history
 
-from cloudflux_ml.features import CONTENT_FAMILIES, FEATURE_NAMES, WINDOWS_DAYS, AccessHistory, content_family_codes
+from cloudflux_ml.features import (
+    CONTENT_FAMILIES,
+    FEATURE_NAMES,
+    HALF_LIVES_DAYS,
+    WINDOWS_DAYS,
+    AccessHistory,
+    content_family_codes,
+)
 
 LOOKBACK_DAYS = 400
 
@@ -41,16 +48,46 @@ def slow_features(rows: list[Row], key: str, cutoff: date, start: date, sizes: d
     siblings = [name for name in {row[0] for row in rows if row[1] < cutoff} if name != key]
     siblings = [name for name in siblings if name.split("/")[0] == key.split("/", maxsplit=1)[0]]
     values = {f"reads_{days}_days": total(days) for days in WINDOWS_DAYS}
+    gap = (read_days[-1] - read_days[0]).days / (len(read_days) - 1) if len(read_days) > 1 else nan
+    last_month = [reads for day, reads, _ in mine if day >= month_ago]
+    age = (cutoff - mine[0][0]).days
+
+    def halved(days: int) -> float:
+        lived = max(7, min(age, LOOKBACK_DAYS))
+        weighed = sum(reads * 0.5 ** (((cutoff - day).days - 1) / days) for day, reads, _ in mine)
+        return 30 * weighed / sum(0.5 ** (back / days) for back in range(lived))
+
+    def bucket(first: int, end: int) -> int:
+        if cutoff - timedelta(days=28) < start:
+            return 0
+        return sum(
+            reads
+            for _, day, reads, _ in earlier
+            if cutoff - timedelta(days=first) <= day < cutoff - timedelta(days=end)
+        )
+
+    def weekday_share(weekday: int) -> float:
+        family = [
+            (day, reads)
+            for name, day, reads, _ in earlier
+            if (name == key or name in siblings) and day >= cutoff - timedelta(days=180)
+        ]
+        among = 1 + sum(reads for day, reads in family if day.weekday() == weekday)
+        return (by_weekday[weekday] + 7 * among / (7 + sum(reads for _, reads in family))) / (read_in_rhythm + 7)
+
     return values | {
-        "reads_decayed": sum(reads * 0.5 ** (((cutoff - day).days - 1) / 14) for day, reads, _ in mine),
+        **{f"rate_halved_{days}_days": halved(days) for days in HALF_LIVES_DAYS},
         "recency_days": (cutoff - read_days[-1]).days if read_days else LOOKBACK_DAYS,
         "never_read": float(not read_days),
         "days_active_30": sum(day >= month_ago for day in read_days) if month_ago >= start else nan,
         "days_active_180": sum(day >= cutoff - timedelta(days=180) for day in read_days)
         if cutoff - timedelta(days=180) >= start
         else nan,
-        "mean_gap_days": (read_days[-1] - read_days[0]).days / (len(read_days) - 1) if len(read_days) > 1 else nan,
+        "mean_gap_days": gap,
+        "recency_in_gaps": (cutoff - read_days[-1]).days / gap if read_days else nan,
         "trend": math.log((total(30) + 1) / (total(60) - total(30) + 1)),
+        "trend_week": math.log((total(7) * 30 / 7 + 1) / (total(30) + 1)),
+        "busiest_day_share": max(last_month) / sum(last_month) if sum(last_month) and month_ago >= start else nan,
         "reads_last_year": sum(reads for day, reads, _ in mine if last_year <= day < last_year + timedelta(days=30))
         if last_year >= start
         else nan,
@@ -64,6 +101,9 @@ def slow_features(rows: list[Row], key: str, cutoff: date, start: date, sizes: d
         "provider": 0.0,
         "content_family": nan,
         "sibling_reads_30_days": sum(total(30, name) for name in siblings) / len(siblings) if siblings else nan,
+        "content_sibling_reads_30_days": nan,
+        "bucket_trend": math.log((bucket(14, 0) + 100) / (bucket(28, 14) + 100)),
+        **{f"weekday_share_ahead_{ahead}": weekday_share((cutoff.weekday() + ahead) % 7) for ahead in range(7)},
     }
 
 

@@ -21,7 +21,7 @@ from cloudflux.domain.errors import TransientError
 from cloudflux_ml import registry
 from cloudflux_ml.champion import REGISTERED_MODEL, champion_version
 from cloudflux_ml.features import FEATURE_NAMES
-from cloudflux_ml.model import AccessForecaster
+from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.train import TrainingOutcome, train_and_register
 
 pytestmark = [
@@ -90,12 +90,12 @@ def test_first_version_becomes_champion_when_none_stands(trained: Trained) -> No
 def test_champion_stays_when_the_challenger_is_worse(trained: Trained) -> None:
     good, bad = trained.good, trained.bad
     assert (bad.trained, bad.promoted, bad.version) == (True, False, "2")
-    assert bad.metrics["log_loss"] > good.metrics["log_loss"] + registry.LOG_LOSS_TOLERANCE
+    assert bad.metrics["log_loss"] > good.metrics["log_loss"] + registry.TOLERANCES["log_loss"][1]
     assert bad.metrics["champion_log_loss"] == pytest.approx(good.metrics["log_loss"])
     assert champion_version(trained.uri) == "1"
     challenger = trained.client.get_model_version_by_alias("access-forecaster", "challenger")
     assert str(challenger.version) == "2"
-    assert "is worse than the standing champion's" in bad.reason
+    assert bad.reason.startswith("worse than the standing champion: log loss of the tiers ")
     assert trained.client.get_model_version("access-forecaster", "2").tags["cloudflux.reason"] == bad.reason
     assert trained.client.get_run(str(bad.run_id)).data.tags["cloudflux.reason"] == bad.reason
 
@@ -104,8 +104,9 @@ def test_run_holds_all_that_a_reader_needs_when_trained(trained: Trained) -> Non
     outcome, client = trained.good, trained.client
     run = client.get_run(str(outcome.run_id))
     wanted = {
-        "accuracy", "macro_f1", "log_loss", "brier_any", "persistence_accuracy", "persistence_macro_f1",
-        "rules_accuracy", "rules_macro_f1",
+        "accuracy", "macro_f1", "log_loss", "brier_any", "ece_any", "brier_any_7", "ece_any_7",
+        "persistence_accuracy", "persistence_macro_f1", "persistence_brier_any", "persistence_ece_any",
+        "rules_accuracy", "rules_macro_f1", "rules_brier_any", "rules_ece_any",
     }  # fmt: skip
     assert wanted <= run.data.metrics.keys()
     assert {"max_iter", "label_days", "cutoffs", "holdout_cutoff", "train_rows"} <= run.data.params.keys()
@@ -177,20 +178,46 @@ def test_model_is_refused_when_it_is_none_of_ours_or_damaged(tmp_path: Path) -> 
 
 
 def test_model_is_refused_when_it_was_made_for_other_features(tmp_path: Path) -> None:
-    made = AccessForecaster(max_iter=2).fit(pd.DataFrame({"a": np.arange(60.0)}), np.repeat([0.0, 10.0], 30))
+    values = np.zeros((60, len(FEATURE_NAMES)))
+    made = AccessForecaster(max_iter=2).fit(data_frame(values), np.repeat([0.0, 10.0], 30))
+    made.feature_names_in_ = np.array([f"{name}_of_old" for name in FEATURE_NAMES], dtype=object)
     with pytest.raises(registry.ModelUnfit, match="made for other features"):
         registry.load_folder(save(tmp_path, made), "version 7")
 
 
-def test_verdict_follows_the_log_loss_when_both_are_measured() -> None:
-    assert registry.judge({"log_loss": 0.5}, None).promoted
-    assert registry.judge({"log_loss": 0.5}, {"log_loss": 0.5}).promoted
-    assert registry.judge({"log_loss": 0.5005}, {"log_loss": 0.5}).promoted
-    verdict = registry.judge({"log_loss": 0.52}, {"log_loss": 0.5})
-    assert dataclasses.astuple(verdict) == (
-        False,
-        "log loss 0.5200 is worse than the standing champion's 0.5000 (+0.001)",
-    )
+STANDING = {"backtest_cost_usd": 100.0, "log_loss": 0.5, "brier_any": 0.1, "ece_any": 0.02}
+
+
+def test_first_challenger_is_promoted_when_no_champion_stands() -> None:
+    verdict = registry.judge(STANDING, None)
+    assert verdict.promoted
+    assert verdict.reason.startswith("no standing champion to compare with; backtest cost in USD 100.0000, log loss")
+
+
+@pytest.mark.parametrize("name", list(STANDING))
+def test_challenger_is_kept_back_and_the_reason_names_it_when_one_figure_is_worse(name: str) -> None:
+    relative, absolute = registry.TOLERANCES[name]
+    tolerance = relative * STANDING[name] + absolute
+    assert registry.judge(STANDING | {name: STANDING[name] + 0.9 * tolerance}, STANDING).promoted
+    verdict = registry.judge(STANDING | {name: STANDING[name] + 1.1 * tolerance}, STANDING)
+    assert not verdict.promoted
+    words = {
+        "backtest_cost_usd": "backtest cost",
+        "log_loss": "log loss",
+        "brier_any": "Brier",
+        "ece_any": "calibration",
+    }
+    assert verdict.reason.startswith(f"worse than the standing champion: {words[name]}")
+    assert verdict.reason.count(";") == 0, "the others were no worse"
+
+
+def test_cost_is_left_out_when_one_of_them_has_none() -> None:
+    without = {name: value for name, value in STANDING.items() if name != registry.COST}
+    for challenger, champion in ((STANDING, without), (without, STANDING)):
+        verdict = registry.judge(challenger, champion)
+        assert verdict.promoted
+        assert "cost" not in verdict.reason
+        assert verdict.reason.startswith("no worse than the standing champion: log loss of the tiers 0.5000 against")
 
 
 def test_error_is_transient_when_mlflow_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

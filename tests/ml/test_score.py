@@ -49,7 +49,7 @@ def history() -> tuple[pa.Table, pa.Table]:
 def champion(history: tuple[pa.Table, pa.Table]) -> Champion:
     train = build_dataset(MemoryLake(*history), shards=1, until=DAY).train
     made = AccessForecaster(max_iter=20).fit(
-        data_frame(train.values), train.reads, later_reads=train.later_reads, later_days=train.later_days
+        data_frame(train.values), train.horizon_reads, cutoffs=train.cutoff, growth=train.growth
     )
     return Champion("3", made)
 

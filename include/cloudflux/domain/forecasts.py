@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+FORECAST_HORIZONS: Final = (7, 30, 90, 180)
+"""The horizons in days that every forecast tells of, beside the one that was asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccessForecasts:
-    """Forecasts of N objects, in the order of the objects that were asked for. All arrays have shape (N,)."""
+    """Forecasts of N objects, in the order of the objects that were asked for. Arrays have shape (N,) unless said."""
 
     horizon_days: int
     expected_reads: NDArray[np.float64]
@@ -20,10 +23,16 @@ class AccessForecasts:
     """Over the horizon."""
     probability_any: NDArray[np.float64]
     """Of at least one read within the horizon."""
+    horizon_expected_reads: NDArray[np.float64]
+    """Over 7, 30, 90 and 180 days, shape (N, 4)."""
+    horizon_probability_any: NDArray[np.float64]
+    """The same, of at least one read, shape (N, 4)."""
     band: NDArray[Any]
     """The ``AccessBand`` of the next 30 days, as text."""
+    tier: NDArray[Any]
+    """The tier of the next 30 days, as text: ``hot`` (more than 100 reads), ``warm`` (more than 10) or ``cold``."""
     confidence: NDArray[np.float64]
-    """0 to 1: the probability of the band."""
+    """0 to 1: the probability of the tier."""
     source: NDArray[Any]
     """``model:<version>`` or ``rules``, as text."""
     from_rules: NDArray[np.bool_]

@@ -76,6 +76,11 @@ FORECASTS: Final = pa.schema(
         pa.field("expected_reads", pa.float64(), nullable=False),  # over the horizon
         pa.field("expected_read_bytes", pa.float64(), nullable=False),
         pa.field("probability_any", pa.float64(), nullable=False),  # of at least one read
+        # over 7, 30, 90 and 180 days; null in partitions that an earlier release wrote
+        *(pa.field(f"probability_any_{days}", pa.float64()) for days in (7, 30, 90, 180)),
+        *(pa.field(f"expected_reads_{days}", pa.float64()) for days in (7, 30, 90, 180)),
+        pa.field("tier", pa.string()),  # of the next 30 days: hot (over 100 reads) | warm (over 10) | cold
+        pa.field("tier_confidence", pa.float64()),  # 0..1, the probability of the tier
         pa.field("band", pa.string(), nullable=False),  # hot | warm | cold | archive, see domain.access.AccessBand
         pa.field("confidence", pa.float64(), nullable=False),  # 0..1
         pa.field("source", pa.string(), nullable=False),  # "model:<version>" or "rules"

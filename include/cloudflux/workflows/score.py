@@ -17,7 +17,7 @@ from cloudflux.config import BucketSettings, Estate
 from cloudflux.domain.costs import usd
 from cloudflux.domain.coverage import WITHHELD, RecentCoverage
 from cloudflux.domain.errors import TerminalError
-from cloudflux.domain.forecasts import AccessForecasts
+from cloudflux.domain.forecasts import FORECAST_HORIZONS, AccessForecasts
 from cloudflux.domain.policy import Decisions, ObjectColumns, OwnerLimits, PolicySettings, decide
 from cloudflux.domain.prices import Latency, PriceBook
 from cloudflux.domain.rules import classify
@@ -233,6 +233,16 @@ def forecast_table(inventory: pa.Table, forecasts: AccessForecasts, day: date) -
         "expected_reads": pa.array(forecasts.expected_reads, pa.float64()),
         "expected_read_bytes": pa.array(forecasts.expected_read_bytes, pa.float64()),
         "probability_any": pa.array(forecasts.probability_any, pa.float64()),
+        **{
+            f"{name}_{days}": pa.array(np.ascontiguousarray(figures[:, place]), pa.float64())
+            for name, figures in (
+                ("probability_any", forecasts.horizon_probability_any),
+                ("expected_reads", forecasts.horizon_expected_reads),
+            )
+            for place, days in enumerate(FORECAST_HORIZONS)
+        },
+        "tier": pa.array(forecasts.tier, pa.string()),
+        "tier_confidence": pa.array(forecasts.confidence, pa.float64()),
         "band": pa.array(forecasts.band, pa.string()),
         "confidence": pa.array(forecasts.confidence, pa.float64()),
         "source": pa.array(forecasts.source, pa.string()),
@@ -340,7 +350,10 @@ def _rows_of(forecasts: AccessForecasts, rows: NDArray[np.int64]) -> AccessForec
         expected_reads=forecasts.expected_reads[rows],
         expected_read_bytes=forecasts.expected_read_bytes[rows],
         probability_any=forecasts.probability_any[rows],
+        horizon_expected_reads=forecasts.horizon_expected_reads[rows],
+        horizon_probability_any=forecasts.horizon_probability_any[rows],
         band=forecasts.band[rows],
+        tier=forecasts.tier[rows],
         confidence=forecasts.confidence[rows],
         source=forecasts.source[rows],
         from_rules=forecasts.from_rules[rows],
