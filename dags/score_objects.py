@@ -10,11 +10,16 @@ expected cost of each candidate, the reason. One mapped task for each shard.
 that keep every object, and a reason that starts with `withheld:` and says which days are missing and what to do. The
 results of both tasks count them.
 
+**Drift** is measured last: the scored objects' features against the training's, and forecasts of earlier days against
+what came of them. Beyond the limits of the settings `ask_for_training` publishes the Asset that starts
+`train_access_forecaster`; else it is skipped.
+
 **What a failure means**
 
 - `score_shard` fails: the lake or MLflow is away. Clear the task; the shard is written again, the same bytes.
 - `publish_decisions` fails with an expectation's name: the decisions stay unpublished, nothing can be planned from
   them.
+- `measure_drift` fails: MLflow or our database is away. The decisions are published; clear the task when they are back.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from __future__ import annotations
 from airflow.sdk import dag, task
 
 from cloudflux.orchestration import scoring_tasks
-from cloudflux.orchestration.assets import DECISIONS, FORECASTER
+from cloudflux.orchestration.assets import DECISIONS, FORECASTER, RETRAINING_WANTED
 from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
 
 
@@ -36,11 +41,13 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
     tags=["cloudflux", "decide"],
 )
 def score_objects() -> None:
-    """Score each shard, audit the decisions and publish them."""
+    """Score each shard, audit the decisions and publish them, and measure drift."""
     shards = task(scoring_tasks.find_shards)()
     scored = task(scoring_tasks.score_shard).expand_kwargs(shards)
     published = task(scoring_tasks.publish_decisions, outlets=[DECISIONS])()
-    scored >> published
+    drift = task(scoring_tasks.measure_drift)(scored)
+    scored >> published >> drift
+    task(scoring_tasks.ask_for_training, outlets=[RETRAINING_WANTED])(drift)
 
 
 score_objects()

@@ -5,7 +5,7 @@ Trains the forecaster of each object's accesses on daily access and inventory, a
 `access-forecaster`. The new version is the `challenger`; it becomes the `champion` only if it is no worse than the
 standing champion on the newest window, otherwise the MLflow run says why.
 
-**Runs** when both daily access and inventory have been published.
+**Runs** when both daily access and inventory have been published, or when scoring found drift and asks for it.
 
 **What a failure means**
 
@@ -19,12 +19,12 @@ from __future__ import annotations
 from airflow.sdk import dag, task
 
 from cloudflux.orchestration import forecaster_tasks
-from cloudflux.orchestration.assets import DAILY_ACCESS, FORECASTER, INVENTORY
+from cloudflux.orchestration.assets import DAILY_ACCESS, FORECASTER, INVENTORY, RETRAINING_WANTED
 from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
 
 
 @dag(
-    schedule=(DAILY_ACCESS & INVENTORY),
+    schedule=((DAILY_ACCESS & INVENTORY) | RETRAINING_WANTED),
     start_date=START_DATE,
     catchup=False,
     max_active_runs=1,

@@ -166,6 +166,12 @@ class Settings(BaseSettings):
     """How many days of daily access a forecast looks back on."""
     kafka_topic: str = "data-ingestion"
     registered_model: str = "access-forecaster"
+    drift_max_psi: float = Field(default=0.25, gt=0)
+    """Training is asked for when a feature's population stability index against the training is above this;"""
+    drift_max_ratio: float = Field(default=1.5, gt=1)
+    """or when realised reads are so many times the forecast ones, or the forecast ones the realised;"""
+    drift_max_calibration_error: float = Field(default=0.1, gt=0, le=1)
+    """or when probabilities of any read were further than this from the share of objects read."""
 
     def load_estate(self) -> Estate:
         """Read the estate file. Raises ``SettingsError`` naming the file and the key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Final
 
 from mlflow.exceptions import MlflowException
@@ -12,6 +13,28 @@ from cloudflux.domain.errors import TransientError
 REGISTERED_MODEL: Final = "access-forecaster"
 CHAMPION: Final = "champion"
 """The alias of the version that scores."""
+_ABSENT: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # no such model, no such alias
+
+
+CHALLENGER: Final = "challenger"
+"""The alias of the newest version."""
+UNTIL_TAG: Final = "cloudflux.until"
+"""The tag of a version that says up to which day (exclusive) its training looked."""
+
+
+def trained_until(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> date | None:
+    """Tell up to which day the newest version's training looked, or None when there is none or it does not say.
+
+    Raises ``TransientError`` when MLflow does not answer.
+    """
+    try:
+        newest = MlflowClient(tracking_uri).get_model_version_by_alias(name, CHALLENGER)
+    except MlflowException as exc:
+        if exc.error_code in _ABSENT:
+            return None
+        raise TransientError(f"MLflow does not tell the newest version of {name}: {exc}") from exc
+    until = newest.tags.get(UNTIL_TAG)
+    return date.fromisoformat(until) if until else None
 
 
 def champion_version(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> str | None:
@@ -19,6 +42,6 @@ def champion_version(tracking_uri: str | None = None, name: str = REGISTERED_MOD
     try:
         return str(MlflowClient(tracking_uri).get_model_version_by_alias(name, CHAMPION).version)
     except MlflowException as exc:
-        if exc.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:  # no such model, no such alias
+        if exc.error_code in _ABSENT:
             return None
         raise TransientError(f"MLflow does not tell the champion of {name}: {exc}") from exc

@@ -69,6 +69,10 @@ FEATURE_NAMES: Final = (
 )
 """Column order of every feature matrix."""
 
+TREE_FEATURES: Final = len(FEATURE_NAMES) - len(("bucket_trend", *WEEKDAYS_AHEAD))
+"""The trees look at these first features. The bucket's trend is one figure for all of a day's rows: trees would know
+the day by it, and what followed. It and the weekday profile are put to use where they belong."""
+
 PROVIDER_CODES: Final = MappingProxyType({Provider.AWS: 0, Provider.AZURE: 1, Provider.GCP: 2})
 CONTENT_FAMILIES: Final = ("video", "image", "audio", "document", "log", "archive", "other")
 """Content types are reduced to families; the code is the place in this tuple, unknown is NaN."""

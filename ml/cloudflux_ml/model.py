@@ -22,11 +22,9 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # published without types
 
 from cloudflux.domain.access import BANDS, FORECAST_TIERS, AccessBand, band_codes, tier_codes
-from cloudflux_ml.features import FEATURE_NAMES, HORIZONS, WEEKDAYS_AHEAD, Floats, Integers
+from cloudflux_ml.drift import count_by_bin, reference_edges
+from cloudflux_ml.features import FEATURE_NAMES, HORIZONS, TREE_FEATURES, WEEKDAYS_AHEAD, Floats, Integers
 
-_TREE_FEATURES: Final = len(FEATURE_NAMES) - len(("bucket_trend", *WEEKDAYS_AHEAD))
-"""The trees look at these first features. The bucket's trend is one figure for all of a day's rows: trees would know
-the day by it, and what followed. It and the weekday profile are put to use where they belong."""
 _TREND_LASTS: Final = 0.5
 """How much of the bucket's trend (on the log scale) is taken to go on: half, as in damped trend forecasts."""
 MONTH: Final = HORIZONS.index(30)
@@ -151,6 +149,8 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         True for a feature that was NaN in all rows of the fit: nothing was learnt of it, and it is not looked at.
     classes_ : ndarray of shape (3,)
         Tiers in the order of ``predict_proba``'s columns: ``domain.access.FORECAST_TIERS``.
+    reference_edges_, reference_counts_ : ndarray of shape (TREE_FEATURES, 9) and (TREE_FEATURES, 10)
+        Deciles of the training rows' features, and how many rows lie between them: what drift is measured against.
     usage_ : a second model that is saved along, or None.
     n_features_in_, feature_names_in_ : as in scikit-learn.
     """
@@ -158,9 +158,9 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     def __init__(
         self,
         *,
-        max_iter: int = 50,
-        learning_rate: float = 0.1,
-        max_leaf_nodes: int = 15,
+        max_iter: int = 30,
+        learning_rate: float = 0.15,
+        max_leaf_nodes: int = 10,
         min_samples_leaf: int = 40,
         l2_regularization: float = 1.0,
         threads: int = 1,
@@ -199,6 +199,8 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         self.unknown_ = np.isnan(values).all(axis=0)
         days = np.zeros(len(values)) if cutoffs is None else np.asarray(cutoffs, dtype=np.float64)
         grown = np.ones(len(values)) if growth is None else np.clip(np.asarray(growth, dtype=np.float64), 0.5, 2.0)
+        self.reference_edges_ = reference_edges(values[:, :TREE_FEATURES])
+        self.reference_counts_ = count_by_bin(values[:, :TREE_FEATURES], self.reference_edges_)
         self.classes_ = np.array([str(tier) for tier in FORECAST_TIERS])
         self.calibration_ = np.tile(_UNCALIBRATED, (len(HORIZONS), 1))
         self.constant_any_, self.constant_reads_ = np.zeros(len(HORIZONS)), np.zeros(len(HORIZONS))
@@ -275,7 +277,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
 
     def _tree_columns(self, values: Floats) -> Floats:
         """Take the trees' features, and blank what nothing was learnt of."""
-        return np.where(self.unknown_[:_TREE_FEATURES], 0.0, values[:, :_TREE_FEATURES])
+        return np.where(self.unknown_[:TREE_FEATURES], 0.0, values[:, :TREE_FEATURES])
 
     def _fit_horizon(self, place: int, horizon: int, columns: Floats, reads: Floats, days: Floats) -> None:
         known = np.isfinite(reads)

@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +20,10 @@ from mlflow.tracking import MlflowClient
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from cloudflux.domain.errors import CloudFluxError, TransientError
-from cloudflux_ml.champion import CHAMPION, REGISTERED_MODEL, champion_version
+from cloudflux_ml.champion import CHALLENGER, CHAMPION, REGISTERED_MODEL, UNTIL_TAG, champion_version
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster
 
-CHALLENGER: Final = "challenger"
 TRUSTED_TYPES: Final = (
     "cloudflux_ml.model.AccessForecaster",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -166,9 +166,15 @@ def load_folder(folder: Path, what: str) -> AccessForecaster:
     return forecaster
 
 
-def set_aliases(version: str, verdict: Verdict, tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> None:
-    """Make a version the challenger, and the champion when the verdict says so; tag it with the reason."""
+def set_aliases(
+    version: str, verdict: Verdict, tracking_uri: str | None = None, name: str = REGISTERED_MODEL, *, until: date
+) -> None:
+    """Make a version the challenger, and the champion when the verdict says so; tag it with the reason.
+
+    until : the day before which its training data ends.
+    """
     client = MlflowClient(tracking_uri)
+    client.set_model_version_tag(name, version, UNTIL_TAG, str(until))
     client.set_registered_model_alias(name, CHALLENGER, version)
     client.set_model_version_tag(name, version, "cloudflux.promoted", str(verdict.promoted).lower())
     client.set_model_version_tag(name, version, "cloudflux.reason", verdict.reason)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cloudflux.domain.access import BANDS, band_of, tier_codes, tier_names
 from cloudflux.domain.forecasts import AccessForecasts
-from cloudflux_ml.features import HORIZONS, AccessHistory, Features, Floats
+from cloudflux_ml.drift import add_counts
+from cloudflux_ml.features import HORIZONS, TREE_FEATURES, AccessHistory, Features, Floats
 from cloudflux_ml.model import data_frame
 
 if TYPE_CHECKING:
@@ -76,11 +77,14 @@ def forecast_objects(
     horizon_any = -np.expm1(-horizon_reads)
     confidence = np.where(unknown, COLD_START_CONFIDENCE, RULES_CONFIDENCE)
     source = np.full(len(expected), RULES, dtype=object)
+    counts: NDArray[np.int64] | None = None
     modelled = np.flatnonzero(~by_rules)
     if champion is not None and len(modelled):
         for first in range(0, len(modelled), CHUNK_OBJECTS):
             rows = modelled[first : first + CHUNK_OBJECTS]
-            distribution = champion.forecaster.distribution(data_frame(features.values[rows]))
+            values = features.values[rows]
+            counts = add_counts(counts, values[:, :TREE_FEATURES], champion.forecaster.reference_edges_)
+            distribution = champion.forecaster.distribution(data_frame(values))
             forecast = distribution.over(horizon_days)
             expected[rows] = forecast.expected_reads
             probability[rows] = forecast.probability_any
@@ -111,6 +115,7 @@ def forecast_objects(
         reads_30_days=rates.last_30[rows],
         last_read_days=np.where(never_read, np.inf, recency)[rows],
         idle_days=np.where(never_read, np.maximum(silent, 0.0), recency)[rows],
+        feature_counts=counts,
     )
 
 

@@ -156,7 +156,7 @@ def test_assets_chain_the_dags_when_parsed(parsed: dict) -> None:
         "collect_inventory": ["x-cloudflux://inventory"],
         "drain_ingestion_topic": ["x-cloudflux://ingestion-staging"],
         "train_access_forecaster": ["x-cloudflux://forecaster"],
-        "score_objects": ["x-cloudflux://decisions"],
+        "score_objects": ["x-cloudflux://decisions", "x-cloudflux://retraining-wanted"],
         "migrate_tiers": ["x-cloudflux://ledger"],
         "report_savings": [],
     }

@@ -44,6 +44,9 @@ class AccessForecasts:
     """Days for which it is known that nobody read it: since the last read, or since the object came or the logs begin;
     0 when its bucket has no logs."""
 
+    feature_counts: NDArray[np.int64] | None = None
+    """Objects by bin of the model's reference, shape (features, bins): what drift is measured by; None without one."""
+
     def __len__(self) -> int:
         """Count the objects."""
         return len(self.expected_reads)

@@ -14,5 +14,6 @@ DAILY_ACCESS: Final = Asset(uri="x-cloudflux://daily-access", name="daily_access
 INVENTORY: Final = Asset(uri="x-cloudflux://inventory", name="inventory", group="lake")
 INGESTION_STAGING: Final = Asset(uri="x-cloudflux://ingestion-staging", name="ingestion_staging", group="postgres")
 FORECASTER: Final = Asset(uri="x-cloudflux://forecaster", name="forecaster", group="mlflow")
+RETRAINING_WANTED: Final = Asset(uri="x-cloudflux://retraining-wanted", name="retraining_wanted", group="mlflow")
 DECISIONS: Final = Asset(uri="x-cloudflux://decisions", name="decisions", group="lake")
 LEDGER: Final = Asset(uri="x-cloudflux://ledger", name="ledger", group="postgres")

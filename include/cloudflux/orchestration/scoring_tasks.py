@@ -1,7 +1,8 @@
-"""The tasks of `score_objects`: shards, scoring of one shard, publication."""
+"""The tasks of `score_objects`: shards, scoring of one shard, publication, drift."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cloudflux.orchestration.edge import (
@@ -10,6 +11,7 @@ from cloudflux.orchestration.edge import (
     day_of_run,
     engine,
     lake,
+    now,
     recent_content_types,
     settings,
     terminal_errors_fail,
@@ -77,6 +79,8 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
         "moves": scored.moves,
         "from_rules": scored.from_rules,
         "withheld": scored.withheld,
+        "model_version": champion.version if champion else None,
+        "feature_counts": None if scored.feature_counts is None else scored.feature_counts.tolist(),
     }
 
 
@@ -95,3 +99,53 @@ def publish_decisions() -> dict[str, Any]:
         "saving_usd": str(totals.saving_usd),
         "one_time_usd": str(totals.one_time_usd),
     }
+
+
+@terminal_errors_fail
+def measure_drift(scored: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Measure how far the scored objects, and what came of earlier forecasts, are from what the champion learnt.
+
+    scored : what ``score_shard`` gives, of all shards. The figures go to the table ``drift`` and to an MLflow run;
+    ``reasons`` says which ask for training. They are none when nothing was logged since the newest training: it would
+    learn the same again.
+    """
+    from cloudflux.domain.drift import DriftLimits, reasons_to_retrain
+    from cloudflux.stores.drift import DriftLog
+    from cloudflux_ml.champion import trained_until
+    from cloudflux_ml.drift import feature_drift, log_drift, realised_drift
+
+    current, day = settings(), day_of_run()
+    shards = list(scored)
+    version = next((shard["model_version"] for shard in shards if shard["model_version"]), None)
+    measures = realised_drift(lake(), day=day, shards=current.shards)
+    if version is not None:
+        from cloudflux_ml.registry import load_version
+
+        reference = load_version(version, name=current.registered_model).forecaster.reference_counts_
+        measures += feature_drift(reference, [shard["feature_counts"] for shard in shards if shard["feature_counts"]])
+    limits = DriftLimits(current.drift_max_psi, current.drift_max_ratio, current.drift_max_calibration_error)
+    reasons = list(reasons_to_retrain(measures, limits))
+    until = trained_until(name=current.registered_model)
+    logged = [known for known in lake().days("daily_access") if known < day]
+    if reasons and until is not None and not (logged and logged[-1] >= until):
+        print(f"nothing was logged since the training up to {until}: none is asked for")  # noqa: T201  # the task's log
+        wanted = False
+    else:
+        wanted = bool(reasons)
+    DriftLog(engine()).record(day, version, measures, now())
+    run_id = log_drift(
+        measures, reasons, day=day, model_version=version, experiment=f"{current.registered_model}-drift"
+    )
+    for reason in reasons:
+        print(reason)  # noqa: T201  # the task's log
+    return {"retrain": wanted, "reasons": reasons[:10], "figures": len(measures), "run_id": run_id}
+
+
+@terminal_errors_fail
+def ask_for_training(drift: Mapping[str, Any]) -> list[str]:
+    """Publish that training is wanted; skipped, and nothing published, when drift gives no reason."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    if not drift["retrain"]:
+        raise AirflowSkipException("no drift asks for training")
+    return list(drift["reasons"])

@@ -136,6 +136,23 @@ class FormatNoticeRow(Base):
     last_seen_at: Mapped[_At]
 
 
+class DriftRow(Base):
+    """One figure of how far the scored objects, or what came of earlier forecasts, are from what was learnt."""
+
+    __tablename__ = "drift"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    """Of the scoring."""
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    objects: Mapped[int]
+    forecast_day: Mapped[date | None]
+    model_version: Mapped[str | None]
+    """Null: the rules spoke."""
+    measured_at: Mapped[_At]
+
+
 class InventoryReportRow(Base):
     """An inventory report of a provider that was read into a published snapshot, or a live listing in its place."""
 

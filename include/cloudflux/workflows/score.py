@@ -95,6 +95,8 @@ class ShardScored:
     """Objects of buckets that the estate does not name (any more)."""
     withheld: int = 0
     """Objects whose decision is withheld, because the access logs of their bucket tell too little."""
+    feature_counts: NDArray[np.int64] | None = None
+    """See ``AccessForecasts.feature_counts``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,7 @@ def score_shard(
         from_rules=int(forecasts.from_rules.sum()),
         left_out=listed - inventory.num_rows,
         withheld=_count_withheld(decisions),
+        feature_counts=forecasts.feature_counts,
     )
 
 

@@ -1,0 +1,79 @@
+"""How far the present is from what the forecaster learnt, and when that is far enough to train again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Final
+
+
+class DriftKind(StrEnum):
+    """What is compared with what."""
+
+    FEATURE = "feature"
+    """A feature of the scored objects with that of the training rows: population stability index, from 0 on. The
+    credit scorers' rule of thumb is: below 0.1 the same, above 0.25 another population (Siddiqi, Credit Risk
+    Scorecards, 2006)."""
+    REALISED_READS = "realised_reads"
+    """Reads seen over a horizon that is over, divided by the reads that were expected of it."""
+    CALIBRATION = "calibration"
+    """How far the probabilities of any read were from the share of objects read, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftMeasure:
+    """One figure of one day."""
+
+    kind: DriftKind
+    subject: str
+    """The feature's name; else the horizon in days."""
+    value: float
+    objects: int
+    """How many objects it was measured on."""
+    forecast_day: date | None = None
+    """The first day of the horizon; None for a feature."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftLimits:
+    """Beyond these the forecaster is to be trained again."""
+
+    max_psi: float = 0.25
+    max_ratio: float = 1.5
+    """Realised reads may be so many times the expected ones, and the expected ones so many times the realised."""
+    max_calibration_error: float = 0.1
+
+
+LEAST_OBJECTS: Final = 100
+"""A figure of fewer objects is shown, but asks for nothing."""
+
+
+def reasons_to_retrain(measures: Iterable[DriftMeasure], limits: DriftLimits) -> Sequence[str]:
+    """Say which figures are beyond the limits, the features' worst first; nothing when none is."""
+    features, others = [], []
+    for measure in measures:
+        if measure.objects < LEAST_OBJECTS:
+            continue
+        if measure.kind is DriftKind.FEATURE and measure.value > limits.max_psi:
+            features.append(measure)
+        elif measure.kind is DriftKind.REALISED_READS:
+            if not 1.0 / limits.max_ratio <= measure.value <= limits.max_ratio:
+                others.append(
+                    f"{measure.value:.2f} reads for each that was expected over {measure.subject} days from "
+                    f"{measure.forecast_day} (between {1 / limits.max_ratio:.2f} and {limits.max_ratio:g} are usual)"
+                )
+        elif measure.kind is DriftKind.CALIBRATION and measure.value > limits.max_calibration_error:
+            others.append(
+                f"calibration error {measure.value:.3f} over {measure.subject} days from {measure.forecast_day} "
+                f"(limit {limits.max_calibration_error:g})"
+            )
+    features.sort(key=lambda measure: -measure.value)
+    return [
+        *others,
+        *(
+            f"{measure.subject} differs from training: PSI {measure.value:.2f} (limit {limits.max_psi:g})"
+            for measure in features
+        ),
+    ]
