@@ -11,8 +11,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cloudflux.domain.access import BANDS, band_of, tier_codes, tier_names
+from cloudflux.domain.access import BANDS, FORECAST_TIERS, band_of, tier_codes, tier_names
 from cloudflux.domain.forecasts import AccessForecasts
+from cloudflux.domain.rules import classify
 from cloudflux_ml.drift import add_counts
 from cloudflux_ml.features import HORIZONS, TREE_FEATURES, AccessHistory, Features, Floats
 from cloudflux_ml.model import data_frame
@@ -53,8 +54,9 @@ def forecast_objects(
 
     The rules speak for objects that came on ``day`` or later and were never logged, and for buckets whose logs
     hold nothing at all: there, silence does not mean that nobody reads. They expect the mean of the siblings' reads
-    (first path component, then the bucket); without any sibling, one read a month. With some history of its own, an
-    object goes on between its rate of the last 30 days and that of the last 180.
+    (first path component, then content family, then the bucket), and the tier of that mean; without any sibling, one
+    read a month. With some history of its own, an object goes on between its rate of the last 30 days and that of the
+    last 180, and its tier is what the rule-based classifier says.
     """
     history = AccessHistory(
         daily_access,
@@ -72,7 +74,13 @@ def forecast_objects(
     expected = reads_month * horizon_days / _MONTH_DAYS
     probability = 1.0 - np.exp(-expected)
     band = band_of(reads_month)
+    never_read = features.column("never_read") > 0
+    recency = features.column("recency_days")
+    last_read_days = np.where(never_read, np.inf, recency)
     tier = tier_codes(reads_month).astype(np.int64)
+    ruled = np.flatnonzero(by_rules & ~unknown)
+    of_rules = classify(rates.last_30[ruled], last_read_days[ruled]).tiers
+    tier[ruled] = np.select([of_rules == name.value for name in FORECAST_TIERS], range(len(FORECAST_TIERS)))
     horizon_reads = reads_month[:, None] * np.array(HORIZONS) / _MONTH_DAYS
     horizon_any = -np.expm1(-horizon_reads)
     confidence = np.where(unknown, COLD_START_CONFIDENCE, RULES_CONFIDENCE)
@@ -95,8 +103,6 @@ def forecast_objects(
             confidence[rows] = distribution.recommendation.confidence
         source[modelled] = champion.source
 
-    never_read = features.column("never_read") > 0
-    recency = features.column("recency_days")
     covered = float((day - history_start).days) if history_start else np.inf
     silent = np.where(rates.bucket_logged, np.minimum(features.column("age_days"), covered), 0.0)
     rows = _rows_of(history, inventory)
@@ -113,7 +119,7 @@ def forecast_objects(
         source=source[rows],
         from_rules=by_rules[rows],
         reads_30_days=rates.last_30[rows],
-        last_read_days=np.where(never_read, np.inf, recency)[rows],
+        last_read_days=last_read_days[rows],
         idle_days=np.where(never_read, np.maximum(silent, 0.0), recency)[rows],
         feature_counts=counts,
     )
@@ -151,7 +157,8 @@ def _rule_rates(history: AccessHistory, features: Features, day: date) -> _Rates
     total = np.bincount(bucket[known], weights=own[known], minlength=len(count))
     of_bucket = np.full(len(count), np.nan)
     np.divide(total, count, out=of_bucket, where=count > 0)
-    siblings = np.where(np.isfinite(siblings) & bucket_logged, siblings, of_bucket[bucket])
+    for others in (features.column("content_sibling_reads_30_days"), of_bucket[bucket]):
+        siblings = np.where(np.isfinite(siblings) & bucket_logged, siblings, others)
     return _Rates(last_30, own, np.where(np.isfinite(siblings), siblings, _READS_OF_THE_UNKNOWN), bucket_logged)
 
 

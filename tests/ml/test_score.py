@@ -26,6 +26,7 @@ from cloudflux.lake.schemas import SCHEMAS
 from cloudflux.price_books import load_book
 from cloudflux.quality import audit as check
 from cloudflux.workflows.score import ShardScored, audit_and_publish, decision_totals, score_shard
+from cloudflux_ml import score
 from cloudflux_ml.dataset import build_dataset
 from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.registry import Champion
@@ -289,6 +290,65 @@ def test_new_object_is_expected_to_be_read_like_its_siblings_when_nothing_is_kno
     assert 0 < forecasts.expected_reads[4] < 120, "the bucket's mean"
     assert forecasts.idle_days.tolist()[2:] == [0.0, 0.0, 0.0]
     assert forecasts.last_read_days.tolist() == [1.0, float(DAYS), np.inf, np.inf, np.inf]
+
+
+def test_new_object_is_expected_to_be_read_like_its_kind_when_its_folder_is_new(
+    champion: Champion, history: tuple[pa.Table, pa.Table]
+) -> None:
+    yesterday = DAY - timedelta(days=1)
+    access = daily_access([("films/1", yesterday, 60), ("logs/1", FIRST_DAY, 1)])
+    kinds = {"films/1": "video/mp4", "logs/1": "text/x-log", "new/film": "video/mp4", "other/log": "text/x-log"}
+    listed = pa.concat_tables(
+        inventory([key], snapshot=DAY, content_type=kind, modified=FIRST_DAY if key in ("films/1", "logs/1") else DAY)
+        for key, kind in kinds.items()
+    )
+    forecasts = forecast_objects(listed, access, DAY, 30, champion=champion, history_start=FIRST_DAY)
+    assert forecasts.source.tolist() == ["model:3", "model:3", "rules", "rules"]
+    assert forecasts.expected_reads[2:].tolist() == [60.0, 0.0]
+    assert forecasts.tier[2:].tolist() == ["warm", "cold"]
+    assert forecasts.horizon_expected_reads[2].tolist() == [14.0, 60.0, 180.0, 360.0]
+
+
+def test_tier_is_the_rule_based_classifiers_when_the_rules_speak_of_an_object_with_a_history() -> None:
+    week = [DAY - timedelta(days=place) for place in range(1, 8)]
+    rows = [(key, day, reads) for key, reads in (("hot", 20), ("warm", 2), ("rare", 0)) for day in week]
+    listed = inventory(["hot", "warm", "rare"], snapshot=DAY)
+    forecasts = forecast_objects(listed, daily_access(rows), DAY, 30, champion=None, history_start=FIRST_DAY)
+    assert forecasts.tier.tolist() == ["hot", "warm", "cold"]
+    assert (np.diff(forecasts.horizon_probability_any, axis=1) >= 0).all()
+    assert forecasts.feature_counts is None, "there is no reference to compare with"
+
+
+def test_forecasts_are_the_same_when_a_shard_is_taken_in_chunks(
+    champion: Champion, history: tuple[pa.Table, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access, listed = history
+    whole = forecast_objects(listed, access, DAY, 180, champion=champion, history_start=FIRST_DAY)
+    monkeypatch.setattr(score, "CHUNK_OBJECTS", 7)
+    chunks = forecast_objects(listed, access, DAY, 180, champion=champion, history_start=FIRST_DAY)
+    for name in ("expected_reads", "horizon_expected_reads", "horizon_probability_any", "confidence", "feature_counts"):
+        np.testing.assert_array_equal(getattr(chunks, name), getattr(whole, name))
+    assert chunks.tier.tolist() == whole.tier.tolist()
+    assert whole.feature_counts is not None
+    assert (whole.feature_counts.sum(axis=1) <= 200).all()
+
+
+def test_forecast_rows_tell_every_horizon_when_they_are_published(
+    tmp_path: Path, history: tuple[pa.Table, pa.Table], champion: Champion, books: Mapping[str, PriceBook]
+) -> None:
+    lake = published(tmp_path, *history)
+    score_all(lake, champion, estate(), books)
+    audit_and_publish(batch="batch", day=DAY, lake=lake, audit=AuditSpy())
+    for row in lake.read("forecasts", days=[DAY]).to_pylist():
+        reads, chances = (
+            [row[f"{name}_{days}"] for days in (7, 30, 90, 180)] for name in ("expected_reads", "probability_any")
+        )
+        assert reads == sorted(reads)
+        assert chances == sorted(chances)
+        assert all(chance <= min(1.0, expected) for chance, expected in zip(chances, reads, strict=True))
+        assert row["expected_reads"] == pytest.approx(row["expected_reads_180"])
+        assert row["tier"] in ("hot", "warm", "cold")
+        assert row["confidence"] == row["tier_confidence"]
 
 
 def test_silence_is_no_evidence_when_a_bucket_has_no_logs(champion: Champion) -> None:
