@@ -31,6 +31,10 @@ LABEL_DAYS: Final = (7, 30, 90)
 """How far behind a day the reads are counted that the tree is grown on; shorter where the history is."""
 _LEAST_READS: Final = 1e-4  # the logarithm of decayed reads ends here: a read forgotten for years
 _DAY_COLUMNS: Final = 2
+_CRAWL_MEMORY_DAYS: Final = 62
+_CRAWL_WARM_UP_DAYS: Final = 14
+_CRAWL_SHARE: Final = 0.5
+_CRAWL_FACTOR: Final = 5.0
 
 
 class DailyReads(Protocol):
@@ -84,6 +88,28 @@ class UsageTracker:
                 for place, half_life in enumerate(HALF_LIVES_DAYS)
             ],
         )
+
+
+class CrawlWatch:
+    """Tells the days on which somebody read everything: no use of the objects, and no sign of what comes.
+
+    A day is a crawl's when more than half of all objects are read on it, and five times as many as on any of the 62
+    days before. What comes back within two months (a month-end run, say) is a rhythm and counts.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[int, int] = {}
+
+    def is_crawl(self, day: int, read_objects: int, objects: int) -> bool:
+        """Tell of one day; days come in order."""
+        recent = [count for past, count in self._read.items() if past >= day - _CRAWL_MEMORY_DAYS]
+        crawl = (
+            len(recent) >= _CRAWL_WARM_UP_DAYS
+            and read_objects > _CRAWL_SHARE * objects
+            and read_objects > _CRAWL_FACTOR * max(recent)
+        )
+        self._read[day] = read_objects
+        return crawl
 
 
 def usage_matrix(last_read_days: ArrayLike, age_days: ArrayLike, decayed_reads: list[Floats]) -> Floats:

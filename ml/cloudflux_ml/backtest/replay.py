@@ -48,6 +48,13 @@ class Promoting(Protocol):
         """Say which objects are moved at the end of ``day``, whose reads are given."""
 
 
+@runtime_checkable
+class Charged(Protocol):
+    """What a policy has besides if it chooses what it is charged by: with the bucket's autopilot, or without."""
+
+    tariff: Tariff
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
     """What one policy cost over the evaluation window."""

@@ -15,7 +15,7 @@ from cloudflux.domain.accounting import Tariff, tariff_of
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import AutopilotScope, Latency, PriceBook
 from cloudflux_ml.backtest.optimum import Scheduled, optimal_schedule
-from cloudflux_ml.backtest.replay import Policy, PolicyResult, replay
+from cloudflux_ml.backtest.replay import Charged, Policy, PolicyResult, replay
 from cloudflux_ml.backtest.rivals import (
     AgeRule,
     AutopilotRule,
@@ -29,6 +29,8 @@ from cloudflux_ml.backtest.trace import Trace
 
 AUTOPILOT: Final = AutopilotRule.name
 OPTIMUM: Final = "optimum"
+TOLD_RATES: Final = "told-rates"
+"""A bound that is shown when it is asked for by name: see ``learned.ToldRates``."""
 
 SEED: Final = 20
 """Of everything random: the same trace gives the same figures."""
@@ -43,10 +45,18 @@ class PolicySettings:
 
     latency: Latency = Latency.MS
     seed: int = SEED
+    switched: Tariff | None = None
+    """With the autopilot that can be switched on for the whole bucket, where the book has one."""
 
 
 Factory = Callable[[Trace, Tariff, PolicySettings], Policy]
 """Makes a policy of the trace as it was known in the morning of the window's first day, and of the tariff."""
+
+
+def _cloudflux(trace: Trace, tariff: Tariff, settings: PolicySettings) -> Policy:
+    from cloudflux_ml.backtest.learned import CloudFlux
+
+    return CloudFlux(trace, tariff, switched=settings.switched, seed=settings.seed)
 
 
 def _naive_forest(trace: Trace, tariff: Tariff, settings: PolicySettings) -> Policy:
@@ -65,6 +75,7 @@ FACTORIES: Final[Mapping[str, Factory]] = MappingProxyType(
         BreakEven.name: lambda trace, tariff, settings: BreakEven(trace, tariff),
         RuleTiersDaily.name: lambda trace, tariff, settings: RuleTiersDaily(trace, tariff),
         "naive-forest": _naive_forest,
+        "cloudflux": _cloudflux,
     }
 )
 """All policies but the optimum, in the order of every report."""
@@ -114,11 +125,11 @@ def backtest(
     """
     began = time.perf_counter()
     wanted = set(policy_names() if policies is None else policies)
-    if unknown := sorted(wanted.difference(policy_names())):
+    if unknown := sorted(wanted.difference(policy_names(), {TOLD_RATES})):
         raise SettingsError(f"there is no policy {unknown[0]!r}: there are {', '.join(policy_names())}")
-    settings = PolicySettings(latency, seed)
     tariff = tariff_of(book, trace.size_bytes, classes_of(book, latency))
     switched = _switched_tariff(trace, book, latency)
+    settings = PolicySettings(latency, seed, switched)
     past = trace.before(trace.eval_from)
 
     def told(name: str) -> Callable[[int, int], None] | None:
@@ -126,9 +137,14 @@ def backtest(
 
     def result_of(name: str, factory: Factory) -> PolicyResult:
         prices = switched if name == AUTOPILOT and switched is not None else tariff
-        return replay(trace, prices, name, factory(past, prices, settings), told(name))
+        policy = factory(past, prices, settings)
+        return replay(trace, policy.tariff if isinstance(policy, Charged) else prices, name, policy, told(name))
 
     results = {name: result_of(name, factory) for name, factory in FACTORIES.items() if name in wanted}
+    if TOLD_RATES in wanted:
+        from cloudflux_ml.backtest.learned import ToldRates
+
+        results[TOLD_RATES] = replay(trace, tariff, TOLD_RATES, ToldRates(trace, tariff), told(TOLD_RATES))
     results[OPTIMUM] = _optimum(trace, tariff, switched, told(OPTIMUM))
     return BacktestResult(
         trace=trace.name,

@@ -1,0 +1,219 @@
+"""CloudFlux's own policy in a backtest, and the bound on what any policy could reach that knows rates but not days."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudflux.domain.accounting import Account, Days, Tariff
+from cloudflux.domain.costs import Codes, Floats
+from cloudflux.domain.placement import PlacementTables, solve_placement
+from cloudflux.domain.prices import GIB_BYTES
+from cloudflux.domain.usage import UsageChain
+from cloudflux_ml.backtest.replay import Moves, Policy, Promoting
+from cloudflux_ml.backtest.rivals import AutopilotRule, BreakEven
+from cloudflux_ml.backtest.trace import Trace
+from cloudflux_ml.usage import CrawlWatch, UsageStates, UsageTracker, fit_usage_states, sample_transitions
+
+HORIZON_DAYS: Final = 180
+"""The product's default, ``CLOUDFLUX_HORIZON_DAYS``."""
+MIN_HISTORY_DAYS: Final = 28
+"""Below it nothing is learnt, and break-even, the rule with a worst-case bound, decides."""
+_LEAST_PAUSE_DAYS: Final = 30  # between two trainings; an eighth of the history, once that is longer
+
+
+class Learned:
+    """Placement over usage states that are learnt from the past, and learnt again as days pass."""
+
+    def __init__(self, trace: Trace, tariff: Tariff, *, seed: int = 20, horizon_days: int = HORIZON_DAYS) -> None:
+        self._trace = trace
+        self._sizes = trace.size_bytes.astype(np.float64)
+        self._tariff = tariff
+        self._seed = seed
+        self._horizon_days = horizon_days
+        self._history = _History(trace.created)
+        self._tracker = UsageTracker(trace.created)
+        self._crawls = CrawlWatch()
+        self._states: UsageStates | None = None
+        self._tables: PlacementTables | None = None
+        self._train_on = trace.eval_from
+
+    def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
+        """Take in a day's reads, but for those of a crawl over everything."""
+        if self._crawls.is_crawl(day, len(rows), int((self._trace.created <= day).sum())):
+            rows, reads = rows[:0], reads[:0]
+        self._history.add(rows, reads)
+        self._tracker.observe(day, rows, reads.astype(np.float64))
+
+    def decide(self, day: int, account: Account, movable: NDArray[np.bool_]) -> Moves | None:
+        """Move each object to the class that is expected to cost least."""
+        if day >= self._train_on:
+            self._train(day)
+        if self._states is None or self._tables is None:
+            return None  # nothing to learn from yet
+        rows = np.flatnonzero(movable)
+        if not len(rows):
+            return None
+        best = self._tables.best_classes(
+            self._states.predict(self._tracker.features(rows, day)),
+            self._sizes[rows],
+            account.class_codes[rows],
+            account.days_in_class[rows],
+            account.idle_days[rows],
+        )
+        moving = best != account.class_codes[rows]
+        return rows[moving], best[moving]
+
+    def _train(self, day: int) -> None:
+        transitions = sample_transitions(self._history, end=day, seed=self._seed)
+        self._train_on = day + max(_LEAST_PAUSE_DAYS, day // 8)
+        if len(transitions) == 0:
+            return
+        self._states = fit_usage_states(transitions)
+        self._tables = solve_placement(
+            self._states.chain,
+            self._tariff.book,
+            self._tariff.class_names,
+            horizon_days=self._horizon_days,
+            with_costs=False,
+        )
+
+
+class CloudFlux:
+    """What CloudFlux would have done: placement over usage states that are learnt from the trace's own past.
+
+    Where the provider's autopilot is a setting of the whole bucket, it is switched on, on the first day and for good,
+    if the learnt chain expects all objects together to cost less in it than in the classes that they would get.
+    With too little history to learn from, break-even decides, whose cost is bounded whatever comes.
+    """
+
+    name = "cloudflux"
+
+    def __init__(self, trace: Trace, tariff: Tariff, *, switched: Tariff | None = None, seed: int = 20) -> None:
+        self.tariff = tariff
+        """What is charged: with the bucket's autopilot, if that was switched on."""
+        policy: Policy
+        if trace.eval_from < MIN_HISTORY_DAYS or not (trace.created < trace.eval_from - 1).any():
+            policy = BreakEven(trace, tariff)
+        elif switched is not None and _autopilot_is_cheaper(trace, tariff, switched, seed):
+            self.tariff = switched
+            policy = AutopilotRule(trace, switched)
+        else:
+            policy = Learned(trace, tariff, seed=seed)
+        self.policy = policy
+
+    def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
+        """Take in a day's reads."""
+        self.policy.observe(day, rows, reads)
+
+    def decide(self, day: int, account: Account, movable: NDArray[np.bool_]) -> Moves | None:
+        """Move what the policy in force moves."""
+        return self.policy.decide(day, account, movable)
+
+    def promote(self, day: int, account: Account, rows: Codes, reads: NDArray[np.int64]) -> Moves | None:
+        """Move up what the policy in force moves up at the day's end."""
+        return self.policy.promote(day, account, rows, reads) if isinstance(self.policy, Promoting) else None
+
+
+class ToldRates:
+    """A bound, not a policy: it is told how often each object will be read in the window, but not on which days.
+
+    Each object is placed as if it were read with its true future rate, evenly likely on every day. What remains between
+    it and the optimum is the trace's own randomness: no forecast of rates, however good, closes it.
+    """
+
+    name = "told-rates"
+    _RATES = np.concatenate([[0.0], np.exp2(np.arange(-12.0, 0.01, 0.5)), [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0]])
+
+    def __init__(self, trace: Trace, tariff: Tariff, *, horizon_days: int = HORIZON_DAYS) -> None:
+        """``trace`` must be told whole."""
+        self._sizes = trace.size_bytes.astype(np.float64)
+        first = np.maximum(trace.created, trace.eval_from)
+        read_days = np.zeros(trace.objects)
+        reads = np.zeros(trace.objects)
+        for day in range(trace.eval_from, trace.days):
+            rows, counts = trace.on(day)
+            later = trace.created[rows] < day  # the read that creates an object is before any decision
+            read_days[rows[later]] += 1
+            reads[rows[later]] += counts[later]
+        lived = np.maximum(trace.days - first - (trace.created >= trace.eval_from), 1)
+        rate = read_days / lived
+        self._states = np.where(rate > 0, np.abs(rate[:, None] - self._RATES[None, 1:]).argmin(axis=1) + 1, 0)
+        # days are read or not, so rates above one a day cannot be: the reads of a read day say the rest
+        chance = np.minimum(self._RATES, 1.0)
+        per_read_day = np.divide(reads.sum(), max(read_days.sum(), 1.0))
+        chain = UsageChain(
+            unread=np.diag(1.0 - chance), read=np.diag(chance), reads=chance * per_read_day, seen=np.ones_like(chance)
+        )
+        self._tables = solve_placement(
+            chain, tariff.book, tariff.class_names, horizon_days=horizon_days, with_costs=False
+        )
+
+    def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
+        """Learn nothing: all is told."""
+
+    def decide(self, day: int, account: Account, movable: NDArray[np.bool_]) -> Moves | None:
+        """Move each object to the class that is expected to cost least at its true rate."""
+        rows = np.flatnonzero(movable)
+        best = self._tables.best_classes(
+            self._states[rows],
+            self._sizes[rows],
+            account.class_codes[rows],
+            account.days_in_class[rows],
+            account.idle_days[rows],
+        )
+        return rows, best
+
+
+class _History:
+    """Days that are over, as ``sample_transitions`` reads them."""
+
+    def __init__(self, created: Days) -> None:
+        self._created = created
+        self._days: list[tuple[Codes, Floats]] = []
+
+    @property
+    def created(self) -> Days:
+        return self._created
+
+    def add(self, rows: Codes, reads: NDArray[np.int64]) -> None:
+        self._days.append((rows, reads.astype(np.float64)))
+
+    def on(self, day: int) -> tuple[Codes, Floats]:
+        return self._days[day]
+
+
+def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: int) -> bool:
+    """Tell whether the bucket's objects are expected to cost less in its autopilot than in classes of their own."""
+    watch = CrawlWatch()
+    history, tracker = _History(trace.created), UsageTracker(trace.created)
+    for day in range(trace.eval_from):
+        rows, reads = trace.on(day)
+        if watch.is_crawl(day, len(rows), int((trace.created <= day).sum())):
+            rows, reads = rows[:0], reads[:0]
+        history.add(rows, reads)
+        tracker.observe(day, rows, reads.astype(np.float64))
+    usage = fit_usage_states(sample_transitions(history, end=trace.eval_from, seed=seed))
+    known = np.flatnonzero(trace.created < trace.eval_from)
+    states = usage.predict(tracker.features(known, trace.eval_from))
+    sizes = trace.size_bytes[known].astype(np.float64)
+    autopilot = next(code for code, found in enumerate(switched.autopilots) if found is not None)
+    entry = switched.move_usd[switched.standard_code, autopilot]
+    inside = _expected_usd(usage.chain, switched, (switched.class_names[autopilot],), states, sizes)[:, 0] + entry
+    own = _expected_usd(usage.chain, tariff, tariff.class_names, states, sizes)
+    standard = tariff.standard_code
+    own += tariff.move_usd[standard] + sizes[:, None] / GIB_BYTES * tariff.move_usd_gib[standard]
+    return bool(inside.sum() < own.min(axis=1).sum())
+
+
+def _expected_usd(
+    chain: UsageChain, tariff: Tariff, class_names: tuple[str, ...], states: Codes, sizes: Floats
+) -> Floats:
+    """Give what being in each class is expected to cost over the horizon, for objects that owe nothing; (N, C)."""
+    tables = solve_placement(chain, tariff.book, class_names, horizon_days=HORIZON_DAYS)
+    first = np.zeros(len(sizes), dtype=np.intp)  # the standard class, or the only one
+    if len(class_names) > 1:
+        first += tariff.standard_code
+    return tables.expected_usd(states, sizes, first, np.zeros(len(sizes)), np.zeros(len(sizes)))
