@@ -24,6 +24,7 @@ from cloudflux_ml.champion import REGISTERED_MODEL
 from cloudflux_ml.dataset import Dataset, Frame, LakeReader, TooLittleHistory, build_dataset
 from cloudflux_ml.features import HORIZONS
 from cloudflux_ml.model import AccessForecaster, data_frame
+from cloudflux_ml.model_card import model_card
 
 _CODES: Final = list(range(len(FORECAST_TIERS)))
 _REQUIREMENTS: Final = ("scikit-learn", "skops", "numpy", "pandas", "polars", "pyarrow")
@@ -121,6 +122,7 @@ def train_and_register(
         costs = {name: metrics[name] for name in (registry.COST, f"champion_{registry.COST}") if name in metrics}
         if costs:
             mlflow.log_figure(cost_figure(costs), "cost.png")
+        mlflow.log_text(model_card(forecaster, dataset, metrics, verdict.reason), "model_card.md")
         example = holdout.head(5)
         logged = mlflow.sklearn.log_model(
             forecaster,

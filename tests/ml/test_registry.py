@@ -19,7 +19,8 @@ from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_histo
 
 from cloudflux.domain.errors import TransientError
 from cloudflux_ml import registry
-from cloudflux_ml.champion import REGISTERED_MODEL, champion_version
+from cloudflux_ml import train as training
+from cloudflux_ml.champion import REGISTERED_MODEL, champion_version, trained_until
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.train import TrainingOutcome, train_and_register
@@ -111,7 +112,20 @@ def test_run_holds_all_that_a_reader_needs_when_trained(trained: Trained) -> Non
     assert wanted <= run.data.metrics.keys()
     assert {"max_iter", "label_days", "cutoffs", "holdout_cutoff", "train_rows"} <= run.data.params.keys()
     assert run.data.tags["cloudflux.data_fingerprint"] == outcome.fingerprint == trained.bad.fingerprint
-    assert {file.path for file in client.list_artifacts(str(outcome.run_id))} >= {"calibration.png", "confusion.png"}
+    assert {file.path for file in client.list_artifacts(str(outcome.run_id))} >= {
+        "calibration.png",
+        "confusion.png",
+        "model_card.md",
+    }
+    card = mlflow.artifacts.load_text(f"runs:/{outcome.run_id}/model_card.md")
+    for part in (
+        outcome.reason,
+        outcome.fingerprint,
+        "| accuracy of the tiers |",
+        "| persistence | rules |",
+        "| 7 days |",
+    ):
+        assert str(part) in card
     model = mlflow.models.get_model_info(f"models:/access-forecaster/{outcome.version}")
     assert [column.name for column in model.signature.inputs] == list(FEATURE_NAMES)
     assert model.saved_input_example_info is not None
@@ -125,6 +139,34 @@ def test_champion_is_loaded_once_when_asked_for_twice(trained: Trained) -> None:
     assert registry.load_champion(trained.uri).champion is found.champion
     example = pd.DataFrame(np.zeros((3, len(FEATURE_NAMES))), columns=list(FEATURE_NAMES))
     assert found.champion.forecaster.predict(example).shape == (3,)
+
+
+def test_newest_training_says_how_far_it_looked_when_asked(trained: Trained) -> None:
+    assert trained_until(trained.uri) == UNTIL
+    assert trained_until(trained.uri, "never") is None
+
+
+def test_usage_is_saved_along_when_there_is_one(tmp_path: Path) -> None:
+    reads = np.repeat([0.0, 10.0], 60)
+    made = AccessForecaster(max_iter=2).fit(data_frame(np.zeros((120, len(FEATURE_NAMES)))), reads)
+    made.usage_ = {"reads": np.arange(3.0)}
+    again = registry.load_folder(save(tmp_path, made), "version 7")
+    np.testing.assert_array_equal(again.usage_["reads"], made.usage_["reads"])
+    np.testing.assert_array_equal(again.reference_edges_, made.reference_edges_)
+
+
+def test_costs_decide_and_are_drawn_when_the_backtest_measures_them(
+    lake: MemoryLake, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = iter([50.0, 80.0, 50.0])  # the first version; then a dearer challenger, and the champion again
+    monkeypatch.setattr(training, "backtest_cost", lambda *_, **__: next(costs))
+    first, second = (train(lake, tracking_uri, "costed", max_iter=5) for _ in range(2))
+    assert first.promoted
+    assert not second.promoted
+    assert second.reason.startswith("worse than the standing champion: backtest cost in USD 80.0000 against 50.0000")
+    assert (second.metrics["backtest_cost_usd"], second.metrics["champion_backtest_cost_usd"]) == (80.0, 50.0)
+    artifacts = MlflowClient(tracking_uri).list_artifacts(str(second.run_id))
+    assert "cost.png" in {file.path for file in artifacts}
 
 
 def test_nothing_is_registered_when_the_history_is_short(tracking_uri: str) -> None:
