@@ -109,9 +109,13 @@ class Tariff:
         return moves, owed
 
 
-def tariff_of(book: PriceBook, size_bytes: ArrayLike, class_names: Sequence[str] | None = None) -> Tariff:
+def tariff_of(
+    book: PriceBook, size_bytes: ArrayLike, class_names: Sequence[str] | None = None, *, by_client: bool = False
+) -> Tariff:
     """Price N objects in some of a book's classes (all of them when left out), in the book's order.
 
+    by_client : every move is a client's, as CloudFlux's own are; else moves down are lifecycle transitions where they
+        can be.
     Raises ``KeyError`` naming a class that the book does not have.
     """
     for name in class_names or ():
@@ -128,7 +132,7 @@ def tariff_of(book: PriceBook, size_bytes: ArrayLike, class_names: Sequence[str]
         for target in range(count):
             if source != target:
                 move[source, target], move_gib[source, target], owes[source, target] = _move(
-                    book, int(codes[source]), int(codes[target]), request, retrieval
+                    book, (int(codes[source]), int(codes[target])), request, retrieval, by_client=by_client
                 )
     return Tariff(
         book=book,
@@ -244,8 +248,11 @@ def account_for(
     return account
 
 
-def _move(book: PriceBook, source: int, target: int, request: Floats, retrieval: Floats) -> tuple[float, float, bool]:
+def _move(
+    book: PriceBook, pair: tuple[int, int], request: Floats, retrieval: Floats, *, by_client: bool
+) -> tuple[float, float, bool]:
     """Give what one move costs: for the object, for each GiB, and whether it owes early deletion."""
+    source, target = pair
     here, there = book.classes[source], book.classes[target]
     if there.autopilot is not None and there.autopilot.scope != AutopilotScope.OBJECT:
         if not there.autopilot.reenter and source != book.standard_code:
@@ -254,7 +261,8 @@ def _move(book: PriceBook, source: int, target: int, request: Floats, retrieval:
         return there.autopilot.enable_usd, float(back), there.autopilot.enable_early_deletion
     if here.autopilot is not None and here.autopilot.leave_usd is not None:
         return here.autopilot.leave_usd, 0.0, False
-    if target > source and there.storage_class in here.lifecycle_to and there.transition_in_usd is not None:
+    by_lifecycle = target > source and there.storage_class in here.lifecycle_to and not by_client
+    if by_lifecycle and there.transition_in_usd is not None:
         back = retrieval[source] if book.lifecycle_retrieval else 0.0
         return there.transition_in_usd, float(back), book.lifecycle_early_deletion
     charge = book.client_move_down if target > source else book.client_move_up

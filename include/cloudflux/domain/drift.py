@@ -77,3 +77,13 @@ def reasons_to_retrain(measures: Iterable[DriftMeasure], limits: DriftLimits) ->
             for measure in features
         ),
     ]
+
+
+def worth_training(reasons: Sequence[str], *, last_logged: date | None, trained_until: date | None) -> bool:
+    """Tell whether training again can help: there is a reason, and days that the newest training did not see.
+
+    trained_until : the day before which that training's data ends; None when nothing was trained yet.
+    """
+    if not reasons or last_logged is None:
+        return False
+    return trained_until is None or last_logged >= trained_until

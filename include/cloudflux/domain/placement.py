@@ -52,6 +52,13 @@ class PlacementTables:
     adds to it, shape (clocks, S, K). None when only the targets were asked for."""
     usd_object: NDArray[np.float32] | None
     """What it is for each object, whatever its size within the interval."""
+    keep_usd_gib: NDArray[np.float32] | None
+    """The same when the object stays in the class over the whole horizon."""
+    keep_usd_object: NDArray[np.float32] | None
+    by_client: bool
+    """Whether all moves are charged as a client's."""
+    deleted_share_year: float
+    read_share: float
 
     def sizes_of(self, size_bytes: ArrayLike) -> Codes:
         """Give the interval of each size."""
@@ -80,20 +87,36 @@ class PlacementTables:
     ) -> Floats:
         """Give what being in each class from today on is expected to cost N objects over the horizon, shape (N, C).
 
-        The move there is not in it. For the present class its own clock counts. Raises ``ValueError`` when the tables
-        were solved without costs.
+        The move there is not in it; later moves are, where they are expected to pay. For the present class its own
+        clock counts. Raises ``ValueError`` when the tables were solved without costs.
         """
-        if self.usd_gib is None or self.usd_object is None:
+        here = self.clocks_of(class_codes, days_in_class, idle_days)
+        return self._looked_up((self.usd_gib, self.usd_object), states, size_bytes, class_codes, here)
+
+    def kept_usd(
+        self, states: Codes, size_bytes: ArrayLike, class_codes: Codes, days_in_class: ArrayLike, idle_days: ArrayLike
+    ) -> Floats:
+        """Give the same for objects that are never moved again, shape (N, C)."""
+        here = self.clocks_of(class_codes, days_in_class, idle_days)
+        return self._looked_up((self.keep_usd_gib, self.keep_usd_object), states, size_bytes, class_codes, here)
+
+    def _looked_up(
+        self,
+        by_gib_and_object: tuple[NDArray[np.float32] | None, NDArray[np.float32] | None],
+        states: Codes,
+        size_bytes: ArrayLike,
+        class_codes: Codes,
+        here: Codes,
+    ) -> Floats:
+        by_gib, by_object = by_gib_and_object
+        if by_gib is None or by_object is None:
             raise ValueError("these tables were solved without costs")
         sizes = np.asarray(size_bytes, dtype=np.float64)
         gib, intervals = sizes / GIB_BYTES, self.sizes_of(sizes)
-        here = self.clocks_of(class_codes, days_in_class, idle_days)
         expected = np.empty((len(sizes), len(self.class_names)))
         for code in range(len(self.class_names)):
             clocks = np.where(class_codes == code, here, self.clock_starts[code])
-            expected[:, code] = (
-                self.usd_gib[clocks, intervals, states] * gib + self.usd_object[clocks, intervals, states]
-            )
+            expected[:, code] = by_gib[clocks, intervals, states] * gib + by_object[clocks, intervals, states]
         return expected
 
 
@@ -106,6 +129,7 @@ def solve_placement(
     deleted_share_year: float = 0.0,
     read_share: float = 1.0,
     with_costs: bool = True,
+    by_client: bool = False,
 ) -> PlacementTables:
     """Find the cheapest class for every state of use, class, clock and size.
 
@@ -114,7 +138,8 @@ def solve_placement(
     deleted_share_year : which share of the objects their owners delete in a year; what their class is then still owed
         is charged.
     read_share : how much of an object one read reads, 0 to 1.
-    with_costs : keep the expected costs too; it takes twice the time.
+    with_costs : keep the expected costs too; it takes three times as long.
+    by_client : all moves are charged as a client's, see ``accounting.tariff_of``.
     """
     edges = _size_edges(book)
     problem = _Problem.of(
@@ -125,14 +150,17 @@ def solve_placement(
         deleted_share_year=deleted_share_year,
         read_share=read_share,
         with_costs=with_costs,
+        by_client=by_client,
     )
     values = [np.zeros((problem.components, clocks, *problem.shape), dtype=np.float32) for clocks in problem.clocks]
-    inside = values
+    inside = kept = values
     for _ in range(horizon_days):
-        inside = [problem.held(code, values[code]) for code in range(len(problem.clocks))]
+        inside = [problem.held(code, value) for code, value in enumerate(values)]
         values = problem.best(inside)
+        if with_costs:
+            kept = [problem.held(code, value) for code, value in enumerate(kept)]
     targets = problem.targets(inside)
-    joined = np.concatenate(inside, axis=1)
+    joined, keeping = np.concatenate(inside, axis=1), np.concatenate(kept, axis=1)
     return PlacementTables(
         book=book,
         class_names=problem.tariff.class_names,
@@ -142,6 +170,11 @@ def solve_placement(
         targets=np.concatenate(targets, axis=0),
         usd_gib=joined[0] if with_costs else None,
         usd_object=joined[1] if with_costs else None,
+        keep_usd_gib=keeping[0] if with_costs else None,
+        keep_usd_object=keeping[1] if with_costs else None,
+        by_client=by_client,
+        deleted_share_year=deleted_share_year,
+        read_share=read_share,
     )
 
 
@@ -192,12 +225,13 @@ class _Problem:
         deleted_share_year: float,
         read_share: float,
         with_costs: bool,
+        by_client: bool,
     ) -> _Problem:
         low, high = edges[:-1], np.where(np.isinf(edges[1:]), edges[-2] * 4, edges[1:])
         middle = np.sqrt(np.maximum(low, high / 4) * high)
         # two sizes of each interval give the line that holds within it
         first, second = low + (high - low) * 0.25, low + (high - low) * 0.75
-        tariffs = [tariff_of(book, sizes, class_names) for sizes in (middle, first, second)]
+        tariffs = [tariff_of(book, sizes, class_names, by_client=by_client) for sizes in (middle, first, second)]
         gib = middle / GIB_BYTES
         count, states = len(tariffs[0].class_names), len(chain)
 
