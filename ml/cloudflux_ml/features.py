@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cloudflux.domain.forecasts import FORECAST_HORIZONS
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
+from cloudflux_ml import usage
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -103,6 +104,23 @@ class Features:
         return column
 
 
+@dataclass(frozen=True, slots=True)
+class ReadsByDay:
+    """A shard's reads by day, as ``usage.DailyReads``: days are numbered from the history's first, objects as in it."""
+
+    created: Integers
+    """Day on which each object was first seen, 0 for all that is older than the history. Shape (objects,)."""
+    starts: Integers
+    """Where each day begins in ``rows`` and ``reads``, shape (days + 1,)."""
+    rows: Integers
+    reads: Floats
+
+    def on(self, day: int) -> tuple[NDArray[np.intp], Floats]:
+        """Give the objects read on a day, each once, and their reads. Raises ``IndexError`` for a day not held."""
+        here = slice(self.starts[day], self.starts[day + 1])
+        return self.rows[here], self.reads[here]
+
+
 class AccessHistory:
     """One shard's daily access, as arrays ordered by day, and the objects that it belongs to."""
 
@@ -179,10 +197,76 @@ class AccessHistory:
         logged[self._object[: np.searchsorted(self._day, _day_number(end))]] = True
         return logged
 
+    def daily_reads(self, end: date, *, with_crawls: bool = False) -> ReadsByDay:
+        """Give the reads of each day before ``end``, numbered from ``history_start``.
+
+        with_crawls : leave in the days on which somebody read a whole bucket (``usage.CrawlWatch``). They are what a
+            backtest charges, but nothing is learnt of them, and ``usage_features`` does not see them either.
+        """
+        first, stop = self.history_start, _day_number(end)
+        known = self._read_between(first, stop) if with_crawls else self._noticed(first, stop)
+        days = np.arange(first, max(first, stop) + 1)
+        return ReadsByDay(
+            created=self._created(first),
+            starts=np.searchsorted(self._day[known], days).astype(np.int64),
+            rows=self._object[known],
+            reads=self._reads[known],
+        )
+
+    def usage_features(self, cutoff: date) -> Floats:
+        """Give the usage features of all objects, see ``usage.USAGE_FEATURES``, from the days before ``cutoff`` only.
+
+        They equal those that ``usage.UsageTracker`` gives after the same days. An object is as old as the logs can
+        tell at most, so that one that was never read is not taken for idle before they begin; one that was first seen
+        on ``cutoff`` or later has age 0. Shape (objects, 5).
+        """
+        end, count = _day_number(cutoff), len(self.objects)
+        start = max(end - self.lookback_days, self.history_start)
+        known = self._noticed(start, end)
+        owner, day, reads = self._object[known], self._day[known], self._reads[known]
+        last = np.full(count, -np.inf)
+        last[owner] = day  # days ascend, and the last assignment to a place stays
+        return usage.usage_matrix(
+            last_read_days=end - last,
+            age_days=np.maximum(end - start - self._created(start), 0),
+            decayed_reads=[
+                _bincount(owner, reads * np.exp2(-(end - 1 - day) / half_life), count)
+                for half_life in usage.HALF_LIVES_DAYS
+            ],
+        )
+
     @property
     def first_day(self) -> date:
         """The first day that the logs cover."""
         return date(1970, 1, 1) + timedelta(days=self.history_start)
+
+    def _created(self, start: int) -> Integers:
+        """Number each object's first day from ``start``; what no log names and no inventory dates has not come yet."""
+        far = float(np.iinfo(np.int32).max)
+        return np.clip(self._first_seen - start, 0.0, far).astype(np.int64)
+
+    def _read_between(self, first: int, end: int) -> Integers:
+        """Give the rows with reads of some days, in order."""
+        begin, stop = np.searchsorted(self._day, (first, max(first, end)))
+        rows: Integers = begin + np.flatnonzero(self._reads[begin:stop] > 0)
+        return rows
+
+    def _noticed(self, first: int, end: int) -> Integers:
+        """Give the rows with reads of some days, in order, without those of a crawl over the row's bucket."""
+        known = self._read_between(first, end)
+        if not len(known):
+            return known
+        bucket = self.objects["bucket_code"].to_numpy()
+        day = self._day[known] - first
+        days, buckets = end - first, int(bucket.max()) + 1
+        read = np.bincount(bucket[self._object[known]] * days + day, minlength=buckets * days).reshape(buckets, days)
+        came = np.minimum(self._created(first), days)
+        there = np.bincount(bucket * (days + 1) + came, minlength=buckets * (days + 1)).reshape(buckets, days + 1)
+        there = np.cumsum(there, axis=1)[:, :days]
+        crawled = usage.crawl_days(read, there)
+        if not crawled.any():
+            return known
+        return known[~crawled[bucket[self._object[known]], day]]
 
     def _sum(self, values: Floats, first: int, end: int) -> Floats:
         window = slice(*np.searchsorted(self._day, (first, end)))

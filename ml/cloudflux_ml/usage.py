@@ -33,6 +33,7 @@ _LEAST_READS: Final = 1e-4  # the logarithm of decayed reads ends here: a read f
 _DAY_COLUMNS: Final = 2
 _CRAWL_MEMORY_DAYS: Final = 62
 _CRAWL_WARM_UP_DAYS: Final = 14
+_CRAWL_LEAST_OBJECTS: Final = 20  # of one object, every first read in two months would be of everything
 _CRAWL_SHARE: Final = 0.5
 _CRAWL_FACTOR: Final = 5.0
 
@@ -93,8 +94,9 @@ class UsageTracker:
 class CrawlWatch:
     """Tells the days on which somebody read everything: no use of the objects, and no sign of what comes.
 
-    A day is a crawl's when more than half of all objects are read on it, and five times as many as on any of the 62
-    days before. What comes back within two months (a month-end run, say) is a rhythm and counts.
+    A day is a crawl's when more than half of all objects are read on it (and there are 20 at least), and five times as
+    many as on any of the 62 days before. What comes back within two months (a month-end run, say) is a rhythm and
+    counts.
     """
 
     def __init__(self) -> None:
@@ -105,11 +107,25 @@ class CrawlWatch:
         recent = [count for past, count in self._read.items() if past >= day - _CRAWL_MEMORY_DAYS]
         crawl = (
             len(recent) >= _CRAWL_WARM_UP_DAYS
+            and objects >= _CRAWL_LEAST_OBJECTS
             and read_objects > _CRAWL_SHARE * objects
             and read_objects > _CRAWL_FACTOR * max(recent)
         )
         self._read[day] = read_objects
         return crawl
+
+
+def crawl_days(read_objects: Integers, objects: Integers) -> NDArray[np.bool_]:
+    """Tell the crawls of several buckets, each watched by a ``CrawlWatch`` of its own from the first day on.
+
+    read_objects, objects : how many were read, and how many there were, by bucket and day; shape (buckets, days).
+    """
+    crawled = np.zeros(read_objects.shape, dtype=np.bool_)
+    for bucket in np.flatnonzero((read_objects > _CRAWL_SHARE * objects).any(axis=1)):  # no other can have one
+        watch = CrawlWatch()
+        for day, (read, there) in enumerate(zip(read_objects[bucket], objects[bucket], strict=True)):
+            crawled[bucket, day] = watch.is_crawl(day, int(read), int(there))
+    return crawled
 
 
 def usage_matrix(last_read_days: ArrayLike, age_days: ArrayLike, decayed_reads: list[Floats]) -> Floats:

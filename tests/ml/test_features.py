@@ -20,6 +20,7 @@ from cloudflux_ml.features import (
     AccessHistory,
     content_family_codes,
 )
+from cloudflux_ml.usage import USAGE_FEATURES, UsageTracker
 
 LOOKBACK_DAYS = 400
 
@@ -233,3 +234,76 @@ def test_content_family_is_unknown_when_the_type_says_nothing() -> None:
 def test_features_are_empty_when_the_shard_is_empty() -> None:
     history = AccessHistory(daily_access([]), inventory([], snapshot=FIRST_DAY))
     assert history.features_of_all(FIRST_DAY).values.shape == (0, len(FEATURE_NAMES))
+
+
+def noted_features(history: AccessHistory, cutoff: date, lookback_days: int) -> np.ndarray:
+    """Give what a tracker says that is told day after day of what the history's first look-back allows."""
+    start = max(history.first_day, cutoff - timedelta(days=lookback_days))
+    skipped, days = (start - history.first_day).days, (cutoff - start).days
+    noted = history.daily_reads(cutoff)
+    tracker = UsageTracker(np.minimum(np.maximum(noted.created - skipped, 0), days))
+    for day in range(days):
+        tracker.observe(day, *noted.on(skipped + day))
+    return tracker.features(np.arange(len(noted.created)), days)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(0, 470), st.integers(0, 120), st.sampled_from([30, 400]))
+def test_usage_features_equal_those_of_a_tracker_when_the_days_are_the_same(
+    drawn: dict[tuple[str, int], tuple[int, int]], cutoff_after: int, start_after: int, lookback_days: int
+) -> None:
+    cutoff_after = max(cutoff_after, start_after)
+    start, cutoff = FIRST_DAY + timedelta(days=start_after), FIRST_DAY + timedelta(days=cutoff_after)
+    rows = [(key, FIRST_DAY + timedelta(days=place), *counts) for (key, place), counts in drawn.items()]
+    listed = pa.concat_tables(
+        inventory([key], snapshot=date(2027, 1, 1), modified=FIRST_DAY + timedelta(days=100 * place))
+        for place, key in enumerate(KEYS)
+    )
+    history = AccessHistory(daily_access(rows), listed, history_start=start, lookback_days=lookback_days)
+    values = history.usage_features(cutoff)
+    assert values.shape == (len(KEYS), len(USAGE_FEATURES))
+    np.testing.assert_allclose(values, noted_features(history, cutoff, lookback_days), rtol=1e-9)
+    age, recency = (values[:, USAGE_FEATURES.index(name)] for name in ("age_days", "recency_days"))
+    assert (age <= (cutoff - max(start, cutoff - timedelta(days=lookback_days))).days).all()
+    assert (recency <= age + 1).all()
+
+
+def test_usage_features_stay_the_same_when_the_days_from_the_cutoff_on_change() -> None:
+    access, listed = rhythmic_history(objects=60, days=120)
+    cutoff = FIRST_DAY + timedelta(days=80)
+    before = access.filter(pa.array([day < cutoff for day in access["day"].to_pylist()]))
+    changed = pa.concat_tables([before, daily_access([(key, cutoff, 99) for key in listed["key"].to_pylist()])])
+    original, other = (AccessHistory(table, listed, history_start=FIRST_DAY) for table in (access, changed))
+    np.testing.assert_array_equal(original.usage_features(cutoff), other.usage_features(cutoff))
+    tomorrow = cutoff + timedelta(days=1)
+    assert (original.usage_features(tomorrow) != other.usage_features(tomorrow)).any()
+
+
+def test_object_has_age_0_when_it_comes_on_the_cutoff_or_later() -> None:
+    listed = inventory(["late"], snapshot=date(2025, 6, 1), modified=date(2025, 3, 1))
+    history = AccessHistory(daily_access([]), listed, history_start=FIRST_DAY)
+    for cutoff, age in ((date(2025, 2, 1), 0.0), (date(2025, 3, 1), 0.0), (date(2025, 3, 8), 7.0)):
+        recency, age_days, *decayed = history.usage_features(cutoff)[0]
+        assert (age_days, recency) == (age, age + 1)
+        assert decayed == pytest.approx([np.log(1e-4)] * 3)
+
+
+def test_crawl_counts_as_no_use_of_its_bucket_when_it_comes_once() -> None:
+    days = [FIRST_DAY + timedelta(days=place) for place in range(50)]
+    rows = [(f"object-{place:02d}", days[0], 0, 1) for place in range(40)]
+    rows += [("object-00", day, 2, 0) for day in days[1:] if day != days[40]]
+    rows += [(f"object-{place:02d}", days[40], 1, 0) for place in range(40)]
+    history = AccessHistory(daily_access(rows), history_start=FIRST_DAY)
+    features = history.usage_features(days[-1])
+    assert features[0, 0] == 1.0
+    assert (features[1:, 0] == 50.0).all()
+    noted, charged = history.daily_reads(days[-1]), history.daily_reads(days[-1], with_crawls=True)
+    assert len(noted.on(40)[0]) == 0
+    assert len(charged.on(40)[0]) == 40
+    np.testing.assert_allclose(features, noted_features(history, days[-1], 400))
+
+
+def test_usage_features_are_empty_when_the_shard_is_empty() -> None:
+    history = AccessHistory(daily_access([]), inventory([], snapshot=FIRST_DAY))
+    assert history.usage_features(FIRST_DAY).shape == (0, len(USAGE_FEATURES))
+    assert len(history.daily_reads(date(1970, 1, 3)).on(1)[0]) == 0
