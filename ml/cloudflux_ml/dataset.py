@@ -108,6 +108,10 @@ class Dataset:
     train_rows_found: int
     """Rows before the seeded sample; more than ``len(train)`` when the cap cut."""
     holdout_rows_found: int
+    inventory_day: date | None = None
+    """The day of the inventory snapshot that says which objects there are."""
+    history_days: int = 400
+    """How far back a feature may look."""
 
     @property
     def fingerprint(self) -> str:
@@ -162,14 +166,11 @@ def build_dataset(
     first_day, end = logged[0], min(until, logged[-1] + timedelta(days=1))
     windows = choose_windows(first_day, end, max_cutoffs)
     snapshots = [day for day in lake.days("inventory") if day <= until]
+    snapshot = snapshots[-1] if snapshots else None
     train, holdout, objects = _Sample(max_train_rows, seed), _Sample(max_holdout_rows, seed), 0
     for shard in range(shards):
-        history = AccessHistory(
-            lake.read("daily_access", days=(first_day, end - timedelta(days=1)), shard=shard, columns=_HISTORY_COLUMNS),
-            lake.read("inventory", days=[snapshots[-1]], shard=shard) if snapshots else None,
-            history_start=first_day,
-            lookback_days=history_days,
-            content_types=content_types,
+        history = read_history(
+            lake, shard, first_day, end, snapshot, lookback_days=history_days, content_types=content_types
         )
         for cutoff in windows.cutoffs:
             train.add(_label(history, history.features(cutoff), windows, windows.holdout), shard, cutoff)
@@ -178,7 +179,42 @@ def build_dataset(
         holdout.add(_label(history, newest, windows, windows.end), shard, windows.holdout)
     if objects < MIN_OBJECTS:
         raise TooLittleHistory(f"{objects} objects known on {windows.holdout}, {MIN_OBJECTS} are needed")
-    return Dataset(windows, first_day, objects, train.frame(), holdout.frame(), train.found, holdout.found)
+    return Dataset(
+        windows=windows,
+        first_day=first_day,
+        objects=objects,
+        train=train.frame(),
+        holdout=holdout.frame(),
+        train_rows_found=train.found,
+        holdout_rows_found=holdout.found,
+        inventory_day=snapshot,
+        history_days=history_days,
+    )
+
+
+def read_history(
+    lake: LakeReader,
+    shard: int,
+    first_day: date,
+    end: date,
+    inventory_day: date | None,
+    *,
+    lookback_days: int = 400,
+    content_types: pa.Table | None = None,
+) -> AccessHistory:
+    """Read one shard's daily access from ``first_day`` to the day before ``end``, and its objects."""
+    return AccessHistory(
+        lake.read("daily_access", days=(first_day, end - timedelta(days=1)), shard=shard, columns=_HISTORY_COLUMNS),
+        lake.read("inventory", days=[inventory_day], shard=shard) if inventory_day else None,
+        history_start=first_day,
+        lookback_days=lookback_days,
+        content_types=content_types,
+    )
+
+
+def usage_start(dataset: Dataset) -> date:
+    """Give the day from which the usage chain's days are numbered: as early as scoring looks back at the holdout."""
+    return max(dataset.first_day, dataset.windows.holdout - timedelta(days=dataset.history_days))
 
 
 def _label(history: AccessHistory, features: Features, windows: Windows, end: date) -> Frame:

@@ -266,7 +266,8 @@ class AccessHistory:
         crawled = usage.crawl_days(read, there)
         if not crawled.any():
             return known
-        return known[~crawled[bucket[self._object[known]], day]]
+        kept: Integers = known[~crawled[bucket[self._object[known]], day]]
+        return kept
 
     def _sum(self, values: Floats, first: int, end: int) -> Floats:
         window = slice(*np.searchsorted(self._day, (first, end)))

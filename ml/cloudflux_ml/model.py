@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # p
 from cloudflux.domain.access import BANDS, FORECAST_TIERS, AccessBand, band_codes, tier_codes
 from cloudflux_ml.drift import count_by_bin, reference_edges
 from cloudflux_ml.features import FEATURE_NAMES, HORIZONS, TREE_FEATURES, WEEKDAYS_AHEAD, Floats, Integers
+from cloudflux_ml.usage import UsageStates
 
 _TREND_LASTS: Final = 0.5
 """How much of the bucket's trend (on the log scale) is taken to go on: half, as in damped trend forecasts."""
@@ -151,7 +152,8 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         Tiers in the order of ``predict_proba``'s columns: ``domain.access.FORECAST_TIERS``.
     reference_edges_, reference_counts_ : ndarray of shape (TREE_FEATURES, 9) and (TREE_FEATURES, 10)
         Deciles of the training rows' features, and how many rows lie between them: what drift is measured against.
-    usage_ : a second model that is saved along, or None.
+    usage_ : ``usage.UsageStates`` or None
+        The states of use and the chain between them, which placement decides by. Training fits it apart.
     n_features_in_, feature_names_in_ : as in scikit-learn.
     """
 
@@ -207,7 +209,7 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         self.learnt_ = np.zeros(len(HORIZONS), dtype=np.bool_)
         self.any_: list[HistGradientBoostingClassifier | None] = []
         self.reads_: list[HistGradientBoostingRegressor | None] = []
-        self.usage_: Any = None
+        self.usage_: UsageStates | None = None
         with threadpool_limits(self.threads):
             for place, horizon in enumerate(HORIZONS):
                 self._fit_horizon(place, horizon, self._tree_columns(values), reads[:, place], days)

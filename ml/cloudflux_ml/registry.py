@@ -23,10 +23,13 @@ from cloudflux.domain.errors import CloudFluxError, TransientError
 from cloudflux_ml.champion import CHALLENGER, CHAMPION, REGISTERED_MODEL, UNTIL_TAG, champion_version
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster
+from cloudflux_ml.usage import USAGE_FEATURES, UsageStates
 
 TRUSTED_TYPES: Final = (
     "cloudflux_ml.model.AccessForecaster",
+    "cloudflux_ml.usage.UsageStates",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
 )
 """The only types beside scikit-learn's and numpy's plain ones that a stored model may bring to life.
 
@@ -163,7 +166,23 @@ def load_folder(folder: Path, what: str) -> AccessForecaster:
         raise ModelUnfit(f"{what} is a {type(forecaster).__name__}, no AccessForecaster")
     if tuple(getattr(forecaster, "feature_names_in_", ())) != FEATURE_NAMES:
         raise ModelUnfit(f"{what} was made for other features than this release computes")
+    # versions of before there was a usage chain do not even have the attribute
+    forecaster.usage_ = getattr(forecaster, "usage_", None)
+    if forecaster.usage_ is not None:
+        _require_sound_usage(forecaster.usage_, what)
     return forecaster
+
+
+def _require_sound_usage(usage: object, what: str) -> None:
+    """Raise ``ModelUnfit`` when the usage chain saved along is none, or not one for the features of this release."""
+    if not isinstance(usage, UsageStates):
+        raise ModelUnfit(f"{what} holds a {type(usage).__name__} for its usage chain, no UsageStates")
+    if getattr(usage, "n_features_in_", None) != len(USAGE_FEATURES):
+        raise ModelUnfit(f"{what} has a usage chain for other features than this release computes")
+    try:
+        usage.require_sound()
+    except (AttributeError, ValueError) as exc:
+        raise ModelUnfit(f"{what} has a damaged usage chain: {exc}") from exc
 
 
 def set_aliases(

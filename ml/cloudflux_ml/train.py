@@ -21,10 +21,19 @@ from cloudflux.domain.access import BANDS, FORECAST_TIERS, band_codes, tier_code
 from cloudflux.domain.rules import classify
 from cloudflux_ml import registry
 from cloudflux_ml.champion import REGISTERED_MODEL
-from cloudflux_ml.dataset import Dataset, Frame, LakeReader, TooLittleHistory, build_dataset
+from cloudflux_ml.dataset import (
+    Dataset,
+    Frame,
+    LakeReader,
+    TooLittleHistory,
+    build_dataset,
+    read_history,
+    usage_start,
+)
 from cloudflux_ml.features import HORIZONS
 from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.model_card import model_card
+from cloudflux_ml.usage import MOST_TRANSITIONS, UsageStates, fit_usage_states, join_transitions, sample_transitions
 
 _CODES: Final = list(range(len(FORECAST_TIERS)))
 _REQUIREMENTS: Final = ("scikit-learn", "skops", "numpy", "pandas", "polars", "pyarrow")
@@ -85,7 +94,11 @@ def train_and_register(
         cutoffs=dataset.train.cutoff,
         growth=dataset.train.growth,
     )
-    forecaster.usage_ = fit_usage(lake, dataset, shards=shards)
+    usage = "fitted"
+    try:
+        forecaster.usage_ = fit_usage(lake, dataset, shards=shards)
+    except TooLittleHistory as exc:
+        usage = f"not fitted: {exc}"
     holdout = data_frame(dataset.holdout.values)
     metrics = evaluate(forecaster, dataset.holdout) | baselines(dataset.holdout)
     cost = backtest_cost(forecaster, lake, dataset, shards=shards)
@@ -115,6 +128,7 @@ def train_and_register(
                 "cloudflux.until": str(until),
                 "cloudflux.promoted": str(verdict.promoted).lower(),
                 "cloudflux.reason": verdict.reason,
+                "cloudflux.usage": usage,
             }
         )
         mlflow.log_figure(calibration_figure(forecaster, dataset.holdout), "calibration.png")
@@ -221,12 +235,27 @@ def calibration_error(happened: NDArray[np.bool_], said: NDArray[np.float64], bi
     return float(np.abs(gap).sum() / max(1, len(said)))
 
 
-def fit_usage(lake: LakeReader, dataset: Dataset, *, shards: int) -> Any:
-    """Fit the model of how objects go from one state of use to the next, saved along as ``usage_``; None without one.
+def fit_usage(
+    lake: LakeReader, dataset: Dataset, *, shards: int, most: int = MOST_TRANSITIONS, seed: int = 20
+) -> UsageStates:
+    """Fit the states of use and the chain between them, on the days before ``dataset.windows.holdout`` only.
 
-    Nothing on or after ``dataset.windows.holdout`` may be looked at.
+    most : days of objects to learn from, divided over the shards by their objects. One shard's history is in memory at
+        a time.
+    Raises ``TooLittleHistory`` when no object has been followed for as long as the longest label.
     """
-    return None
+    start, end = usage_start(dataset), dataset.windows.holdout
+    days, parts = (end - start).days, []
+    for shard in range(shards):
+        history = read_history(lake, shard, start, end, dataset.inventory_day)
+        reads = history.daily_reads(end)
+        objects = int((reads.created < days).sum())
+        share = round(most * objects / max(1, dataset.objects))
+        parts.append(sample_transitions(reads, end=days, most=share, seed=seed + shard))
+    transitions = join_transitions(parts)
+    if not np.isfinite(transitions.labels).all(axis=1).any():
+        raise TooLittleHistory(f"no object is known for long enough on the {days} days from {start} to {end}")
+    return fit_usage_states(transitions, random_state=seed)
 
 
 def backtest_cost(forecaster: AccessForecaster, lake: LakeReader, dataset: Dataset, *, shards: int) -> float | None:
@@ -305,6 +334,8 @@ def _parameters(forecaster: AccessForecaster, dataset: Dataset) -> dict[str, Any
         "train_rows_before_sampling": dataset.train_rows_found,
         "holdout_rows": len(dataset.holdout),
         "holdout_rows_before_sampling": dataset.holdout_rows_found,
+        "usage_states": 0 if forecaster.usage_ is None else len(forecaster.usage_.seen_),
+        "usage_rows": 0 if forecaster.usage_ is None else int(forecaster.usage_.seen_.sum()),
         "learnt_horizons": " ".join(learnt),
         "tier_thresholds": " ".join(f"{value:.2f}" for value in forecaster.tier_thresholds_),
         "calibration": " ".join(f"{slope:.2f}x{shift:+.2f}" for slope, shift in forecaster.calibration_),

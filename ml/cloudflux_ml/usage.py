@@ -9,6 +9,7 @@ day to the next, so that every day but the last teaches something, however short
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
@@ -29,6 +30,8 @@ USAGE_FEATURES: Final = ("recency_days", "age_days", *(f"log_reads_half_life_{da
 """Column order of a usage matrix."""
 LABEL_DAYS: Final = (7, 30, 90)
 """How far behind a day the reads are counted that the tree is grown on; shorter where the history is."""
+MOST_TRANSITIONS: Final = 300_000
+"""Days of objects that a chain is learnt from."""
 _LEAST_READS: Final = 1e-4  # the logarithm of decayed reads ends here: a read forgotten for years
 _DAY_COLUMNS: Final = 2
 _CRAWL_MEMORY_DAYS: Final = 62
@@ -159,7 +162,7 @@ class Transitions:
         return len(self.reads)
 
 
-def sample_transitions(history: DailyReads, *, end: int, most: int = 300_000, seed: int = 20) -> Transitions:
+def sample_transitions(history: DailyReads, *, end: int, most: int = MOST_TRANSITIONS, seed: int = 20) -> Transitions:
     """Draw days of objects from the days before ``end``, evenly over the days and over the objects of each.
 
     Objects count from the day after their creation on.
@@ -192,6 +195,16 @@ def sample_transitions(history: DailyReads, *, end: int, most: int = 300_000, se
     labels = _labels(history, [(day, rows) for day, rows, _ in drawn], label_days, end)
     today, tomorrow, reads = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Transitions(today, tomorrow, reads, labels)
+
+
+def join_transitions(parts: Sequence[Transitions]) -> Transitions:
+    """Put the samples of several shards, whose histories end on the same day, one after another."""
+    return Transitions(
+        today=np.concatenate([part.today for part in parts]),
+        tomorrow=np.concatenate([part.tomorrow for part in parts]),
+        reads=np.concatenate([part.reads for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+    )
 
 
 def label_days_of(longest: int) -> tuple[int, ...]:
@@ -264,6 +277,20 @@ class UsageStates(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         """The transitions between the states."""
         check_is_fitted(self)
         return UsageChain(unread=self.unread_, read=self.read_, reads=self.reads_, seen=self.seen_)
+
+    def require_sound(self) -> None:
+        """Raise ``ValueError`` when a stored tree or chain is damaged: scikit-learn follows any index it is given."""
+        tree = self.tree_.tree_
+        count, nodes = tree.node_count, np.arange(tree.node_count)
+        for children in (tree.children_left, tree.children_right):
+            inner = tree.children_left >= 0
+            if bool((children[inner] <= nodes[inner]).any() or (children >= count).any()):
+                raise ValueError("the tree's nodes do not follow each other")
+        if bool((tree.feature >= self.n_features_in_).any() or (tree.feature[inner] < 0).any()):
+            raise ValueError("the tree asks for a feature that does not exist")
+        states = self.state_of_node_
+        if states.shape != (count,) or states.max() >= len(self.chain) or bool((states[~inner] < 0).any()):
+            raise ValueError("the tree has other leaves than the chain has states")
 
     def _count(self, today: Rows, tomorrow: Rows, reads: Floats, states: int) -> None:
         pairs = today * states + tomorrow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import skops.io
 from mlflow.tracking import MlflowClient
@@ -21,9 +22,11 @@ from cloudflux.domain.errors import TransientError
 from cloudflux_ml import registry
 from cloudflux_ml import train as training
 from cloudflux_ml.champion import REGISTERED_MODEL, champion_version, trained_until
+from cloudflux_ml.dataset import TooLittleHistory, build_dataset
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.train import TrainingOutcome, train_and_register
+from cloudflux_ml.usage import USAGE_FEATURES, UsageStates
 
 pytestmark = [
     # MLflow 3.17 compares a data frame's columns with a range, which pandas 3 deprecates
@@ -146,13 +149,27 @@ def test_newest_training_says_how_far_it_looked_when_asked(trained: Trained) -> 
     assert trained_until(trained.uri, "never") is None
 
 
-def test_usage_is_saved_along_when_there_is_one(tmp_path: Path) -> None:
+def some_forecaster() -> AccessForecaster:
+    values = data_frame(np.zeros((120, len(FEATURE_NAMES))))
+    return AccessForecaster(max_iter=2).fit(values, np.repeat([0.0, 10.0], 60))
+
+
+def some_usage(features: int = len(USAGE_FEATURES)) -> UsageStates:
+    rng = np.random.default_rng(3)
+    today, tomorrow = rng.random((2, 2000, features))
+    reads = (today[:, 0] > rng.random(2000)).astype(float)
+    return UsageStates(max_states=12).fit(today, reads[:, None], tomorrow=tomorrow, reads=reads)
+
+
+def test_reference_of_drift_is_saved_along_when_a_model_is(tmp_path: Path) -> None:
     reads = np.repeat([0.0, 10.0], 60)
-    made = AccessForecaster(max_iter=2).fit(data_frame(np.zeros((120, len(FEATURE_NAMES)))), reads)
-    made.usage_ = {"reads": np.arange(3.0)}
+    made = AccessForecaster(max_iter=2).fit(
+        data_frame(np.random.default_rng(1).random((120, len(FEATURE_NAMES)))), reads
+    )
     again = registry.load_folder(save(tmp_path, made), "version 7")
-    np.testing.assert_array_equal(again.usage_["reads"], made.usage_["reads"])
     np.testing.assert_array_equal(again.reference_edges_, made.reference_edges_)
+    np.testing.assert_array_equal(again.reference_counts_, made.reference_counts_)
+    assert again.usage_ is None
 
 
 def test_costs_decide_and_are_drawn_when_the_backtest_measures_them(
