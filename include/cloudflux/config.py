@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.exclusions import Exclusions
-from cloudflux.domain.tiers import Provider
+from cloudflux.domain.tiers import TIER_OF, Provider
 
 DEFAULT_EXCLUDED_AGENTS: Final = (
     "cloudflux/",  # ours: listing, verifying, moving
@@ -94,6 +94,16 @@ _PROVIDER_OF_FORMAT: Final = {
 }
 
 
+class PrefixSettings(_Strict):
+    """What holds for the objects below one prefix of a bucket instead of what the bucket says."""
+
+    prefix: str = Field(min_length=1)
+    latency: Literal["ms", "hours"] | None = None
+    pinned_class: str | None = None
+    """The storage class that these objects are to be in, whatever it costs."""
+    min_retention_days: int | None = Field(default=None, ge=0)
+
+
 class BucketSettings(_Strict):
     """One bucket (or container) that CloudFlux looks after."""
 
@@ -112,6 +122,20 @@ class BucketSettings(_Strict):
     allowed_classes: tuple[str, ...] | None = None
     """None: every class of the price book that the latency allows and that keeps the redundancy."""
     excluded_prefixes: tuple[str, ...] = ()
+    min_retention_days: int = Field(default=0, ge=0)
+    """An object that is younger is never moved."""
+    prefixes: tuple[PrefixSettings, ...] = ()
+    """Of several that fit an object, the longest holds."""
+
+    @model_validator(mode="after")
+    def _pins_are_known(self) -> Self:
+        for below in self.prefixes:
+            if below.pinned_class is not None and below.pinned_class not in TIER_OF[self.provider]:
+                raise ValueError(
+                    f"prefixes: pinned_class {below.pinned_class!r} of {below.prefix!r} is no storage class of "
+                    f"{self.provider}: it has {', '.join(TIER_OF[self.provider])}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _formats_fit(self) -> Self:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cloudflux.domain.access import BANDS, FORECAST_TIERS, band_of, tier_codes, tier_names
 from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux.domain.rules import classify
+from cloudflux.domain.usage import UsageChain
 from cloudflux_ml.drift import add_counts
 from cloudflux_ml.features import HORIZONS, TREE_FEATURES, AccessHistory, Features, Floats
 from cloudflux_ml.model import data_frame
@@ -102,6 +103,7 @@ def forecast_objects(
             tier[rows] = distribution.recommendation.tier
             confidence[rows] = distribution.recommendation.confidence
         source[modelled] = champion.source
+    states, chain = _usage(champion, history, day, by_rules)
 
     covered = float((day - history_start).days) if history_start else np.inf
     silent = np.where(rates.bucket_logged, np.minimum(features.column("age_days"), covered), 0.0)
@@ -122,7 +124,19 @@ def forecast_objects(
         last_read_days=last_read_days[rows],
         idle_days=np.where(never_read, np.maximum(silent, 0.0), recency)[rows],
         feature_counts=counts,
+        usage_state=None if states is None else states[rows],
+        usage_chain=chain,
     )
+
+
+def _usage(
+    champion: Champion | None, history: AccessHistory, day: date, by_rules: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp] | None, UsageChain | None]:
+    """Give each object's state of use, -1 where the rules speak, and the chain; None and None without one."""
+    usage = None if champion is None else champion.forecaster.usage_
+    if usage is None:
+        return None, None
+    return np.where(by_rules, -1, usage.predict(history.usage_features(day))), usage.chain
 
 
 @dataclass(frozen=True, slots=True)

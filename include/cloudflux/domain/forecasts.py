@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cloudflux.domain.usage import UsageChain
+
 FORECAST_HORIZONS: Final = (7, 30, 90, 180)
 """The horizons in days that every forecast tells of, beside the one that was asked for."""
 
@@ -46,6 +48,11 @@ class AccessForecasts:
 
     feature_counts: NDArray[np.int64] | None = None
     """Objects by bin of the model's reference, shape (features, bins): what drift is measured by; None without one."""
+
+    usage_state: NDArray[np.intp] | None = None
+    """The state of use of each object, -1 where the rules speak; None without a chain."""
+    usage_chain: UsageChain | None = None
+    """How objects go from one state of use to the next; what the placement is solved for."""
 
     def __len__(self) -> int:
         """Count the objects."""

@@ -11,7 +11,7 @@ number of objects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -130,6 +130,7 @@ def solve_placement(
     read_share: float = 1.0,
     with_costs: bool = True,
     by_client: bool = False,
+    may_enter: Collection[str] | None = None,
 ) -> PlacementTables:
     """Find the cheapest class for every state of use, class, clock and size.
 
@@ -140,6 +141,7 @@ def solve_placement(
     read_share : how much of an object one read reads, 0 to 1.
     with_costs : keep the expected costs too; it takes three times as long.
     by_client : all moves are charged as a client's, see ``accounting.tariff_of``.
+    may_enter : the classes that an object may be moved to; left out, all of them.
     """
     edges = _size_edges(book)
     problem = _Problem.of(
@@ -151,6 +153,7 @@ def solve_placement(
         read_share=read_share,
         with_costs=with_costs,
         by_client=by_client,
+        may_enter=may_enter,
     )
     values = [np.zeros((problem.components, clocks, *problem.shape), dtype=np.float32) for clocks in problem.clocks]
     inside = kept = values
@@ -226,6 +229,7 @@ class _Problem:
         read_share: float,
         with_costs: bool,
         by_client: bool,
+        may_enter: Collection[str] | None,
     ) -> _Problem:
         low, high = edges[:-1], np.where(np.isinf(edges[1:]), edges[-2] * 4, edges[1:])
         middle = np.sqrt(np.maximum(low, high / 4) * high)
@@ -269,7 +273,8 @@ class _Problem:
             debts = [missing[:, None, None] * tariff.storage_usd_day[:, code][None, :, None] for tariff in tariffs[1:]]
             owed.append(parted(debts[0], debts[1]).astype(np.float32))
         base = tariffs[0]
-        per_object, per_gib = base.move_usd, base.move_usd_gib
+        closed = np.array([may_enter is not None and name not in may_enter for name in base.class_names])
+        per_object, per_gib = np.where(closed[None, :], np.inf, base.move_usd), base.move_usd_gib
         moving = np.stack([per_gib, per_object], axis=-1) if with_costs else per_object[..., None]
         rate = 0.0 if deleted_share_year <= 0 else -float(np.expm1(np.log1p(-deleted_share_year) / YEAR_DAYS))
         return cls(

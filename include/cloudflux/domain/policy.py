@@ -24,7 +24,9 @@ from cloudflux.domain.costs import (
     running_usd,
     storage_usd_month,
 )
+from cloudflux.domain.placement import PlacementTables
 from cloudflux.domain.prices import MONTH_DAYS, AutopilotScope, Latency, PriceBook
+from cloudflux.domain.usage import UsageChain
 
 Texts = NDArray[np.object_]
 
@@ -76,10 +78,22 @@ class ObjectColumns:
     """Whether the owner excluded the object."""
     lock_reason: Texts
     """Why the object may not be touched, or None."""
+    usage_state: Codes | None = None
+    """The state of use that a forecaster put the object into, -1 where it could not; None: there are no states."""
+    pinned_class: Texts | None = None
+    """The class that the owner wants an object in, whatever it costs, or None; None: nothing is pinned."""
+    retained: NDArray[np.bool_] | None = None
+    """Whether the object is younger than its owner's minimum retention; None: there is none."""
 
     def __len__(self) -> int:
         """Count the objects."""
         return len(self.size_bytes)
+
+    def take(self, rows: Codes | slice) -> ObjectColumns:
+        """Give some of the objects."""
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        cut: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
+        return ObjectColumns(**cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +160,60 @@ class Decisions:
         return offsets, names[np.nonzero(self.weighed)[1]], self.candidate_usd[self.weighed]
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedCosts:
+    """What N objects are expected to cost by their states of use, shape (N, C) over the book's classes."""
+
+    expected_usd: Floats
+    """Being there from today on, the best being done afterwards; infinite for a class that the tables do not have."""
+    kept_usd: Floats
+    """Being there for the whole horizon."""
+
+
+class LearntUsage:
+    """A learnt chain of usage states with the tables that were solved for it."""
+
+    def __init__(self, chain: UsageChain, tables: PlacementTables) -> None:
+        self.chain = chain
+        self.tables = tables
+        self.book_codes: Codes = np.array([tables.book.code_of(name) for name in tables.class_names], dtype=np.intp)
+        """The place in the book of each of the tables' classes."""
+        self.expected_reads: Floats = chain.daily_reads(tables.horizon_days).sum(axis=1)
+        """Over the horizon, by state."""
+
+    def costs(
+        self, states: Codes, size_bytes: Floats, book_codes: Codes, days_in_class: Floats, idle_days: Floats
+    ) -> PlacedCosts:
+        """Give what N objects are expected to cost; all arguments have shape (N,)."""
+        place = np.full(len(self.tables.book.classes), -1, dtype=np.intp)
+        place[self.book_codes] = np.arange(len(self.book_codes))
+        here = place[book_codes]
+        # an autopilot's clock began when the object came there, or at its last read
+        clock = np.minimum(days_in_class, idle_days)
+        filled = []
+        for known in (
+            self.tables.expected_usd(states, size_bytes, here, days_in_class, clock),
+            self.tables.kept_usd(states, size_bytes, here, days_in_class, clock),
+        ):
+            matrix = np.full((len(states), len(place)), np.inf)
+            matrix[:, self.book_codes] = known
+            filled.append(matrix)
+        return PlacedCosts(*filled)
+
+
 def decide(
     objects: ObjectColumns,
     book: PriceBook,
     limits: OwnerLimits | None = None,
     settings: PolicySettings | None = None,
+    usage: LearntUsage | None = None,
 ) -> Decisions:
     """Decide for every object whether it stays, or moves to the class with the least expected cost over the horizon.
+
+    Objects with a state of use are placed by ``usage``: dynamic programming over the chain that a forecaster learnt,
+    with all that can still be decided later (``cloudflux.domain.placement``). A class's cost is then what being there
+    from today on is expected to cost if the best is done afterwards; staying is weighed as staying for good. The rest
+    of this text is about the other objects.
 
     The cost of a candidate is storage, monitoring and expected reads over the horizon, the move by a client and the
     early deletion still owed at the source, and the expected price of coming back, and of an owner who deletes before
@@ -171,19 +232,22 @@ def decide(
     - up, or into an autopilot: the move must save also if there are ``settings.weak_factor`` times fewer reads, or as
       many times more and another three (what having seen none still allows: the rule of three).
 
+    A pinned object goes to its class whatever that costs, one that is retained stays until it is old enough.
     Locked and excluded objects are kept, as are objects in a class that the book does not know (priced as if in the
     standard class). Raises ``ValueError`` naming a column that is malformed.
     """
     limits = limits or OwnerLimits()
     settings = settings or PolicySettings()
     parts = [
-        _decide_chunk(_rows(objects, slice(first, first + _CHUNK_ROWS)), book, limits, settings)
+        _decide_chunk(objects.take(slice(first, first + _CHUNK_ROWS)), book, limits, settings, usage)
         for first in range(0, max(len(objects), 1), _CHUNK_ROWS)
     ]
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _decide_chunk(objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, settings: PolicySettings) -> Decisions:
+def _decide_chunk(
+    objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, settings: PolicySettings, usage: LearntUsage | None
+) -> Decisions:
     count = len(objects)
     rows = np.arange(count)
     horizon = settings.horizon_days
@@ -201,25 +265,31 @@ def _decide_chunk(objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, 
 
     autopilot = np.array([prices.autopilot is not None for prices in book.classes])
     watched_days = np.where(autopilot[current], np.minimum(objects.idle_days, days_in_class), 0.0)
-    running = running_usd(book, demand, watched_days)
     once = one_time_usd(book, demand.size_bytes, current, days_in_class)
-    back = coming_back_usd(book, demand)
-    back[rows, current] = 0.0  # who stays does not come back
-    lost = deleted_too_early_usd(
-        book, demand.size_bytes, owed_days_of(book, current, days_in_class), settings.deleted_share_year
-    )
-    expected = running + once + back + lost
-    stay = expected[rows, current]
+    pins = np.full(count, -1) if objects.pinned_class is None else book.codes_of(objects.pinned_class)
+    costs = _costs(
+        book=book, objects=objects, demand=demand, current=current, watched_days=watched_days, once=once,
+        deleted_share_year=settings.deleted_share_year,
+    )  # fmt: skip
+    placeable = (pins < 0) & ~unknown
+    if usage is not None:
+        costs = _placed(costs, usage, objects=objects, demand=demand, current=current, once=once, placeable=placeable)
+    expected, running, stay, by_usage = costs.expected, costs.running, costs.stay, costs.by_usage
 
     settled = np.array(
         [prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT for prices in book.classes]
     )
-    fixed = unknown | objects.excluded | _locked(objects) | settled[current]
-    weighed = np.tile(_allowed(book, limits), (count, 1))
+    retained = np.zeros(count, dtype=np.bool_) if objects.retained is None else objects.retained
+    fixed = unknown | objects.excluded | _locked(objects) | settled[current] | retained
+    pinned = (pins >= 0) & ~fixed
+    weighed = np.tile(np.isin(book.class_names, allowed_classes(book, limits)), (count, 1))
     weighed[fixed] = False
+    weighed[pinned] = False
+    weighed[rows[pinned], pins[pinned]] = True
     weighed[rows, current] = True
+    weighed &= np.isfinite(expected)
     eligible = weighed.copy()
-    weak = objects.from_rules | (objects.confidence < settings.min_confidence)
+    weak = (objects.from_rules | (objects.confidence < settings.min_confidence)) & ~by_usage
     if bool(weak.any()):
         some = np.flatnonzero(weak)
         eligible[some] &= _safe_when_weak(
@@ -236,12 +306,15 @@ def _decide_chunk(objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, 
 
     best = _cheapest(expected, eligible, current)
     saving = stay - expected[rows, best]
-    daily = (running[rows, current] - running[rows, best]) / horizon
+    # what is placed by its state saves what its later moves save too; the others, what runs cheaper
+    afterwards = np.where(by_usage, expected[rows, best] - once[rows, best], running[rows, best])
+    daily = (np.where(by_usage, stay, running[rows, current]) - afterwards) / horizon
     move = (best != current) & (saving > 0) & (once[rows, best] <= daily * horizon)
     best = np.where(move, best, current)
-    saving = np.where(move, saving, 0.0)
+    best, move = np.where(pinned, pins, best), np.where(pinned, pins != current, move)
+    saving = np.where(pinned, stay - expected[rows, best], np.where(move, saving, 0.0))
     once_paid = once[rows, best]
-    payback = np.where(move, np.divide(once_paid, daily, out=np.zeros_like(daily), where=daily > 0), np.nan)
+    payback = np.where(move & ~pinned, np.divide(once_paid, daily, out=np.zeros_like(daily), where=daily > 0), np.nan)
 
     names = np.array(book.class_names, dtype=object)
     to_month = MONTH_DAYS / horizon
@@ -262,6 +335,9 @@ def _decide_chunk(objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, 
             move=move,
             unknown=unknown,
             settled=settled[current],
+            retained=retained,
+            pinned=pinned,
+            expected_reads=costs.reads,
             unguarded=_cheapest(expected, weighed, current),
             runs_cheapest=_cheapest(running, weighed, current),
             saving=saving,
@@ -269,9 +345,9 @@ def _decide_chunk(objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, 
         ),
         candidate_usd=expected,
         weighed=weighed,
-        expected_reads=demand.reads,
+        expected_reads=costs.reads,
         stay_usd=stay,
-        chosen_usd=expected[rows, best],
+        chosen_usd=np.where(move | pinned, expected[rows, best], stay),
         one_time_usd=once_paid,
         saving_usd=saving,
         payback_days=payback,
@@ -280,19 +356,78 @@ def _decide_chunk(objects: ObjectColumns, book: PriceBook, limits: OwnerLimits, 
     )
 
 
-def _allowed(book: PriceBook, limits: OwnerLimits) -> NDArray[np.bool_]:
-    """Tell which classes an object may be moved to, shape (C,)."""
-    return np.array(
-        [
-            (prices.autopilot is None or prices.autopilot.scope == AutopilotScope.OBJECT)
-            and (prices.latency == Latency.MS or limits.latency == Latency.HOURS)
-            and (
-                not prices.single_az
-                if limits.allowed_classes is None
-                else prices.storage_class in limits.allowed_classes
-            )
-            for prices in book.classes
-        ]
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What a chunk is expected to cost over the horizon. Arrays have shape (N,) or (N, C)."""
+
+    expected: Floats
+    """With the move there, (N, C)."""
+    running: Floats
+    """Of holding and reading for the whole horizon, (N, C)."""
+    stay: Floats
+    """Of staying for good."""
+    reads: Floats
+    by_usage: NDArray[np.bool_]
+    """Whether the object is placed by its state of use."""
+
+
+def _costs(
+    *,
+    book: PriceBook,
+    objects: ObjectColumns,
+    demand: Demand,
+    current: Codes,
+    watched_days: Floats,
+    once: Floats,
+    deleted_share_year: float,
+) -> _Costs:
+    """Weigh a chunk by its expected reads alone."""
+    rows = np.arange(len(objects))
+    running = running_usd(book, demand, watched_days)
+    back = coming_back_usd(book, demand)
+    back[rows, current] = 0.0  # who stays does not come back
+    owed_days = owed_days_of(book, current, np.asarray(objects.days_in_class, dtype=np.float64))
+    lost = deleted_too_early_usd(book, demand.size_bytes, owed_days, deleted_share_year)
+    expected = running + once + back + lost
+    return _Costs(expected, running, expected[rows, current], demand.reads, np.zeros(len(rows), dtype=np.bool_))
+
+
+def _placed(
+    costs: _Costs,
+    usage: LearntUsage,
+    *,
+    objects: ObjectColumns,
+    demand: Demand,
+    current: Codes,
+    once: Floats,
+    placeable: NDArray[np.bool_],
+) -> _Costs:
+    """Weigh the objects that have a state of use by what was learnt, the others as they were."""
+    if objects.usage_state is None:
+        return costs
+    by_usage = placeable & (objects.usage_state >= 0) & np.isin(current, usage.book_codes)
+    some = np.flatnonzero(by_usage)
+    states, here = objects.usage_state[some], current[some]
+    days_in_class = np.asarray(objects.days_in_class, dtype=np.float64)[some]
+    placed = usage.costs(states, demand.size_bytes[some], here, days_in_class, objects.idle_days[some])
+    expected, running, stay, reads = (
+        column.copy() for column in (costs.expected, costs.running, costs.stay, costs.reads)
+    )
+    expected[some] = placed.expected_usd + once[some]
+    running[some] = placed.kept_usd
+    stay[some] = placed.kept_usd[np.arange(len(some)), here]
+    reads[some] = usage.expected_reads[states]
+    return _Costs(expected, running, stay, reads, by_usage)
+
+
+def allowed_classes(book: PriceBook, limits: OwnerLimits) -> tuple[str, ...]:
+    """Name the classes that an object may be moved to, in the book's order."""
+    return tuple(
+        prices.storage_class
+        for prices in book.classes
+        if (prices.autopilot is None or prices.autopilot.scope == AutopilotScope.OBJECT)
+        and (prices.latency == Latency.MS or limits.latency == Latency.HOURS)
+        and (not prices.single_az if limits.allowed_classes is None else prices.storage_class in limits.allowed_classes)
     )
 
 
@@ -358,6 +493,9 @@ def _reasons(
     move: NDArray[np.bool_],
     unknown: NDArray[np.bool_],
     settled: NDArray[np.bool_],
+    retained: NDArray[np.bool_],
+    pinned: NDArray[np.bool_],
+    expected_reads: Floats,
     unguarded: Codes,
     runs_cheapest: Codes,
     saving: Floats,
@@ -367,7 +505,7 @@ def _reasons(
     strings: Any = np.dtypes.StringDType()
     names = np.array(book.class_names, dtype=strings)
     locked = _locked(objects)
-    reads = _said(np.asarray(objects.expected_reads, dtype=np.float64), _reads_text)
+    reads = _said(expected_reads, _reads_text)
     reasons = np.full(len(current), "", dtype=strings)
     open_rows = np.ones(len(current), dtype=np.bool_)
 
@@ -391,6 +529,9 @@ def _reasons(
         f": price book {book.name} does not know this class",
     )
     say(settled, "keep ", here, ": the autopilot is a setting of the account or bucket, not of one object")
+    say(retained, "keep ", here, ": younger than its owner's minimum retention")
+    say(pinned & move, "move ", here, " -> ", names[best], ": pinned there by its owner")
+    say(pinned, "keep ", here, ": pinned there by its owner")
     say(
         move,
         "move ",
@@ -456,10 +597,6 @@ def _days_text(days: float) -> str:
 def _locked(objects: ObjectColumns) -> NDArray[np.bool_]:
     locked: NDArray[np.bool_] = np.not_equal(objects.lock_reason, np.array(None, dtype=object)).astype(np.bool_)
     return locked
-
-
-def _rows(objects: ObjectColumns, rows: slice) -> ObjectColumns:
-    return ObjectColumns(*(getattr(objects, field.name)[rows] for field in fields(objects)))
 
 
 def _demand_rows(demand: Demand, rows: Codes) -> Demand:

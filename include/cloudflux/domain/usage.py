@@ -8,6 +8,7 @@ its figures, and ``cloudflux.domain.placement`` finds the classes that cost leas
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,14 @@ class UsageChain:
     def __len__(self) -> int:
         """Count the states."""
         return len(self.reads)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all figures: equal chains have equal fingerprints."""
+        digest = hashlib.sha256()
+        for array in (self.unread, self.read, self.reads):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def daily_reads(self, days: int) -> Floats:
         """Expect reads on each of the next days, by the state of today. Shape (K, days)."""

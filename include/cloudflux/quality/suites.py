@@ -188,9 +188,9 @@ SUITES: Final[Mapping[str, tuple[Expectation, ...]]] = MappingProxyType(
             _between("expected_reads", 0),
             _unique("provider", "bucket", "key"),
             _no_decisions(
-                "a move goes to another class and pays inside the horizon",
-                "action = 'move' AND (chosen_class = current_class OR saving_usd <= 0 "
-                "OR payback_days IS NULL OR payback_days > horizon_days)",
+                "a move goes to another class and pays inside the horizon, or its owner pinned it there",
+                "action = 'move' AND (chosen_class = current_class OR (reason NOT LIKE '%pinned there by its owner' "
+                "AND (saving_usd <= 0 OR payback_days IS NULL OR payback_days > horizon_days)))",
             ),
             _no_decisions("who is kept stays in the class", "action = 'keep' AND chosen_class <> current_class"),
             _no_decisions("every decision has a reason", "trim(reason) = ''"),

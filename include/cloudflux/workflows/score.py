@@ -22,6 +22,7 @@ from cloudflux.domain.policy import Decisions, ObjectColumns, OwnerLimits, Polic
 from cloudflux.domain.prices import Latency, PriceBook
 from cloudflux.domain.rules import classify
 from cloudflux.lake.schemas import DECISIONS, FORECASTS
+from cloudflux.workflows.placements import Placements, read_share_of
 
 HISTORY_COLUMNS: Final = ["provider", "bucket", "key", "day", "reads", "writes", "bytes_read"]
 """What a forecast reads of ``daily_access``."""
@@ -137,6 +138,7 @@ def score_shard(
     policy: PolicySettings,
     history_days: int,
     coverage: Mapping[tuple[str, str], RecentCoverage],
+    placements: Placements | None = None,
 ) -> ShardScored:
     """Forecast and decide for all objects of one shard, and stage both tables as partitions of ``day``.
 
@@ -144,6 +146,7 @@ def score_shard(
     books : price books by the name that the estate's buckets give.
     coverage : how much the access logs tell, by (provider, bucket). Where that is less than the bucket's
     ``min_coverage``, and where there is nothing, its decisions are withheld: they keep, and say why.
+    placements : the tables solved so far, for whoever scores several shards in one process.
     Raises ``TerminalError`` when there is no inventory, and ``KeyError`` naming a price book that is not in ``books``.
     """
     snapshot = latest_inventory_day(lake, day)
@@ -162,6 +165,7 @@ def score_shard(
     lake.stage("forecasts", day, shard, forecast_table(inventory, forecasts, day), batch)
 
     tables: list[pa.Table] = []
+    placements = placements or Placements()
     for (provider, name), rows in _rows_by_bucket(inventory):
         bucket = named[provider, name]
         objects, expected = inventory.take(pa.array(rows)), _rows_of(forecasts, rows)
@@ -169,7 +173,14 @@ def score_shard(
         withheld = told.withheld(bucket.min_coverage)
         tables.append(
             _decide_bucket(
-                objects, expected, bucket, books[bucket.price_book], policy=policy, day=day, withheld=withheld
+                objects,
+                expected,
+                bucket,
+                books[bucket.price_book],
+                policy=policy,
+                day=day,
+                withheld=withheld,
+                placements=placements,
             )
         )
     decisions = pa.concat_tables(tables) if tables else DECISIONS.empty_table()
@@ -262,11 +273,47 @@ def _decide_bucket(
     policy: PolicySettings,
     day: date,
     withheld: str | None,
+    placements: Placements,
 ) -> pa.Table:
-    keys = inventory["key"]
-    excluded = np.zeros(inventory.num_rows, dtype=np.bool_)
+    objects, latencies = _object_columns(inventory, forecasts, bucket, day)
+    rules = classify(forecasts.reads_30_days, forecasts.last_read_days).storage_classes(bucket.provider)
+    share = read_share_of(forecasts, np.asarray(objects.size_bytes))
+    tables = []
+    for latency in Latency:
+        rows = np.flatnonzero(latencies == latency)
+        if not len(rows):
+            continue
+        limits = OwnerLimits(latency, bucket.allowed_classes)
+        usage = None
+        if forecasts.usage_chain is not None:
+            present = set(objects.current_class[rows])
+            usage = placements.usage(forecasts.usage_chain, book, limits, policy, present=present, read_share=share)
+        decisions = decide(objects.take(rows), book, limits, policy, usage)
+        if withheld is not None:
+            decisions = _kept(decisions, withheld)
+        tables.append(_decision_table(inventory.take(pa.array(rows)), decisions, rules[rows], day))
+    return pa.concat_tables(tables)
+
+
+def _object_columns(
+    inventory: pa.Table, forecasts: AccessForecasts, bucket: BucketSettings, day: date
+) -> tuple[ObjectColumns, NDArray[np.object_]]:
+    """Give one bucket's objects as the policy takes them, and the latency that each one's owner accepts."""
+    keys, count = inventory["key"], inventory.num_rows
+    excluded = np.zeros(count, dtype=np.bool_)
     for prefix in bucket.excluded_prefixes:
         excluded |= pc.starts_with(keys, prefix).to_numpy()
+    latencies = np.full(count, Latency(bucket.latency), dtype=object)
+    pinned = np.full(count, None, dtype=object)
+    retention = np.full(count, bucket.min_retention_days, dtype=np.float64)
+    for below in sorted(bucket.prefixes, key=lambda below: len(below.prefix)):  # the longest is the last to speak
+        rows = pc.starts_with(keys, below.prefix).to_numpy()
+        if below.latency is not None:
+            latencies[rows] = Latency(below.latency)
+        if below.pinned_class is not None:
+            pinned[rows] = below.pinned_class
+        if below.min_retention_days is not None:
+            retention[rows] = below.min_retention_days
     objects = ObjectColumns(
         size_bytes=inventory["size_bytes"].to_numpy(),
         current_class=_texts(inventory["storage_class"]),
@@ -279,13 +326,11 @@ def _decide_bucket(
         from_rules=forecasts.from_rules,
         excluded=excluded,
         lock_reason=_texts(inventory["lock_reason"]),
+        usage_state=forecasts.usage_state,
+        pinned_class=pinned,
+        retained=_days_since(inventory["last_modified_at"], day) < retention,
     )
-    limits = OwnerLimits(Latency(bucket.latency), bucket.allowed_classes)
-    decisions = decide(objects, book, limits, policy)
-    if withheld is not None:
-        decisions = _kept(decisions, withheld)
-    rules = classify(forecasts.reads_30_days, forecasts.last_read_days).storage_classes(bucket.provider)
-    return _decision_table(inventory, decisions, rules, day)
+    return objects, latencies
 
 
 def _kept(decisions: Decisions, reason: str) -> Decisions:
@@ -363,6 +408,8 @@ def _rows_of(forecasts: AccessForecasts, rows: NDArray[np.int64]) -> AccessForec
         reads_30_days=forecasts.reads_30_days[rows],
         last_read_days=forecasts.last_read_days[rows],
         idle_days=forecasts.idle_days[rows],
+        usage_state=None if forecasts.usage_state is None else forecasts.usage_state[rows],
+        usage_chain=forecasts.usage_chain,
     )
 
 
