@@ -21,6 +21,9 @@ from cloudflux_ml.features import FEATURE_NAMES, Floats, Integers
 BINS: Final = 10
 COMPARED_HORIZONS: Final = (7, 30)
 """Horizons in days whose forecasts are compared with what came of them."""
+AGEING_FEATURES: Final = frozenset({"age_days", "days_since_write", "mean_gap_days", "month_end_share"})
+"""They change from one day to the next although nobody uses an object in another way: all objects grow older together,
+and a month end passes. They are measured, but ask for no training."""
 _LEAST_SHARE: Final = 1e-4  # an empty bin would make the index infinite
 _KEY: Final = ["provider", "bucket", "key"]
 

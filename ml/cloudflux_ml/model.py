@@ -151,7 +151,8 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     classes_ : ndarray of shape (3,)
         Tiers in the order of ``predict_proba``'s columns: ``domain.access.FORECAST_TIERS``.
     reference_edges_, reference_counts_ : ndarray of shape (TREE_FEATURES, 9) and (TREE_FEATURES, 10)
-        Deciles of the training rows' features, and how many rows lie between them: what drift is measured against.
+        Deciles of the features at the newest training cutoff, and how many of its rows lie between them: what drift is
+        measured against.
     usage_ : ``usage.UsageStates`` or None
         The states of use and the chain between them, which placement decides by. Training fits it apart.
     n_features_in_, feature_names_in_ : as in scikit-learn.
@@ -201,8 +202,9 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         self.unknown_ = np.isnan(values).all(axis=0)
         days = np.zeros(len(values)) if cutoffs is None else np.asarray(cutoffs, dtype=np.float64)
         grown = np.ones(len(values)) if growth is None else np.clip(np.asarray(growth, dtype=np.float64), 0.5, 2.0)
-        self.reference_edges_ = reference_edges(values[:, :TREE_FEATURES])
-        self.reference_counts_ = count_by_bin(values[:, :TREE_FEATURES], self.reference_edges_)
+        newest = values[days == days.max(), :TREE_FEATURES]
+        self.reference_edges_ = reference_edges(newest)
+        self.reference_counts_ = count_by_bin(newest, self.reference_edges_)
         self.classes_ = np.array([str(tier) for tier in FORECAST_TIERS])
         self.calibration_ = np.tile(_UNCALIBRATED, (len(HORIZONS), 1))
         self.constant_any_, self.constant_reads_ = np.zeros(len(HORIZONS)), np.zeros(len(HORIZONS))

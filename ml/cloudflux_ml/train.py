@@ -150,7 +150,7 @@ def train_and_register(
             pip_requirements=[f"{package}=={installed(package)}" for package in _REQUIREMENTS],
         )
     version = str(logged.registered_model_version)
-    registry.set_aliases(version, verdict, tracking_uri, registered_model, until=until)
+    registry.set_aliases(version, verdict, tracking_uri, registered_model, until=dataset.windows.end)
     return TrainingOutcome(
         trained=True,
         reason=verdict.reason,

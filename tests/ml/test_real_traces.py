@@ -75,7 +75,7 @@ def test_forecaster_beats_persistence_when_it_learns_from_a_real_trace(name: str
     """Cut a trace's second half every few weeks, train on what lies before, and compare with what followed.
 
     The first cutoff is the day ``round(days / 2)`` of the trace; labels are the 30 days from the cutoff on, of all
-    objects created before it. Training uses cutoffs whose labels end before, 40,000 rows at most.
+    objects created before it. Training is the product's own: eight cutoffs whose labels end before.
     """
     path = SHARED / "data" / "traces" / f"{name}.parquet"
     if not path.is_file():
@@ -86,7 +86,7 @@ def test_forecaster_beats_persistence_when_it_learns_from_a_real_trace(name: str
     truth, persistence, ours, said, seen = [], [], [], [], []
     for cutoff in range(round(days / 2), days - 29, SPACING_DAYS[name]):
         until = logged[0] + timedelta(days=cutoff + 30)
-        dataset = build_dataset(lake, shards=1, until=until, max_train_rows=40_000)
+        dataset = build_dataset(lake, shards=1, until=until)
         train, holdout = dataset.train, dataset.holdout
         forecaster = AccessForecaster().fit(
             data_frame(train.values), train.horizon_reads, cutoffs=train.cutoff, growth=train.growth

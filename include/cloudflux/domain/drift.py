@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -50,11 +50,17 @@ LEAST_OBJECTS: Final = 100
 """A figure of fewer objects is shown, but asks for nothing."""
 
 
-def reasons_to_retrain(measures: Iterable[DriftMeasure], limits: DriftLimits) -> Sequence[str]:
-    """Say which figures are beyond the limits, the features' worst first; nothing when none is."""
+def reasons_to_retrain(
+    measures: Iterable[DriftMeasure], limits: DriftLimits, *, ageing: Collection[str] = ()
+) -> Sequence[str]:
+    """Say which figures are beyond the limits, the features' worst first; nothing when none is.
+
+    ageing : features that differ from the training's because time has passed, though objects are used as before: they
+    give no reason.
+    """
     features, others = [], []
     for measure in measures:
-        if measure.objects < LEAST_OBJECTS:
+        if measure.objects < LEAST_OBJECTS or (measure.kind is DriftKind.FEATURE and measure.subject in ageing):
             continue
         if measure.kind is DriftKind.FEATURE and measure.value > limits.max_psi:
             features.append(measure)

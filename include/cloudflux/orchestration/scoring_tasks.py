@@ -109,10 +109,10 @@ def measure_drift(scored: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     ``reasons`` says which ask for training. They are none when nothing was logged since the newest training: it would
     learn the same again.
     """
-    from cloudflux.domain.drift import DriftLimits, reasons_to_retrain
+    from cloudflux.domain.drift import DriftLimits, reasons_to_retrain, worth_training
     from cloudflux.stores.drift import DriftLog
     from cloudflux_ml.champion import trained_until
-    from cloudflux_ml.drift import feature_drift, log_drift, realised_drift
+    from cloudflux_ml.drift import AGEING_FEATURES, feature_drift, log_drift, realised_drift
 
     current, day = settings(), day_of_run()
     shards = list(scored)
@@ -124,14 +124,12 @@ def measure_drift(scored: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         reference = load_version(version, name=current.registered_model).forecaster.reference_counts_
         measures += feature_drift(reference, [shard["feature_counts"] for shard in shards if shard["feature_counts"]])
     limits = DriftLimits(current.drift_max_psi, current.drift_max_ratio, current.drift_max_calibration_error)
-    reasons = list(reasons_to_retrain(measures, limits))
-    until = trained_until(name=current.registered_model)
-    logged = [known for known in lake().days("daily_access") if known < day]
-    if reasons and until is not None and not (logged and logged[-1] >= until):
-        print(f"nothing was logged since the training up to {until}: none is asked for")  # noqa: T201  # the task's log
-        wanted = False
-    else:
-        wanted = bool(reasons)
+    reasons = list(reasons_to_retrain(measures, limits, ageing=AGEING_FEATURES))
+    wanted = worth_training(
+        reasons,
+        last_logged=max((known for known in lake().days("daily_access") if known < day), default=None),
+        trained_until=trained_until(name=current.registered_model),
+    )
     DriftLog(engine()).record(day, version, measures, now())
     run_id = log_drift(
         measures, reasons, day=day, model_version=version, experiment=f"{current.registered_model}-drift"

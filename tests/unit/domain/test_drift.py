@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from cloudflux.domain.drift import DriftKind, DriftLimits, DriftMeasure, reasons_to_retrain
+from cloudflux.domain.drift import DriftKind, DriftLimits, DriftMeasure, reasons_to_retrain, worth_training
 
 DAY = date(2026, 10, 1)
 
@@ -35,3 +35,20 @@ def test_training_is_asked_for_when_a_figure_is_beyond_its_limit(kind: DriftKind
 def test_worst_feature_is_named_first_when_several_drift() -> None:
     measures = [DriftMeasure(DriftKind.FEATURE, name, value, 500) for name, value in (("a", 0.3), ("b", 2.0))]
     assert [reason.split()[0] for reason in reasons_to_retrain(measures, DriftLimits())] == ["b", "a"]
+    assert [reason.split()[0] for reason in reasons_to_retrain(measures, DriftLimits(), ageing={"b"})] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "last_logged", "trained_until", "worth"),
+    [
+        (["age_days differs"], date(2026, 10, 5), date(2026, 10, 5), True),
+        (["age_days differs"], date(2026, 10, 4), date(2026, 10, 5), False),  # it would learn the same again, for ever
+        (["age_days differs"], date(2026, 10, 4), None, True),
+        (["age_days differs"], None, None, False),
+        ([], date(2026, 10, 5), date(2026, 9, 5), False),
+    ],
+)
+def test_training_is_worth_it_when_there_is_a_reason_and_something_new(
+    reasons: list[str], last_logged: date | None, trained_until: date | None, worth: bool
+) -> None:
+    assert worth_training(reasons, last_logged=last_logged, trained_until=trained_until) is worth
