@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 import skops.io
 from mlflow.tracking import MlflowClient
@@ -22,11 +21,9 @@ from cloudflux.domain.errors import TransientError
 from cloudflux_ml import registry
 from cloudflux_ml import train as training
 from cloudflux_ml.champion import REGISTERED_MODEL, champion_version, trained_until
-from cloudflux_ml.dataset import TooLittleHistory, build_dataset
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.train import TrainingOutcome, train_and_register
-from cloudflux_ml.usage import USAGE_FEATURES, UsageStates
 
 pytestmark = [
     # MLflow 3.17 compares a data frame's columns with a range, which pandas 3 deprecates
@@ -147,18 +144,6 @@ def test_champion_is_loaded_once_when_asked_for_twice(trained: Trained) -> None:
 def test_newest_training_says_how_far_it_looked_when_asked(trained: Trained) -> None:
     assert trained_until(trained.uri) == UNTIL
     assert trained_until(trained.uri, "never") is None
-
-
-def some_forecaster() -> AccessForecaster:
-    values = data_frame(np.zeros((120, len(FEATURE_NAMES))))
-    return AccessForecaster(max_iter=2).fit(values, np.repeat([0.0, 10.0], 60))
-
-
-def some_usage(features: int = len(USAGE_FEATURES)) -> UsageStates:
-    rng = np.random.default_rng(3)
-    today, tomorrow = rng.random((2, 2000, features))
-    reads = (today[:, 0] > rng.random(2000)).astype(float)
-    return UsageStates(max_states=12).fit(today, reads[:, None], tomorrow=tomorrow, reads=reads)
 
 
 def test_reference_of_drift_is_saved_along_when_a_model_is(tmp_path: Path) -> None:
