@@ -48,8 +48,8 @@ class PlacementTables:
     targets: NDArray[np.int8]
     """The class to be in today, shape (clocks, S, K)."""
     usd_gib: NDArray[np.float32] | None
-    """Expected cost of being in that class and clock today, after any move, and acting best afterwards: what each GiB
-    adds to it, shape (clocks, S, K). None when only the targets were asked for."""
+    """Expected cost of being in that class and clock today, after any move, and following the targets afterwards: what
+    each GiB adds to it, shape (clocks, S, K). None when only the targets were asked for."""
     usd_object: NDArray[np.float32] | None
     """What it is for each object, whatever its size within the interval."""
     keep_usd_gib: NDArray[np.float32] | None
@@ -144,26 +144,37 @@ def solve_placement(
     may_enter : the classes that an object may be moved to; left out, all of them.
     """
     edges = _size_edges(book)
-    problem = _Problem.of(
-        chain,
-        book,
-        class_names,
-        edges=edges,
-        deleted_share_year=deleted_share_year,
-        read_share=read_share,
-        with_costs=with_costs,
-        by_client=by_client,
-        may_enter=may_enter,
-    )
-    values = [np.zeros((problem.components, clocks, *problem.shape), dtype=np.float32) for clocks in problem.clocks]
-    inside = kept = values
+
+    def problem_of(*, parted: bool) -> _Problem:
+        return _Problem.of(
+            chain,
+            book,
+            class_names,
+            edges=edges,
+            deleted_share_year=deleted_share_year,
+            read_share=read_share,
+            parted=parted,
+            by_client=by_client,
+            may_enter=may_enter,
+        )
+
+    problem = problem_of(parted=False)
+    values = problem.nothing()
+    inside = values
     for _ in range(horizon_days):
         inside = [problem.held(code, value) for code, value in enumerate(values)]
         values = problem.best(inside)
-        if with_costs:
-            kept = [problem.held(code, value) for code, value in enumerate(kept)]
     targets = problem.targets(inside)
-    joined, keeping = np.concatenate(inside, axis=1), np.concatenate(kept, axis=1)
+    costs = kept = None
+    if with_costs:
+        # what following the targets costs, day after day: near the horizon's end the very best would differ from them
+        parted = problem_of(parted=True)
+        values, keeping = parted.nothing(), parted.nothing()
+        for _ in range(horizon_days):
+            inside = [parted.held(code, value) for code, value in enumerate(values)]
+            values = parted.followed(inside, targets)
+            keeping = [parted.held(code, value) for code, value in enumerate(keeping)]
+        costs, kept = np.concatenate(inside, axis=1), np.concatenate(keeping, axis=1)
     return PlacementTables(
         book=book,
         class_names=problem.tariff.class_names,
@@ -171,10 +182,10 @@ def solve_placement(
         size_edges_bytes=edges[1:-1],
         clock_starts=np.concatenate([[0], np.cumsum(problem.clocks)]).astype(np.intp),
         targets=np.concatenate(targets, axis=0),
-        usd_gib=joined[0] if with_costs else None,
-        usd_object=joined[1] if with_costs else None,
-        keep_usd_gib=keeping[0] if with_costs else None,
-        keep_usd_object=keeping[1] if with_costs else None,
+        usd_gib=None if costs is None else costs[0],
+        usd_object=None if costs is None else costs[1],
+        keep_usd_gib=None if kept is None else kept[0],
+        keep_usd_object=None if kept is None else kept[1],
         by_client=by_client,
         deleted_share_year=deleted_share_year,
         read_share=read_share,
@@ -194,7 +205,7 @@ def _size_edges(book: PriceBook) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """The arrays of the backward induction. With costs, component 0 is for each GiB, 1 for each object; else their sum.
+    """The arrays of the backward induction. Parted, component 0 is for each GiB, 1 for each object; else their sum.
 
     Shapes: clocks L of a class, S sizes, K states.
     """
@@ -227,7 +238,7 @@ class _Problem:
         edges: Floats,
         deleted_share_year: float,
         read_share: float,
-        with_costs: bool,
+        parted: bool,
         by_client: bool,
         may_enter: Collection[str] | None,
     ) -> _Problem:
@@ -239,11 +250,11 @@ class _Problem:
         gib = middle / GIB_BYTES
         count, states = len(tariffs[0].class_names), len(chain)
 
-        def parted(at_first: Floats, at_second: Floats) -> Floats:
+        def billed(at_first: Floats, at_second: Floats) -> Floats:
             """Give (components, ...) of figures at the two sizes; the size's axis is the last but one."""
             slope = (at_second - at_first) / ((second - first) / GIB_BYTES)[:, None]
             level = at_first - slope * (first / GIB_BYTES)[:, None]
-            return np.stack([slope, level]) if with_costs else (slope * gib[:, None] + level)[None]
+            return np.stack([slope, level]) if parted else (slope * gib[:, None] + level)[None]
 
         chance = chain.read.sum(axis=1)
         holding: list[NDArray[np.float32]] = []
@@ -268,18 +279,18 @@ class _Problem:
                     due = (idle >= autopilot.promotion_from_idle_days)[:, None, None] & autopilot.watched[None, :, None]
                     bill = bill + due * autopilot.promotion_usd * chance[None, None, :]
                 bills.append(bill)
-            holding.append(parted(bills[0], bills[1]).astype(np.float32))
+            holding.append(billed(bills[0], bills[1]).astype(np.float32))
             missing = np.zeros(days) if autopilot is not None else (days - 1.0) - idle
             debts = [missing[:, None, None] * tariff.storage_usd_day[:, code][None, :, None] for tariff in tariffs[1:]]
-            owed.append(parted(debts[0], debts[1]).astype(np.float32))
+            owed.append(billed(debts[0], debts[1]).astype(np.float32))
         base = tariffs[0]
         closed = np.array([may_enter is not None and name not in may_enter for name in base.class_names])
         per_object, per_gib = np.where(closed[None, :], np.inf, base.move_usd), base.move_usd_gib
-        moving = np.stack([per_gib, per_object], axis=-1) if with_costs else per_object[..., None]
+        moving = np.stack([per_gib, per_object], axis=-1) if parted else per_object[..., None]
         rate = 0.0 if deleted_share_year <= 0 else -float(np.expm1(np.log1p(-deleted_share_year) / YEAR_DAYS))
         return cls(
             tariff=base,
-            components=2 if with_costs else 1,
+            components=2 if parted else 1,
             clocks=clocks,
             shape=(len(middle), states),
             unread_next=np.ascontiguousarray(chain.unread.T, dtype=np.float32),
@@ -290,6 +301,10 @@ class _Problem:
             lost=rate,
             moving=moving.astype(np.float32),
         )
+
+    def nothing(self) -> list[NDArray[np.float32]]:
+        """Give what each class's clocks cost when no day is left."""
+        return [np.zeros((self.components, clocks, *self.shape), dtype=np.float32) for clocks in self.clocks]
 
     def held(self, code: int, later: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the cost of holding a class today, from what each clock costs tomorrow."""
@@ -316,6 +331,20 @@ class _Problem:
                 away = leaving[:, None] + owed
                 better = self._usd(away) < self._usd(value)
                 value = np.where(better[None], away, value)
+            values.append(value)
+        return values
+
+    def followed(self, inside: list[NDArray[np.float32]], targets: list[NDArray[np.int8]]) -> list[NDArray[np.float32]]:
+        """Give each class's value when what the targets say is done."""
+        values = []
+        for code, held in enumerate(inside):
+            value = held
+            for other in np.unique(targets[code]):
+                if other == code:
+                    continue
+                away = self._arrived(code, int(other), inside)[:, None]
+                away = away + self.owed[code] if self.tariff.owes[code, other] else away
+                value = np.where((targets[code] == other)[None], away, value)
             values.append(value)
         return values
 

@@ -39,6 +39,9 @@ def objects_of(count: int = 1, **overrides: Any) -> ObjectColumns:
         from_rules=column("from_rules", False, np.bool_),
         excluded=column("excluded", False, np.bool_),
         lock_reason=column("lock_reason", None, object),
+        usage_state=column("usage_state", -1, np.intp) if "usage_state" in overrides else None,
+        pinned_class=column("pinned_class", None, object) if "pinned_class" in overrides else None,
+        retained=column("retained", False, np.bool_) if "retained" in overrides else None,
     )
     assert not overrides, f"no such columns: {sorted(overrides)}"
     return columns

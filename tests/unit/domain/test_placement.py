@@ -22,7 +22,7 @@ BOOKS = {
     "gcs": (load_book("gcs-us-central1"), ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")),
     "autoclass": (load_book("gcs-us-central1"), ("STANDARD", "AUTOCLASS")),
 }
-SIZES = [1_000.0, 100_000.0, 131_072.0, 700_000.0, 40e6, 3e9, 60e9]
+SIZES = [1_000.0, 131_072.0, 700_000.0, 3e9]
 
 
 def chain_of(states, reads, seed=0):
@@ -48,7 +48,7 @@ def test_parts_add_up_to_the_tables_when_the_future_is_uncertain(name, by_client
     book, classes = BOOKS[name]
     chain = chain_of(5, reads=1.7)
     tables = solve_placement(
-        chain, book, classes, horizon_days=100, deleted_share_year=0.2, read_share=0.7, by_client=by_client
+        chain, book, classes, horizon_days=40, deleted_share_year=0.2, read_share=0.7, by_client=by_client
     )
     tariff = tariff_of(book, SIZES, classes, by_client=by_client)
     for row, size in enumerate(SIZES):
@@ -69,16 +69,16 @@ def test_parts_add_up_to_the_tables_when_the_future_is_uncertain(name, by_client
                     assert life.daily_usd.sum() == pytest.approx(life.total_usd)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     name=st.sampled_from(sorted(BOOKS)),
-    read_days=st.sets(st.integers(0, 39), max_size=12),
+    read_days=st.sets(st.integers(0, 24), max_size=9),
     size=st.sampled_from(SIZES),
     start=st.integers(0, 3),
 )
 def test_stated_cost_is_what_the_engine_charges_when_the_future_turns_out_as_forecast(name, read_days, size, start):
     book, classes = BOOKS[name]
-    code, days = start % len(classes), 40
+    code, days = start % len(classes), 25
     chain = rhythm(read_days, days)
     tables = solve_placement(chain, book, classes, horizon_days=days)
     tariff = tariff_of(book, size, classes)
