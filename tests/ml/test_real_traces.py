@@ -63,7 +63,7 @@ SPACING_DAYS = {"media": 100, "catalogue": 150, "retail": 30}
 """Days between the cutoffs that are evaluated: four to six of them in each trace's second half."""
 SHOWN = (
     "accuracy", "persistence_accuracy", "rules_accuracy", "macro_f1", "persistence_macro_f1", "rules_macro_f1",
-    "brier_any", "persistence_brier_any", "ece_any",
+    "brier_any", "persistence_brier_any", "ece_any", "ece_any_7",
 )  # fmt: skip
 LEAST_ACCURACY = {"media": 0.97, "catalogue": 0.96, "retail": 0.89}
 BELOW_PERSISTENCE = {"retail": {187, 337}, "catalogue": {795}}
