@@ -220,6 +220,16 @@ class Account:
         """All that was charged."""
         return float(self.usd.sum())
 
+    @property
+    def owed_usd(self) -> float:
+        """What early deletion would charge on top if all objects were deleted now, whatever took them there."""
+        tariff = self.tariff
+        autopilot = np.array([found is not None for found in tariff.autopilots])
+        missing = np.where(
+            autopilot[self.class_codes], 0, np.maximum(tariff.min_days[self.class_codes] - self.days_in_class, 0)
+        )
+        return float((missing * tariff.storage_usd_day[np.arange(len(tariff)), self.class_codes]).sum())
+
     def parts_usd(self) -> dict[str, float]:
         """Give all that was charged, by part."""
         return dict(zip(PARTS, map(float, self.usd.sum(axis=0)), strict=True))

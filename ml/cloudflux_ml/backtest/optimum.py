@@ -63,11 +63,18 @@ class Scheduled:
         return self._schedule.rows[here], self._schedule.targets[here]
 
 
-def optimal_schedule(trace: Trace, tariff: Tariff, progress: Callable[[int, int], None] | None = None) -> Schedule:
+def optimal_schedule(
+    trace: Trace,
+    tariff: Tariff,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    owed_at_end: bool = False,
+) -> Schedule:
     """Find the cheapest schedule of each object over the trace's evaluation window.
 
-    ``progress`` is told how many objects are done, and of how many. Raises ``SettingsError`` for an autopilot's class
-    with minimum days: no provider has one.
+    ``owed_at_end``: what early deletion would charge if all were deleted at the window's end is part of the cost, as
+    ``Account.owed_usd`` counts it. ``progress`` is told how many objects are done, and of how many. Raises
+    ``SettingsError`` for an autopilot's class with minimum days: no provider has one.
     """
     for code, autopilot in enumerate(tariff.autopilots):
         if autopilot is not None and tariff.min_days[code] > 0 and bool(tariff.owes[code].any()):
@@ -92,7 +99,7 @@ def optimal_schedule(trace: Trace, tariff: Tariff, progress: Callable[[int, int]
         here = slice(*np.searchsorted(column, [begin, begin + len(rows)]))
         reads = np.zeros((trace.days - int(created.min()), len(rows)))
         reads[day_of[here] - created.min(), column[here] - begin] = counts[here]
-        chunk = _Chunk(tariff, rows, reads)
+        chunk = _Chunk(tariff, rows, reads, owed_at_end=owed_at_end)
         chunk.look_back()
         days, places, targets, usd[rows] = chunk.schedule(
             created - created.min(), movable=trace.created[rows] < start, settled=trace.created[rows] <= start
@@ -108,7 +115,7 @@ def optimal_schedule(trace: Trace, tariff: Tariff, progress: Callable[[int, int]
 class _Chunk:
     """Some objects over the last T days of a window. Arrays have shape (n,) or (C, n) unless they say otherwise."""
 
-    def __init__(self, tariff: Tariff, rows: Codes, reads: Floats) -> None:
+    def __init__(self, tariff: Tariff, rows: Codes, reads: Floats, *, owed_at_end: bool) -> None:
         self.reads = reads
         """Shape (T, n)."""
         self.days, self.count = reads.shape
@@ -123,7 +130,8 @@ class _Chunk:
         self.dearest = 2 * self.stay
         move = tariff.move_usd[:, :, None] + tariff.move_usd_gib[:, :, None] * gib
         move[np.arange(self.classes), np.arange(self.classes)] = np.inf  # staying is no move
-        self.min_days = np.where(tariff.owes.any(axis=1), tariff.min_days, 0)
+        self.owed_at_end = owed_at_end
+        self.min_days = np.where(tariff.owes.any(axis=1) | owed_at_end, tariff.min_days, 0)
         owing = (tariff.owes & (self.min_days > 0)[:, None])[:, :, None]
         self.move_owing: Floats = np.where(owing, move, np.inf)
         """By source and target, shape (C, C, n): the moves that pay for missing days."""
@@ -142,7 +150,7 @@ class _Chunk:
     def look_back(self) -> None:
         """Fill in the values of all days, from the last to the first."""
         places: list[_Rented | _Autopiloted] = [
-            _Rented(self.days, self.storage[code], int(self.min_days[code]))
+            _Rented(self.days, self.storage[code], int(self.min_days[code]), owed_at_end=self.owed_at_end)
             if clock is None
             else _Autopiloted(self.days, clock)
             for code, clock in enumerate(self.clocks)
@@ -214,7 +222,7 @@ class _Chunk:
 class _Rented:
     """The values of a class with one storage price, day by day backwards."""
 
-    def __init__(self, days: int, storage: Floats, min_days: int) -> None:
+    def __init__(self, days: int, storage: Floats, min_days: int, *, owed_at_end: bool) -> None:
         self._storage = storage
         self._min_days = min_days
         self._reads: Floats = np.zeros_like(storage)
@@ -227,6 +235,11 @@ class _Rented:
         """The value if it never leaves by a move that owes."""
         self._free_staying: Floats = np.zeros_like(storage)
         self._exits = _SlidingMinimum(min_days - 1, len(storage))
+        if owed_at_end and min_days:
+            # the window's end is then one more way out that owes the missing days, and no way out that does not
+            self._free = np.full_like(storage, np.inf)
+            self._free_staying = np.full_like(storage, np.inf)
+            self._exits.push(np.zeros_like(storage))
         self._settled_from: Floats = np.full((max(min_days, 1), len(storage)), np.inf)
         """``settled`` less the reads from then on, of the next ``min_days`` days, by day modulo their number."""
         self._settled_from[days % max(min_days, 1)] = 0.0

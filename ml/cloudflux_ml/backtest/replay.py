@@ -67,6 +67,8 @@ class PolicyResult:
     cumulated_usd: Floats
     """All that was charged up to each day's end, shape (days - eval_from,)."""
     seconds: float
+    owed_usd: float = 0.0
+    """What early deletion would charge on top if all objects were deleted at the window's end. Not in ``usd``."""
 
 
 def replay(
@@ -104,6 +106,7 @@ def replay(
         parts_usd=account.parts_usd(),
         cumulated_usd=cumulated,
         seconds=time.perf_counter() - began,
+        owed_usd=account.owed_usd,
     )
 
 
