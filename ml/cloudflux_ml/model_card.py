@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from cloudflux_ml.dataset import Dataset
@@ -22,6 +23,12 @@ _AGAINST: Final = (
     ("champion_", "champion"),
     ("persistence_", "persistence"),
     ("rules_", "rules"),
+)
+_RIVALS_COST: Final = MappingProxyType(
+    {
+        ("persistence_", "backtest_cost_usd"): "backtest_persistence_usd",
+        ("rules_", "backtest_cost_usd"): "backtest_rules_usd",
+    }
 )
 
 
@@ -57,10 +64,16 @@ def model_card(forecaster: AccessForecaster, dataset: Dataset, metrics: Mapping[
         "|---|" + "---|" * len(shown),
     ]
     for name, words in _COMPARED:
-        figures = [metrics.get(f"{prefix}{name}") for prefix, _ in shown]
+        figures = [metrics.get(_RIVALS_COST.get((prefix, name), f"{prefix}{name}")) for prefix, _ in shown]
         if any(figure is not None for figure in figures):
             cells = " | ".join("" if figure is None else f"{figure:.4f}" for figure in figures)
             lines.append(f"| {words} | {cells} |")
+    if "backtest_optimum_usd" in metrics:
+        lines += [
+            "",
+            f"On the same objects, prices and days, leaving everything in the standard class would have cost "
+            f"{metrics['backtest_stay_usd']:.4f} USD, and the clairvoyant optimum {metrics['backtest_optimum_usd']:.4f}.",
+        ]
     lines += ["", "| horizon | Brier | calibration error | reads expected for each seen |", "|---|---|---|---|"]
     for days in HORIZONS:
         if f"brier_any_{days}" in metrics:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version as installed
+from types import MappingProxyType
 from typing import Any, Final
 
 import mlflow
@@ -18,8 +19,10 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 from cloudflux.domain.access import BANDS, FORECAST_TIERS, band_codes, tier_codes
+from cloudflux.domain.prices import PriceBook
 from cloudflux.domain.rules import classify
 from cloudflux_ml import registry
+from cloudflux_ml.backtest.holdout import HoldoutBacktest, sample_holdout
 from cloudflux_ml.champion import REGISTERED_MODEL
 from cloudflux_ml.dataset import (
     Dataset,
@@ -36,6 +39,17 @@ from cloudflux_ml.model_card import model_card
 from cloudflux_ml.usage import MOST_TRANSITIONS, UsageStates, fit_usage_states, join_transitions, sample_transitions
 
 _CODES: Final = list(range(len(FORECAST_TIERS)))
+REGRET: Final = "backtest_regret"
+_COSTS: Final = MappingProxyType(
+    {
+        "optimum": "backtest_optimum_usd",
+        "this version": registry.COST,
+        "champion": f"champion_{registry.COST}",
+        "persistence": "backtest_persistence_usd",
+        "rules": "backtest_rules_usd",
+        "stay": "backtest_stay_usd",
+    }
+)
 _REQUIREMENTS: Final = ("scikit-learn", "skops", "numpy", "pandas", "polars", "pyarrow")
 
 
@@ -67,6 +81,7 @@ def train_and_register(
     experiment: str = REGISTERED_MODEL,
     registered_model: str = REGISTERED_MODEL,
     content_types: pa.Table | None = None,
+    book: PriceBook | None = None,
     tags: Mapping[str, str] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> TrainingOutcome:
@@ -74,6 +89,7 @@ def train_and_register(
 
     until : the day after the newest complete day.
     tracking_uri : MLflow's address; None takes it from ``MLFLOW_TRACKING_URI``.
+    book : what placement on the holdout is charged by, so that costs have a say in who is champion, or None.
     tags : further tags of the run, e.g. the DAG run's id.
     params : settings of ``AccessForecaster`` that differ from its defaults.
 
@@ -101,19 +117,20 @@ def train_and_register(
         usage = f"not fitted: {exc}"
     holdout = data_frame(dataset.holdout.values)
     metrics = evaluate(forecaster, dataset.holdout) | baselines(dataset.holdout)
-    cost = backtest_cost(forecaster, lake, dataset, shards=shards)
-    metrics |= {} if cost is None else {registry.COST: cost}
+    window = holdout_backtest(lake, dataset, shards=shards, book=book)
+    rivals = {} if window is None else window.rivals_usd()
+    metrics |= {f"backtest_{name}_usd": usd for name, usd in rivals.items()}
+    metrics |= cost_figures(backtest_cost(forecaster, window), rivals)
     standing = registry.load_champion(tracking_uri, registered_model)
     standing_metrics = None
     if standing.champion:
         standing_metrics = evaluate(standing.champion.forecaster, dataset.holdout)
-        cost = backtest_cost(standing.champion.forecaster, lake, dataset, shards=shards)
-        standing_metrics |= {} if cost is None else {registry.COST: cost}
+        standing_metrics |= cost_figures(backtest_cost(standing.champion.forecaster, window), rivals)
     verdict = registry.judge(metrics, standing_metrics)
     if standing_metrics is None:
         verdict = registry.Verdict(verdict.promoted, f"{verdict.reason} ({standing.reason})")
     else:
-        compared = ("accuracy", "macro_f1", "log_loss", "brier_any", "ece_any", registry.COST)
+        compared = ("accuracy", "macro_f1", "log_loss", "brier_any", "ece_any", registry.COST, REGRET)
         metrics |= {f"champion_{name}": standing_metrics[name] for name in compared if name in standing_metrics}
 
     mlflow.set_tracking_uri(tracking_uri or mlflow.get_tracking_uri())
@@ -133,7 +150,7 @@ def train_and_register(
         )
         mlflow.log_figure(calibration_figure(forecaster, dataset.holdout), "calibration.png")
         mlflow.log_figure(confusion_figure(forecaster, dataset.holdout), "confusion.png")
-        costs = {name: metrics[name] for name in (registry.COST, f"champion_{registry.COST}") if name in metrics}
+        costs = {title: metrics[name] for title, name in _COSTS.items() if name in metrics}
         if costs:
             mlflow.log_figure(cost_figure(costs), "cost.png")
         mlflow.log_text(model_card(forecaster, dataset, metrics, verdict.reason), "model_card.md")
@@ -258,13 +275,31 @@ def fit_usage(
     return fit_usage_states(transitions, random_state=seed)
 
 
-def backtest_cost(forecaster: AccessForecaster, lake: LakeReader, dataset: Dataset, *, shards: int) -> float | None:
-    """Give what decisions by this forecaster would have cost on the holdout's window, in USD; None: it is not measured.
+def holdout_backtest(
+    lake: LakeReader, dataset: Dataset, *, shards: int, book: PriceBook | None
+) -> HoldoutBacktest | None:
+    """Read what the backtest of the holdout's window charges; None without a price book or an inventory.
 
-    The champion rule compares it between challenger and champion, so that both must be charged for the same objects,
-    days and prices.
+    It is read once for all, so that challenger, champion and rivals are charged for the same objects, days and prices.
     """
-    return None
+    sample = None if book is None else sample_holdout(lake, dataset, shards=shards)
+    return None if book is None or sample is None else HoldoutBacktest.of(sample, book)
+
+
+def backtest_cost(forecaster: AccessForecaster, window: HoldoutBacktest | None) -> float | None:
+    """Give what placement by this forecaster's usage chain would have cost on the holdout's window, in USD.
+
+    None: there is nothing to measure it on, or the forecaster has no usage chain.
+    """
+    return None if window is None or forecaster.usage_ is None else window.usage_usd(forecaster.usage_)
+
+
+def cost_figures(cost: float | None, rivals: Mapping[str, float]) -> dict[str, float]:
+    """Give the cost as a metric and, where the optimum's is known, the regret: cost divided by the optimum's."""
+    if cost is None:
+        return {}
+    optimum = rivals.get("optimum", 0.0)
+    return {registry.COST: cost} | ({REGRET: cost / optimum} if optimum > 0 else {})
 
 
 def calibration_figure(forecaster: AccessForecaster, holdout: Frame) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -15,12 +16,13 @@ import skops.io
 from mlflow.tracking import MlflowClient
 from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_history
 
+from cloudflux.price_books import load_book
 from cloudflux_ml import registry
 from cloudflux_ml import train as training
 from cloudflux_ml.dataset import TooLittleHistory, build_dataset
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster, data_frame
-from cloudflux_ml.train import train_and_register
+from cloudflux_ml.train import TrainingOutcome, train_and_register
 from cloudflux_ml.usage import USAGE_FEATURES, UsageStates
 
 pytestmark = [
@@ -163,6 +165,48 @@ def test_usage_is_registered_when_trained(lake: MemoryLake, tracking_uri: str) -
     assert run.data.tags["cloudflux.usage"] == "fitted"
     assert int(run.data.params["usage_states"]) == len(champion.forecaster.usage_.chain)
     assert int(run.data.params["usage_rows"]) > 1000
+
+
+def test_costs_are_logged_and_the_dearer_challenger_is_kept_back_when_there_are_prices(
+    lake: MemoryLake, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train() -> TrainingOutcome:
+        return train_and_register(
+            lake,
+            shards=1,
+            until=UNTIL,
+            tracking_uri=tracking_uri,
+            registered_model="priced",
+            params={"max_iter": 2},
+            book=load_book("aws-us-east-1"),
+        )
+
+    first = train()
+    logged = MlflowClient(tracking_uri).get_run(str(first.run_id)).data.metrics
+    names = {"cost", "stay", "rules", "persistence", "optimum"}
+    assert {f"backtest_{name}_usd" for name in names} <= logged.keys()
+    cost, optimum = logged["backtest_cost_usd"], logged["backtest_optimum_usd"]
+    assert logged["backtest_regret"] == pytest.approx(cost / optimum)
+    assert 1.0 <= logged["backtest_regret"] < logged["backtest_rules_usd"] / optimum
+    card = mlflow.artifacts.load_text(f"runs:/{first.run_id}/model_card.md")
+    assert f"| backtest cost, USD | {cost:.4f} | {logged['backtest_persistence_usd']:.4f} |" in card
+
+    again = train()
+    assert again.promoted, "the same data gives the same chain, at the same cost"
+    assert again.metrics["champion_backtest_cost_usd"] == again.metrics["backtest_cost_usd"] == cost
+
+    def contrary(*args: Any, **kwargs: Any) -> UsageStates:
+        usage = fit_usage(*args, **kwargs)
+        # busy objects pass for idle ones, and go where reading is dear
+        usage.state_of_node_ = np.where(usage.state_of_node_ < 0, -1, np.argmin(usage.reads_))
+        return usage
+
+    fit_usage = training.fit_usage
+    monkeypatch.setattr(training, "fit_usage", contrary)
+    dearer = train()
+    assert not dearer.promoted
+    assert dearer.reason.startswith("worse than the standing champion: backtest cost in USD")
+    assert dearer.metrics["backtest_cost_usd"] > 1.05 * dearer.metrics["champion_backtest_cost_usd"]
 
 
 def test_usage_is_none_and_the_run_says_why_when_no_object_is_old_enough(
