@@ -71,8 +71,8 @@ def model_card(forecaster: AccessForecaster, dataset: Dataset, metrics: Mapping[
     if "backtest_optimum_usd" in metrics:
         lines += [
             "",
-            f"On the same objects, prices and days, leaving everything in the standard class would have cost "
-            f"{metrics['backtest_stay_usd']:.4f} USD, and the clairvoyant optimum {metrics['backtest_optimum_usd']:.4f}.",
+            "On the same objects, prices and days, leaving everything in the standard class would have cost "
+            f"{metrics['backtest_stay_usd']:.4f} USD, the clairvoyant optimum {metrics['backtest_optimum_usd']:.4f}.",
         ]
     lines += ["", "| horizon | Brier | calibration error | reads expected for each seen |", "|---|---|---|---|"]
     for days in HORIZONS:

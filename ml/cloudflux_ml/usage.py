@@ -269,6 +269,8 @@ class UsageStates(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no t
         """Give each row's state, shape (n,)."""
         check_is_fitted(self)
         values = np.asarray(X, dtype=np.float32)
+        if not len(values):  # an empty shard, which scikit-learn's trees refuse
+            return np.empty(0, dtype=np.intp)
         states: Rows = self.state_of_node_[self.tree_.apply(values)].astype(np.intp)
         return states
 
