@@ -21,11 +21,21 @@ HORIZON_DAYS: Final = 180
 """The product's default, ``CLOUDFLUX_HORIZON_DAYS``."""
 MIN_HISTORY_DAYS: Final = 28
 """Below it nothing is learnt, and break-even, the rule with a worst-case bound, decides."""
-_LEAST_PAUSE_DAYS: Final = 30  # between two trainings; an eighth of the history, once that is longer
+# between two trainings: an eighth of the history; if that is less than 30 days, 30 days or a quarter of the history
+_LEAST_PAUSE_DAYS: Final = 30
+_SURPRISE_FACTOR: Final = 2.0
+_SURPRISE_TRIPS: Final = 2.0
+_REFUTED_DAYS: Final = 30
+_REFUTED_SHARE: Final = 0.05
+"""If more objects than this share refute the chain, it is learnt anew when their 30 days are over."""
 
 
 class Learned:
-    """Placement over usage states that are learnt from the past, and learnt again as days pass."""
+    """Placement over usage states that are learnt from the past, and learnt again as days pass.
+
+    Break-even, the rule with a worst-case bound, decides for all objects while there is too little history, and for an
+    object whose reads refute the chain: see ``Surprise``.
+    """
 
     def __init__(self, trace: Trace, tariff: Tariff, *, seed: int = 20, horizon_days: int = HORIZON_DAYS) -> None:
         self._trace = trace
@@ -36,12 +46,15 @@ class Learned:
         self._history = _History(trace.created)
         self._tracker = UsageTracker(trace.created)
         self._crawls = CrawlWatch()
+        self._fallback = BreakEven(trace, tariff)
+        self._surprise = Surprise(tariff)
         self._states: UsageStates | None = None
         self._tables: PlacementTables | None = None
-        self._train_on = trace.eval_from
+        self._train_on = max(trace.eval_from, MIN_HISTORY_DAYS)
 
     def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
-        """Take in a day's reads, but for those of a crawl over everything."""
+        """Take in a day's reads; those of a crawl over everything are no sign of what comes."""
+        self._fallback.observe(day, rows, reads)
         if self._crawls.is_crawl(day, len(rows), int((self._trace.created <= day).sum())):
             rows, reads = rows[:0], reads[:0]
         self._history.add(rows, reads)
@@ -51,27 +64,45 @@ class Learned:
         """Move each object to the class that is expected to cost least."""
         if day >= self._train_on:
             self._train(day)
+        by_rule = self._fallback.decide(day, account, movable)
         if self._states is None or self._tables is None:
-            return None  # nothing to learn from yet
+            return by_rule  # nothing to learn from yet
         rows = np.flatnonzero(movable)
-        if not len(rows):
-            return None
-        best = self._tables.best_classes(
-            self._states.predict(self._tracker.features(rows, day)),
+        states = self._states.predict(self._tracker.features(rows, day))
+        targets = account.class_codes.copy()
+        targets[rows] = self._tables.best_classes(
+            states,
             self._sizes[rows],
             account.class_codes[rows],
             account.days_in_class[rows],
             account.idle_days[rows],
         )
-        moving = best != account.class_codes[rows]
-        return rows[moving], best[moving]
+        refuted = self._surprise.refuted(day)
+        if refuted[rows].sum() > _REFUTED_SHARE * len(rows):
+            self._train_on = min(self._train_on, day + _REFUTED_DAYS)
+        targets[refuted] = account.class_codes[refuted]
+        if by_rule is not None:
+            ruled, codes = by_rule
+            targets[ruled[refuted[ruled]]] = codes[refuted[ruled]]
+        self._surprise.expect(rows, targets[rows], self._states.chain.reads[states])
+        moving = np.flatnonzero(targets != account.class_codes)
+        return moving, targets[moving]
+
+    def promote(self, day: int, account: Account, rows: Codes, reads: NDArray[np.int64]) -> Moves | None:
+        """Weigh the day's reads with what was expected; move up what break-even moves up of those it decides for."""
+        if self._states is None:
+            return self._fallback.promote(day, account, rows, reads)
+        self._surprise.compare(day, account.class_codes, rows, reads)
+        ruled = self._surprise.refuted(day + 1)[rows]
+        return self._fallback.promote(day, account, rows[ruled], reads[ruled])
 
     def _train(self, day: int) -> None:
+        self._train_on = day + max(min(_LEAST_PAUSE_DAYS, day // 4), day // 8)
         transitions = sample_transitions(self._history, end=day, seed=self._seed)
-        self._train_on = day + max(_LEAST_PAUSE_DAYS, day // 8)
-        if len(transitions) == 0:
-            return
+        if not np.isfinite(transitions.labels).all(axis=1).any():
+            return  # nothing yet that was there for as long as the longest label
         self._states = fit_usage_states(transitions)
+        self._surprise.clear()
         self._tables = solve_placement(
             self._states.chain,
             self._tariff.book,
@@ -81,12 +112,60 @@ class Learned:
         )
 
 
+class Surprise:
+    """What reads have cost each object in colder classes beyond what the chain had led to expect.
+
+    The sum, never below 0, grows by what the day's reads cost more than in the standard class, and falls by twice what
+    was expected of that. Once it is above two round trips (there, back, and the minimum days' storage), the chain is
+    refuted for this object, for 30 days, and the sum begins anew.
+    """
+
+    def __init__(self, tariff: Tariff) -> None:
+        standard = tariff.standard_code
+        gib = tariff.size_gib[:, None]
+        self._premium: Floats = np.maximum(
+            tariff.request_usd
+            - tariff.request_usd[standard]
+            + gib * (tariff.retrieval_usd_gib - tariff.retrieval_usd_gib[standard]),
+            0.0,
+        )
+        trip = tariff.move_usd[standard] + tariff.move_usd[:, standard]
+        trip_gib = tariff.move_usd_gib[standard] + tariff.move_usd_gib[:, standard]
+        self._round_trip: Floats = trip + gib * trip_gib + tariff.min_days * tariff.storage_usd_day
+        self._usd: Floats = np.zeros(len(tariff))
+        self._expected: Floats = np.zeros(len(tariff))
+        self._refuted_until: Days = np.zeros(len(tariff), dtype=np.int64)
+
+    def expect(self, rows: Codes, codes: Codes, reads: Floats) -> None:
+        """Note the reads that are expected today of some objects, in the classes that they are in."""
+        self._expected[:] = 0.0
+        self._expected[rows] = self._premium[rows, codes] * reads
+
+    def compare(self, day: int, codes: Codes, rows: Codes, reads: NDArray[np.int64]) -> None:
+        """Take in the day's reads, the objects being in the classes of ``codes``, shape (N,)."""
+        self._usd -= _SURPRISE_FACTOR * self._expected
+        self._usd[rows] += self._premium[rows, codes[rows]] * reads
+        np.maximum(self._usd, 0.0, out=self._usd)
+        found = rows[self._usd[rows] > _SURPRISE_TRIPS * self._round_trip[rows, codes[rows]]]
+        self._refuted_until[found] = day + 1 + _REFUTED_DAYS
+        self._usd[found] = 0.0
+
+    def refuted(self, day: int) -> NDArray[np.bool_]:
+        """Tell for which objects the chain is refuted in the morning of a day, shape (N,)."""
+        return self._refuted_until > day
+
+    def clear(self) -> None:
+        """Begin anew, for a new chain."""
+        self._usd[:] = 0.0
+        self._refuted_until[:] = 0
+
+
 class CloudFlux:
     """What CloudFlux would have done: placement over usage states that are learnt from the trace's own past.
 
     Where the provider's autopilot is a setting of the whole bucket, it is switched on, on the first day and for good,
     if the learnt chain expects all objects together to cost less in it than in the classes that they would get.
-    With too little history to learn from, break-even decides, whose cost is bounded whatever comes.
+    With too little history to learn from, it stays off.
     """
 
     name = "cloudflux"
@@ -95,9 +174,7 @@ class CloudFlux:
         self.tariff = tariff
         """What is charged: with the bucket's autopilot, if that was switched on."""
         policy: Policy
-        if trace.eval_from < MIN_HISTORY_DAYS or not (trace.created < trace.eval_from - 1).any():
-            policy = BreakEven(trace, tariff)
-        elif switched is not None and _autopilot_is_cheaper(trace, tariff, switched, seed):
+        if switched is not None and _autopilot_is_cheaper(trace, tariff, switched, seed):
             self.tariff = switched
             policy = AutopilotRule(trace, switched)
         else:
@@ -187,6 +264,8 @@ class _History:
 
 def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: int) -> bool:
     """Tell whether the bucket's objects are expected to cost less in its autopilot than in classes of their own."""
+    if trace.eval_from < MIN_HISTORY_DAYS:
+        return False
     watch = CrawlWatch()
     history, tracker = _History(trace.created), UsageTracker(trace.created)
     for day in range(trace.eval_from):
@@ -195,7 +274,10 @@ def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: 
             rows, reads = rows[:0], reads[:0]
         history.add(rows, reads)
         tracker.observe(day, rows, reads.astype(np.float64))
-    usage = fit_usage_states(sample_transitions(history, end=trace.eval_from, seed=seed))
+    transitions = sample_transitions(history, end=trace.eval_from, seed=seed)
+    if not np.isfinite(transitions.labels).all(axis=1).any():
+        return False
+    usage = fit_usage_states(transitions)
     known = np.flatnonzero(trace.created < trace.eval_from)
     states = usage.predict(tracker.features(known, trace.eval_from))
     sizes = trace.size_bytes[known].astype(np.float64)
