@@ -123,7 +123,7 @@ def _frugality() -> dict[str, str]:
     return {
         "MALLOC_ARENA_MAX": "2",
         "OMP_NUM_THREADS": "2",
-        "OPENBLAS_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "2",
         "POLARS_MAX_THREADS": "2",
         "GX_ANALYTICS_ENABLED": "false",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # published without types
 
 from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux.domain.placement import solve_placement
@@ -24,6 +25,11 @@ class Placements:
 
     def __init__(self) -> None:
         self._solved: dict[_Key, LearntUsage] = {}
+
+    @property
+    def solved(self) -> int:
+        """How many tables were solved."""
+        return len(self._solved)
 
     def usage(
         self,
@@ -54,16 +60,18 @@ class Placements:
             read_share,
         )
         if key not in self._solved:
-            tables = solve_placement(
-                chain,
-                book,
-                sorted(classes, key=book.code_of),
-                horizon_days=settings.horizon_days,
-                deleted_share_year=settings.deleted_share_year,
-                read_share=read_share,
-                by_client=True,
-                may_enter=allowed,
-            )
+            # many small products: threads that meet at each of them take several times as long on a busy machine
+            with threadpool_limits(1):
+                tables = solve_placement(
+                    chain,
+                    book,
+                    sorted(classes, key=book.code_of),
+                    horizon_days=settings.horizon_days,
+                    deleted_share_year=settings.deleted_share_year,
+                    read_share=read_share,
+                    by_client=True,
+                    may_enter=allowed,
+                )
             self._solved[key] = LearntUsage(chain, tables)
         return self._solved[key]
 
