@@ -25,7 +25,7 @@ from cloudflux.domain.costs import (
     storage_usd_month,
 )
 from cloudflux.domain.placement import PlacementTables
-from cloudflux.domain.prices import MONTH_DAYS, AutopilotScope, Latency, PriceBook
+from cloudflux.domain.prices import MONTH_DAYS, AutopilotScope, ClassPrices, Latency, PriceBook
 from cloudflux.domain.usage import UsageChain
 
 Texts = NDArray[np.object_]
@@ -422,13 +422,18 @@ def _placed(
 
 def allowed_classes(book: PriceBook, limits: OwnerLimits) -> tuple[str, ...]:
     """Name the classes that an object may be moved to, in the book's order."""
-    return tuple(
-        prices.storage_class
-        for prices in book.classes
-        if (prices.autopilot is None or prices.autopilot.scope == AutopilotScope.OBJECT)
-        and (prices.latency == Latency.MS or limits.latency == Latency.HOURS)
-        and (not prices.single_az if limits.allowed_classes is None else prices.storage_class in limits.allowed_classes)
-    )
+    return tuple(prices.storage_class for prices in book.classes if barred_by(prices, limits) is None)
+
+
+def barred_by(prices: ClassPrices, limits: OwnerLimits) -> str | None:
+    """Say why an object may not be moved to a class, or None when it may."""
+    if prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT:
+        return f"an autopilot that is a setting of the {prices.autopilot.scope}, not of one object"
+    if prices.latency == Latency.HOURS and limits.latency != Latency.HOURS:
+        return "the first byte takes hours, and its owner accepts milliseconds"
+    if limits.allowed_classes is not None:
+        return None if prices.storage_class in limits.allowed_classes else "not among the classes that its owner allows"
+    return "kept in a single zone: its owner has to name it in allowed_classes" if prices.single_az else None
 
 
 def _safe_when_weak(

@@ -18,7 +18,7 @@ from cloudflux.domain.costs import usd
 from cloudflux.domain.coverage import WITHHELD, RecentCoverage
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.forecasts import FORECAST_HORIZONS, AccessForecasts
-from cloudflux.domain.policy import Decisions, ObjectColumns, OwnerLimits, PolicySettings, decide
+from cloudflux.domain.policy import Decisions, LearntUsage, ObjectColumns, OwnerLimits, PolicySettings, decide
 from cloudflux.domain.prices import Latency, PriceBook
 from cloudflux.domain.rules import classify
 from cloudflux.lake.schemas import DECISIONS, FORECASTS
@@ -118,7 +118,14 @@ class DecisionTotals:
     """Objects that are kept because the access logs of their bucket tell too little."""
 
 
-def latest_inventory_day(lake: ScoringLake, day: date) -> date:
+class DatedLake(Protocol):
+    """What tells which days there are."""
+
+    def days(self, dataset: str) -> list[date]:
+        """List the published days, oldest first."""
+
+
+def latest_inventory_day(lake: DatedLake, day: date) -> date:
     """Tell the newest inventory snapshot up to ``day``. Raises ``TerminalError`` when there is none."""
     snapshots = [snapshot for snapshot in lake.days("inventory") if snapshot <= day]
     if not snapshots:
@@ -168,7 +175,7 @@ def score_shard(
     placements = placements or Placements()
     for (provider, name), rows in _rows_by_bucket(inventory):
         bucket = named[provider, name]
-        objects, expected = inventory.take(pa.array(rows)), _rows_of(forecasts, rows)
+        objects, expected = inventory.take(pa.array(rows)), forecast_rows(forecasts, rows)
         told = coverage.get((provider, name), RecentCoverage(0.0, 0, problem="its coverage was never measured"))
         withheld = told.withheld(bucket.min_coverage)
         tables.append(
@@ -275,10 +282,40 @@ def _decide_bucket(
     withheld: str | None,
     placements: Placements,
 ) -> pa.Table:
-    objects, latencies = _object_columns(inventory, forecasts, bucket, day)
     rules = classify(forecasts.reads_30_days, forecasts.last_read_days).storage_classes(bucket.provider)
-    share = read_share_of(forecasts, np.asarray(objects.size_bytes))
     tables = []
+    for group in owner_groups(inventory, forecasts, bucket, book, policy=policy, day=day, placements=placements):
+        decisions = decide(group.objects, book, group.limits, policy, group.usage)
+        if withheld is not None:
+            decisions = kept(decisions, withheld)
+        tables.append(_decision_table(inventory.take(pa.array(group.rows)), decisions, rules[group.rows], day))
+    return pa.concat_tables(tables)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerGroup:
+    """Objects of one bucket for which the same limits hold, as the policy takes them."""
+
+    rows: NDArray[np.int64]
+    """Their places among the bucket's objects, shape (n,)."""
+    objects: ObjectColumns
+    limits: OwnerLimits
+    usage: LearntUsage | None
+
+
+def owner_groups(
+    inventory: pa.Table,
+    forecasts: AccessForecasts,
+    bucket: BucketSettings,
+    book: PriceBook,
+    *,
+    policy: PolicySettings,
+    day: date,
+    placements: Placements,
+) -> Iterable[OwnerGroup]:
+    """Give the objects of one bucket in one shard by their owner's limits, with the tables that place them."""
+    objects, latencies = _object_columns(inventory, forecasts, bucket, day)
+    share = read_share_of(forecasts, np.asarray(objects.size_bytes))
     for latency in Latency:
         rows = np.flatnonzero(latencies == latency)
         if not len(rows):
@@ -288,11 +325,7 @@ def _decide_bucket(
         if forecasts.usage_chain is not None:
             present = set(objects.current_class[rows])
             usage = placements.usage(forecasts.usage_chain, book, limits, policy, present=present, read_share=share)
-        decisions = decide(objects.take(rows), book, limits, policy, usage)
-        if withheld is not None:
-            decisions = _kept(decisions, withheld)
-        tables.append(_decision_table(inventory.take(pa.array(rows)), decisions, rules[rows], day))
-    return pa.concat_tables(tables)
+        yield OwnerGroup(rows, objects.take(rows), limits, usage)
 
 
 def _object_columns(
@@ -333,7 +366,7 @@ def _object_columns(
     return objects, latencies
 
 
-def _kept(decisions: Decisions, reason: str) -> Decisions:
+def kept(decisions: Decisions, reason: str) -> Decisions:
     """Keep every object where it is, with what was weighed and one reason."""
     nothing = np.zeros(len(decisions))
     return replace(
@@ -392,7 +425,8 @@ def _rows_by_bucket(inventory: pa.Table) -> Iterable[tuple[tuple[str, str], NDAr
         yield (provider, bucket), np.flatnonzero(mine.to_numpy())
 
 
-def _rows_of(forecasts: AccessForecasts, rows: NDArray[np.int64]) -> AccessForecasts:
+def forecast_rows(forecasts: AccessForecasts, rows: NDArray[np.int64]) -> AccessForecasts:
+    """Give the forecasts of some objects."""
     return AccessForecasts(
         horizon_days=forecasts.horizon_days,
         expected_reads=forecasts.expected_reads[rows],
