@@ -40,6 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
         from cloudflux.local.backtest import command as backtest
 
         backtest.add_parser(commands)
+    if importlib.util.find_spec("cloudflux.local.explain.command") is not None:
+        from cloudflux.local.explain import command as explain
+
+        explain.add_parser(commands)
     _add_test(commands)
     _add_up(commands)
     _add_down(commands)

@@ -1,0 +1,1 @@
+"""`./cloudflux explain`: why an object stays or moves."""

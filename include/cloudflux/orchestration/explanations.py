@@ -1,0 +1,123 @@
+"""Explain one object with what this process is set to: its lake, its database, its model registry.
+
+For the command line and the plugin. Nothing here imports Airflow, and what is heavy is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudflux.config import Estate, Settings
+    from cloudflux.domain.prices import PriceBook
+    from cloudflux.workflows.explain import Explanation
+    from cloudflux.workflows.placements import Placements
+    from cloudflux_ml.registry import ChampionFound
+
+_CONTENT_TYPES_SINCE: Final = timedelta(days=180)
+_PROBE_SECONDS: Final = 5.0
+_one_at_a_time = (
+    threading.Lock()
+)  # a shard's forecast takes memory: a page that is asked for often must not multiply it
+
+
+def explain(uri: str, current: Settings | None = None) -> Explanation:
+    """Explain the object at an address, as of now, with the settings given or else those of the environment.
+
+    Without a model registry, or when it is away, the rules forecast, and the explanation says so. Raises what
+    ``explain_object`` raises, ``SettingsError``, and ``TransientError`` when the database is away.
+    """
+    from cloudflux.config import load_settings
+    from cloudflux.domain.policy import PolicySettings
+    from cloudflux.lake.partitions import Lake
+    from cloudflux.stores.coverage import CoverageLog
+    from cloudflux.stores.engine import make_engine
+    from cloudflux.stores.staging import Staging
+    from cloudflux.workflows.coverage import recent
+    from cloudflux.workflows.explain import explain_object, parse_address
+
+    ref = parse_address(uri)
+    current = current or load_settings()
+    estate = current.load_estate()
+    now = datetime.now(UTC)
+    engine = make_engine(current.database_url)
+    try:
+        coverage = recent(CoverageLog(engine), estate, now.date())
+        content_types = Staging(engine).content_types(now - _CONTENT_TYPES_SINCE)
+    finally:
+        engine.dispose()
+    from cloudflux_ml.score import forecast_objects
+
+    found = find_champion(current.registered_model)
+    with _one_at_a_time:
+        return explain_object(
+            ref,
+            day=now.date(),
+            lake=Lake(current.lake_url, current.shards),
+            shards=current.shards,
+            forecast=partial(
+                forecast_objects,
+                champion=found.champion,
+                lookback_days=current.history_days,
+                content_types=content_types,
+            ),
+            estate=estate,
+            books=_books(estate),
+            policy=PolicySettings(horizon_days=current.horizon_days),
+            history_days=current.history_days,
+            coverage=coverage,
+            placements=_placements(),
+            why_rules=None if found.champion is not None else found.reason,
+        )
+
+
+def find_champion(registered_model: str) -> ChampionFound:
+    """Load the model that scores; when there is none, or MLflow is away, say why instead."""
+    from cloudflux.domain.errors import TransientError
+    from cloudflux_ml.registry import ChampionFound, load_champion
+
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not tracking_uri:
+        # MLflow would make a registry of its own in the working directory
+        return ChampionFound(None, "MLFLOW_TRACKING_URI names no model registry")
+    if not _answers(tracking_uri):
+        return ChampionFound(None, "MLflow does not answer")
+    try:
+        return load_champion(name=registered_model)
+    except TransientError as exc:
+        return ChampionFound(None, str(exc))
+
+
+def _answers(tracking_uri: str) -> bool:
+    """Tell whether a server is there: MLflow's own client tries for minutes."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return True
+    try:
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=_PROBE_SECONDS):  # noqa: S310  # http
+            return True
+    except urllib.error.HTTPError:
+        return True  # somebody answers, if only to ask who we are
+    except (OSError, ValueError):
+        return False
+
+
+def _books(estate: Estate) -> Mapping[str, PriceBook]:
+    from cloudflux.price_books import load_book
+
+    return {name: load_book(name) for name in {bucket.price_book for bucket in estate.buckets}}
+
+
+@cache
+def _placements() -> Placements:
+    """Give the tables solved so far in this process: solving takes seconds."""
+    from cloudflux.workflows.placements import Placements
+
+    return Placements()
