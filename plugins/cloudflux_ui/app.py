@@ -1,4 +1,4 @@
-"""The pages below ``/cloudflux``: the Data Docs of all audits.
+"""All below ``/cloudflux``: the Data Docs of all audits, and the API with its OpenAPI document.
 
 Airflow protects nothing of a plugin by itself. Here every route, the style sheet too, asks for the right to see
 Airflow's plugins, and there is no page of FastAPI's own.
@@ -24,6 +24,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Engine
 
+from cloudflux_ui import explanations
 from cloudflux_ui.pages import index_page, message_page
 
 _ASSETS: Final[Mapping[str, tuple[str, str]]] = {
@@ -101,9 +102,14 @@ def create_app() -> FastAPI:
         openapi_url=None,
         dependencies=[Depends(requires_access_view(AccessView.PLUGINS))],
     )
+    app.include_router(explanations.router())
     pages = _PageCache()
 
-    @app.get("/data-docs/")
+    @app.get("/api/v1/openapi.json", include_in_schema=False)
+    def openapi() -> dict[str, Any]:
+        return app.openapi()  # FastAPI's own route would answer anybody
+
+    @app.get("/data-docs/", include_in_schema=False)
     def index(dataset: Annotated[str | None, Query(max_length=100)] = None, failed: bool = False) -> HTMLResponse:
         from cloudflux.stores.validations import Validations
 
@@ -111,7 +117,7 @@ def create_app() -> FastAPI:
         audits = Validations(_engine()).latest(dataset, passed=False if failed else None, limit=_NEWEST)
         return HTMLResponse(index_page(audits, dataset=dataset, failed=failed, most=_NEWEST), headers=_HEADERS)
 
-    @app.get("/data-docs/audits/{validation_id}")
+    @app.get("/data-docs/audits/{validation_id}", include_in_schema=False)
     def audit(validation_id: int) -> HTMLResponse:
         from cloudflux.stores.validations import Validations
 
@@ -125,7 +131,7 @@ def create_app() -> FastAPI:
             return HTMLResponse(message_page(text), status_code=410, headers=_HEADERS)
         return HTMLResponse(pages.page(validation_id, result), headers=_HEADERS)
 
-    @app.get("/data-docs/static/{name}")
+    @app.get("/data-docs/static/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
         if name not in _ASSETS:
             raise HTTPException(404, "There is no such file.")
