@@ -90,7 +90,7 @@ def forecast_objects(
     modelled = np.flatnonzero(~by_rules)
     if champion is not None and len(modelled):
         for first in range(0, len(modelled), CHUNK_OBJECTS):
-            rows = modelled[first : first + CHUNK_OBJECTS]
+            rows = _as_slice(modelled[first : first + CHUNK_OBJECTS])
             values = features.values[rows]
             counts = add_counts(counts, values[:, :TREE_FEATURES], champion.forecaster.reference_edges_)
             distribution = champion.forecaster.distribution(data_frame(values))
@@ -107,26 +107,33 @@ def forecast_objects(
 
     covered = float((day - history_start).days) if history_start else np.inf
     silent = np.where(rates.bucket_logged, np.minimum(features.column("age_days"), covered), 0.0)
-    rows = _rows_of(history, inventory)
+    places = _rows_of(history, inventory)
     return AccessForecasts(
         horizon_days=horizon_days,
-        expected_reads=expected[rows],
-        expected_read_bytes=(expected * _bytes_per_read(history, daily_access, day))[rows],
-        probability_any=probability[rows],
-        band=band[rows],
-        confidence=confidence[rows],
-        horizon_expected_reads=horizon_reads[rows],
-        horizon_probability_any=horizon_any[rows],
-        tier=tier_names(tier[rows]),
-        source=source[rows],
-        from_rules=by_rules[rows],
-        reads_30_days=rates.last_30[rows],
-        last_read_days=last_read_days[rows],
-        idle_days=np.where(never_read, np.maximum(silent, 0.0), recency)[rows],
+        expected_reads=expected[places],
+        expected_read_bytes=(expected * _bytes_per_read(history, day))[places],
+        probability_any=probability[places],
+        band=band[places],
+        confidence=confidence[places],
+        horizon_expected_reads=horizon_reads[places],
+        horizon_probability_any=horizon_any[places],
+        tier=tier_names(tier[places]),
+        source=source[places],
+        from_rules=by_rules[places],
+        reads_30_days=rates.last_30[places],
+        last_read_days=last_read_days[places],
+        idle_days=np.where(never_read, np.maximum(silent, 0.0), recency)[places],
         feature_counts=counts,
-        usage_state=None if states is None else states[rows],
+        usage_state=None if states is None else states[places],
         usage_chain=chain,
     )
+
+
+def _as_slice(rows: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Give ascending places as a slice where none is left out between them: what it takes is not copied."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def _usage(
@@ -161,7 +168,7 @@ def _rule_rates(history: AccessHistory, features: Features, day: date) -> _Rates
         last_30 * _MONTH_DAYS / np.minimum(lived, _MONTH_DAYS) + last_180 * _MONTH_DAYS / np.minimum(lived, _LONG_DAYS)
     )
     logged = history.logged_before(day)
-    bucket = history.objects.select(pl.struct("provider", "bucket").rank("dense") - 1).to_series().to_numpy()
+    bucket = history.objects["bucket_code"].to_numpy()
     bucket_logged = (np.bincount(bucket, weights=logged) > 0)[bucket] if len(bucket) else logged
     own = np.where(bucket_logged & (logged | (age > 0)), own, np.nan)
 
@@ -176,28 +183,22 @@ def _rule_rates(history: AccessHistory, features: Features, day: date) -> _Rates
     return _Rates(last_30, own, np.where(np.isfinite(siblings), siblings, _READS_OF_THE_UNKNOWN), bucket_logged)
 
 
-def _bytes_per_read(history: AccessHistory, daily_access: pa.Table, day: date) -> Floats:
+def _bytes_per_read(history: AccessHistory, day: date) -> Floats:
     """Expect what a read transfers: what reads of the object did, with one read of the whole object added.
 
     Reads without a byte among them are of a log that counts none (Cloud Audit): each is taken for the whole object.
     """
-    seen = (
-        pl.DataFrame(pl.from_arrow(daily_access))
-        .filter(pl.col("day") < day)
-        .group_by(_KEY)
-        .agg(pl.col("bytes_read").sum(), pl.col("reads").sum())
-    )
-    joined = history.objects.select(*_KEY, "size_bytes").join(seen, on=_KEY, how="left", maintain_order="left")
-    size = joined["size_bytes"].cast(pl.Float64).to_numpy()
-    transferred = joined["bytes_read"].fill_null(0).cast(pl.Float64).to_numpy()
-    reads = np.where(transferred > 0, joined["reads"].fill_null(0).cast(pl.Float64).to_numpy(), 0.0)
-    expected: Floats = np.minimum((transferred + size) / (reads + 1.0), size)
+    transferred, reads = history.transferred(day)
+    size = history.objects["size_bytes"].cast(pl.Float64).to_numpy()
+    expected: Floats = np.minimum((transferred + size) / (np.where(transferred > 0, reads, 0.0) + 1.0), size)
     return expected
 
 
-def _rows_of(history: AccessHistory, inventory: pa.Table) -> NDArray[np.int64]:
-    """Give the place in ``history.objects`` of every row of an inventory. Shape (rows,)."""
-    places = history.objects.select(_KEY).with_row_index("place")
+def _rows_of(history: AccessHistory, inventory: pa.Table) -> slice | NDArray[np.int64]:
+    """Give the place in ``history.objects`` of every row of an inventory: shape (rows,), or all of them as they are."""
     wanted = pl.DataFrame(pl.from_arrow(inventory.select(_KEY)))
+    if wanted.equals(history.objects.select(_KEY)):
+        return slice(None)  # a partition of the lake is in order: nothing is copied
+    places = history.objects.select(_KEY).with_row_index("place")
     joined = wanted.join(places, on=_KEY, how="left", maintain_order="left")
     return joined["place"].to_numpy().astype(np.int64)

@@ -41,7 +41,18 @@ class RuleTiers:
 
     tiers: NDArray[np.object_]
     """``hot``, ``warm`` or ``cold``, as text."""
-    reasons: NDArray[np.object_]
+    rule: NDArray[np.intp]
+    """Which rule decided."""
+    figure: NDArray[np.int64]
+    """The figure that its reason names."""
+
+    @property
+    def reasons(self) -> NDArray[np.object_]:
+        """Why, in words. Made when they are asked for: scoring many objects needs none."""
+        pairs, inverse = np.unique(np.stack([self.rule, self.figure]), axis=1, return_inverse=True)
+        texts = np.array([_reason(int(which), int(value)) for which, value in pairs.T], dtype=object)
+        reasons: NDArray[Any] = texts[inverse.reshape(-1)] if texts.size else np.empty(0, dtype=object)
+        return reasons
 
     def storage_classes(self, provider: Provider) -> NDArray[np.object_]:
         """Give the provider's storage class of each object's tier."""
@@ -81,14 +92,11 @@ def classify(accesses_month: ArrayLike, idle_days: ArrayLike, latency_need_ms: A
     tiers = np.array(
         [Tier.HOT.value, Tier.HOT.value, Tier.WARM.value, *[Tier.COLD.value] * 3, Tier.WARM.value], dtype=object
     )[rule]
-    # the figure that a reason names, whole: few distinct texts for any number of objects
+    # whole: few distinct texts for any number of objects
     figure = np.select(
         [rule == 0, rule == 3, rule == 4], [latency, np.zeros_like(idle), np.floor(idle)], np.floor(accesses)
     ).astype(np.int64)
-    pairs, inverse = np.unique(np.stack([rule, figure]), axis=1, return_inverse=True)
-    texts = np.array([_reason(int(which), int(value)) for which, value in pairs.T], dtype=object)
-    reasons: NDArray[Any] = texts[inverse.reshape(-1)] if texts.size else np.empty(0, dtype=object)
-    return RuleTiers(tiers, reasons)
+    return RuleTiers(tiers, rule, figure)
 
 
 def _reason(rule: int, figure: int) -> str:
