@@ -26,7 +26,8 @@ from cloudflux.domain.usage import UsageChain
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-_SMALLEST_EXPONENT: Final = 12
+_SMALLEST_EXPONENT: Final = 13
+_EXPONENT_STEP: Final = 2
 _LARGEST_EXPONENT: Final = 27
 """Above 128 MiB the fees for a request are less than a thousandth of a month's storage: all sizes decide alike."""
 
@@ -194,7 +195,7 @@ def solve_placement(
 
 def _size_edges(book: PriceBook) -> Floats:
     """Give the edges of the size intervals: within one, what an object is billed is linear in its size."""
-    edges = {2.0**exponent for exponent in range(_SMALLEST_EXPONENT, _LARGEST_EXPONENT + 1)}
+    edges = {2.0**exponent for exponent in range(_SMALLEST_EXPONENT, _LARGEST_EXPONENT + 1, _EXPONENT_STEP)}
     for prices in book.classes:
         edges.add(float(prices.min_billable_bytes))
         if prices.autopilot is not None:

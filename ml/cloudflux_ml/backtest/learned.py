@@ -23,6 +23,8 @@ MIN_HISTORY_DAYS: Final = 28
 """Below it nothing is learnt, and break-even, the rule with a worst-case bound, decides."""
 # between two trainings: an eighth of the history; if that is less than 30 days, 30 days or a quarter of the history
 _LEAST_PAUSE_DAYS: Final = 30
+_SWITCH_MARGIN: Final = 0.025
+"""By how much a bucket's autopilot must be expected to be cheaper: it is for good, and what is placed learns on."""
 _SURPRISE_FACTOR: Final = 2.0
 _SURPRISE_TRIPS: Final = 2.0
 _REFUTED_DAYS: Final = 30
@@ -287,7 +289,7 @@ def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: 
     own = _expected_usd(usage.chain, tariff, tariff.class_names, states, sizes)
     standard = tariff.standard_code
     own += tariff.move_usd[standard] + sizes[:, None] / GIB_BYTES * tariff.move_usd_gib[standard]
-    return bool(inside.sum() < own.min(axis=1).sum())
+    return bool(inside.sum() < own.min(axis=1).sum() * (1.0 - _SWITCH_MARGIN))
 
 
 def _expected_usd(
