@@ -527,7 +527,7 @@ def _candidates(
     chosen = str(decisions.chosen_class[0])
     stay, wait = float(decisions.stay_usd[0]), float(decisions.candidate_usd[0, here])
     choices: list[tuple[Literal["move", "keep", "wait"], int, float]] = [("keep", here, stay)]
-    if by_usage and not math.isclose(stay, wait, rel_tol=_SAME):
+    if by_usage and weighed and not math.isclose(stay, wait, rel_tol=_SAME):
         choices.append(("wait", here, wait))
     choices += [("move", code, float(decisions.candidate_usd[0, code])) for code in weighed]
     rows = []
