@@ -307,3 +307,18 @@ def test_usage_features_are_empty_when_the_shard_is_empty() -> None:
     history = AccessHistory(daily_access([]), inventory([], snapshot=FIRST_DAY))
     assert history.usage_features(FIRST_DAY).shape == (0, len(USAGE_FEATURES))
     assert len(history.daily_reads(date(1970, 1, 3)).on(1)[0]) == 0
+
+
+def test_features_are_the_same_when_the_rows_come_in_no_order() -> None:
+    access, listed = rhythmic_history(objects=60, days=90)
+    order = np.random.default_rng(3).permutation(access.num_rows)
+    shuffled = listed.take(np.random.default_rng(4).permutation(listed.num_rows))
+    in_order, mixed = AccessHistory(access, listed), AccessHistory(access.take(order), shuffled)
+    cutoff = FIRST_DAY + timedelta(days=80)
+    assert in_order.objects.equals(mixed.objects)
+    for ours, others in (
+        (in_order.features_of_all(cutoff).values, mixed.features_of_all(cutoff).values),
+        (in_order.usage_features(cutoff), mixed.usage_features(cutoff)),
+        *zip(in_order.transferred(cutoff), mixed.transferred(cutoff), strict=True),
+    ):
+        np.testing.assert_array_equal(ours, others)
