@@ -9,12 +9,13 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cloudflux.config import Estate, Settings
     from cloudflux.domain.prices import PriceBook
@@ -57,7 +58,7 @@ def explain(uri: str, current: Settings | None = None) -> Explanation:
     from cloudflux_ml.score import forecast_objects
 
     found = find_champion(current.registered_model)
-    with _one_at_a_time:
+    with _one_at_a_time, _lake_problems_named():
         return explain_object(
             ref,
             day=now.date(),
@@ -77,6 +78,19 @@ def explain(uri: str, current: Settings | None = None) -> Explanation:
             placements=_placements(),
             why_rules=None if found.champion is not None else found.reason,
         )
+
+
+@contextmanager
+def _lake_problems_named() -> Iterator[None]:
+    """Raise ``TransientError`` for what the lake's file system says; our own errors, some of them OS errors, pass."""
+    from cloudflux.domain.errors import CloudFluxError, TransientError
+
+    try:
+        yield
+    except CloudFluxError:
+        raise
+    except OSError as exc:  # also a partition that is swapped while it is read
+        raise TransientError(f"the lake of CLOUDFLUX_LAKE_URL cannot be read, try again: {exc}") from exc
 
 
 def find_champion(registered_model: str) -> ChampionFound:

@@ -200,3 +200,10 @@ def test_rules_are_said_to_speak_when_no_registry_is_named_or_it_is_away(monkeyp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     found = explanations.find_champion("m")
     assert (found.champion, found.reason) == (None, "MLflow does not answer")
+
+
+def test_lake_is_named_when_its_files_cannot_be_read():
+    with pytest.raises(TransientError, match="CLOUDFLUX_LAKE_URL cannot be read"), explanations._lake_problems_named():
+        raise PermissionError(13, "denied")
+    with pytest.raises(ObjectNotFound), explanations._lake_problems_named():
+        raise ObjectNotFound("s3://a/b is not there")
