@@ -1,4 +1,4 @@
-"""CloudFlux's own policy in a backtest, and the bound on what any policy could reach that knows rates but not days."""
+"""CloudFlux's own policy in a backtest, and a yardstick: what could be reached by knowing rates, but not days."""
 
 from __future__ import annotations
 
@@ -197,10 +197,10 @@ class CloudFlux:
 
 
 class ToldRates:
-    """A bound, not a policy: it is told how often each object will be read in the window, but not on which days.
+    """A yardstick, not a policy: it is told how often each object will be read in the window, but not on which days.
 
-    Each object is placed as if it were read with its true future rate, evenly likely on every day. What remains between
-    it and the optimum is the trace's own randomness: no forecast of rates, however good, closes it.
+    Each object is placed as if it were read with its true future rate, evenly likely on every day: what no forecast of
+    rates, however good, improves on. A policy that reacts to silence and to reads may: it is no bound for those.
     """
 
     name = "told-rates"
