@@ -107,7 +107,7 @@ def test_forecaster_beats_persistence_when_it_learns_from_a_real_trace(name: str
     tiers, before, recommended = (np.concatenate(part) for part in (truth, persistence, ours))
     macro_f1, of_persistence = (f1_score(tiers, part, average="macro") for part in (recommended, before))
     accuracy, ece = np.mean(tiers == recommended), calibration_error(np.concatenate(seen), np.concatenate(said))
-    print(  # noqa: T201
+    print(  # noqa: T201  # pytest -s: the figures of the model card
         f"{name}: accuracy {accuracy:.4f} (persistence {np.mean(tiers == before):.4f}), "
         f"macro-F1 {macro_f1:.4f} (persistence {of_persistence:.4f}), ECE {ece:.4f}"
     )

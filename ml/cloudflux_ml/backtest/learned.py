@@ -45,8 +45,8 @@ class Learned:
         self._tariff = tariff
         self._seed = seed
         self._horizon_days = horizon_days
-        self._history = _History(trace.created)
-        self._tracker = UsageTracker(trace.created)
+        self.history = _History(trace.created)
+        self.tracker = UsageTracker(trace.created)
         self._crawls = CrawlWatch()
         self._fallback = BreakEven(trace, tariff)
         self._surprise = Surprise(tariff)
@@ -59,8 +59,8 @@ class Learned:
         self._fallback.observe(day, rows, reads)
         if self._crawls.is_crawl(day, len(rows), int((self._trace.created <= day).sum())):
             rows, reads = rows[:0], reads[:0]
-        self._history.add(rows, reads)
-        self._tracker.observe(day, rows, reads.astype(np.float64))
+        self.history.add(rows, reads)
+        self.tracker.observe(day, rows, reads.astype(np.float64))
 
     def decide(self, day: int, account: Account, movable: NDArray[np.bool_]) -> Moves | None:
         """Move each object to the class that is expected to cost least."""
@@ -70,7 +70,7 @@ class Learned:
         if self._states is None or self._tables is None:
             return by_rule  # nothing to learn from yet
         rows = np.flatnonzero(movable)
-        states = self._states.predict(self._tracker.features(rows, day))
+        states = self._states.predict(self.tracker.features(rows, day))
         targets = account.class_codes.copy()
         targets[rows] = self._tables.best_classes(
             states,
@@ -100,7 +100,7 @@ class Learned:
 
     def _train(self, day: int) -> None:
         self._train_on = day + max(min(_LEAST_PAUSE_DAYS, day // 4), day // 8)
-        transitions = sample_transitions(self._history, end=day, seed=self._seed)
+        transitions = sample_transitions(self.history, end=day, seed=self._seed)
         if not np.isfinite(transitions.labels).all(axis=1).any():
             return  # nothing yet that was there for as long as the longest label
         self._states = fit_usage_states(transitions)
@@ -268,20 +268,15 @@ def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: 
     """Tell whether the bucket's objects are expected to cost less in its autopilot than in classes of their own."""
     if trace.eval_from < MIN_HISTORY_DAYS:
         return False
-    watch = CrawlWatch()
-    history, tracker = _History(trace.created), UsageTracker(trace.created)
+    past = Learned(trace, tariff, seed=seed)
     for day in range(trace.eval_from):
-        rows, reads = trace.on(day)
-        if watch.is_crawl(day, len(rows), int((trace.created <= day).sum())):
-            rows, reads = rows[:0], reads[:0]
-        history.add(rows, reads)
-        tracker.observe(day, rows, reads.astype(np.float64))
-    transitions = sample_transitions(history, end=trace.eval_from, seed=seed)
+        past.observe(day, *trace.on(day))
+    transitions = sample_transitions(past.history, end=trace.eval_from, seed=seed)
     if not np.isfinite(transitions.labels).all(axis=1).any():
         return False
     usage = fit_usage_states(transitions)
     known = np.flatnonzero(trace.created < trace.eval_from)
-    states = usage.predict(tracker.features(known, trace.eval_from))
+    states = usage.predict(past.tracker.features(known, trace.eval_from))
     sizes = trace.size_bytes[known].astype(np.float64)
     autopilot = next(code for code, found in enumerate(switched.autopilots) if found is not None)
     entry = switched.move_usd[switched.standard_code, autopilot]
