@@ -27,5 +27,17 @@ class ObjectLocked(CloudFluxError):
     """A lease, a legal hold or a retention period forbids the change."""
 
 
+class CredentialsRefused(TerminalError):
+    """The provider does not accept who we are: expired, revoked or unknown. Nothing can be done until they are renewed."""
+
+
+class BucketNotFound(TerminalError):
+    """There is no such bucket; the text names it."""
+
+
+class AccountRefused(TerminalError):
+    """The provider serves the whole account no longer: a quota is used up, it is full, suspended or unpaid."""
+
+
 class AuditFailed(TerminalError):
     """A batch failed its expectations and stays unpublished; the text names the expectation, with examples."""

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from cloudflux.domain.errors import TerminalError, TransientError
 from cloudflux.domain.migrations import MigrationState
-from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.objects import ObjectRef, ObjectState
 
 
 class InvalidTransition(TerminalError):
@@ -42,6 +42,10 @@ class LedgerEntry:
     """Over the plan's horizon, net of ``one_time_usd``."""
     actor: str
     """Who did it: a DAG run's id, or a person's name."""
+    object_state: ObjectState | None = None
+    """What the object was when this was recorded: before the move in ``submitted``, after it in ``done``."""
+    cost_usd: Decimal | None = None
+    """What the move did cost once, at the prices and the days of the move; in ``done`` only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,12 +40,19 @@ NEXT_STATES: Final = MappingProxyType(
             {MigrationState.SUBMITTED, MigrationState.SKIPPED, MigrationState.CANCELLED, MigrationState.FAILED}
         ),
         MigrationState.SUBMITTED: frozenset(
-            {MigrationState.RESTORING, MigrationState.VERIFYING, MigrationState.SKIPPED, MigrationState.FAILED}
+            {
+                MigrationState.RESTORING,
+                MigrationState.VERIFYING,
+                MigrationState.SKIPPED,
+                MigrationState.CANCELLED,
+                MigrationState.FAILED,
+            }
         ),
         MigrationState.RESTORING: frozenset({MigrationState.VERIFYING, MigrationState.SKIPPED, MigrationState.FAILED}),
         MigrationState.VERIFYING: frozenset({MigrationState.DONE, MigrationState.FAILED}),
         MigrationState.DONE: frozenset({MigrationState.UNDONE}),
-        MigrationState.FAILED: frozenset(),
+        # only reconciling does that: the bucket shows that the object did move
+        MigrationState.FAILED: frozenset({MigrationState.DONE}),
         MigrationState.SKIPPED: frozenset(),
         MigrationState.CANCELLED: frozenset(),
         MigrationState.UNDONE: frozenset(),
@@ -55,11 +62,26 @@ NEXT_STATES: Final = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreOrder:
+    """How an object of an archive class is to be made readable, where that has to come first."""
+
+    priority: str
+    """The price book's name of the option: ``bulk``, ``standard``, ``expedited``; Azure's ``standard`` and ``high``."""
+    keep_days: int
+    """For how many days the readable copy is wanted, where the provider makes one."""
+
+
+@dataclass(frozen=True, slots=True)
 class TierChange:
     """A wanted change of class, bound to the object as it was seen."""
 
     seen: ObjectState
+    """As it was before the first attempt."""
     to_class: str
+    now: ObjectState | None = None
+    """As it was just looked at, with headers; None lets the client look itself."""
+    restore: RestoreOrder | None = None
+    """How to restore it if that has to come first; None: not at all."""
 
     @property
     def ref(self) -> ObjectRef:
@@ -71,10 +93,12 @@ class ChangeOutcome(StrEnum):
     """What became of one submitted change."""
 
     CHANGED = "changed"
-    RESTORING = "restoring"
+    RESTORING = "restoring"  # a restore is under way: submit it again when that is done
+    PENDING = "pending"  # the provider carries it out on its own time: submit it again to find out
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     LOCKED = "locked"
+    UNAVAILABLE = "unavailable"  # throttled or cut off, perhaps after the provider acted: look and submit again
     ERROR = "error"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, unquote
@@ -39,6 +40,13 @@ class ObjectRef:
         return cls(_PROVIDER[scheme], bucket, unquote(key))
 
 
+class RestoreState(StrEnum):
+    """Where the restore of an object of an archive class stands."""
+
+    RUNNING = "running"
+    READY = "ready"  # a readable copy lies beside the archived object, for some days
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectState:
     """What a provider says of one object at one moment."""
@@ -62,3 +70,15 @@ class ObjectState:
     headers: Mapping[str, str] | None = None
     """What else a move must keep: cache control, content encoding, disposition and language, encryption. None when
     nobody looked."""
+    restore: RestoreState | None = None
+    """None when no restore was asked for, or when its copy has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """An object that nobody could look at: whether it is there is not known."""
+
+    ref: ObjectRef
+    reason: str
+    passing: bool
+    """Whether looking again later may help (throttling, a lost connection); else access is refused."""

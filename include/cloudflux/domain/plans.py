@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.quiet_hours import QuietHours
 
 
 class PlanState(StrEnum):
@@ -19,6 +20,8 @@ class PlanState(StrEnum):
     PROPOSED = "proposed"  # waits for approval
     APPROVED = "approved"
     REJECTED = "rejected"
+    EXPIRED = "expired"  # nobody approved it, or it was not carried out, before it became too old
+    HALTED = "halted"  # its canary moves did not go well: the rest stays where it is
     EMPTY = "empty"  # nothing to move
     FINISHED = "finished"
 
@@ -26,9 +29,11 @@ class PlanState(StrEnum):
 NEXT_PLAN_STATES: Final = MappingProxyType(
     {
         PlanState.PREVIEW: frozenset[PlanState](),
-        PlanState.PROPOSED: frozenset({PlanState.APPROVED, PlanState.REJECTED}),
-        PlanState.APPROVED: frozenset({PlanState.FINISHED}),
+        PlanState.PROPOSED: frozenset({PlanState.APPROVED, PlanState.REJECTED, PlanState.EXPIRED}),
+        PlanState.APPROVED: frozenset({PlanState.FINISHED, PlanState.HALTED, PlanState.EXPIRED}),
         PlanState.REJECTED: frozenset[PlanState](),
+        PlanState.EXPIRED: frozenset[PlanState](),
+        PlanState.HALTED: frozenset[PlanState](),
         PlanState.EMPTY: frozenset[PlanState](),
         PlanState.FINISHED: frozenset[PlanState](),
     }
@@ -36,15 +41,47 @@ NEXT_PLAN_STATES: Final = MappingProxyType(
 """The states that may follow each state: a preview never becomes an approved plan."""
 
 
+class PlanKind(StrEnum):
+    """What a plan is for."""
+
+    PLACEMENT = "placement"  # what the decisions propose
+    UNDO = "undo"  # takes back the moves of an earlier plan
+
+
+class MoveRole(StrEnum):
+    """What part an object has in a plan."""
+
+    CANARY = "canary"  # moves first, and is verified before the rest may move
+    MOVE = "move"
+    HOLD_OUT = "hold_out"  # never moves: what it costs shows what the moves brought
+
+
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """Caps on one plan. A move beyond a cap is left out and counted; the dearest-to-keep moves come first."""
+    """Limits on one plan. A move beyond a cap is left out and counted; the best savings come first."""
 
     max_objects: int
     max_bytes: int
     max_one_time_usd: Decimal
     min_saving_usd: Decimal
     """Least expected net saving of one move over the horizon."""
+    min_plan_saving_usd: Decimal = Decimal(0)
+    """Least expected net saving of the whole plan over the horizon: a smaller plan is empty."""
+    allowed_prefixes: tuple[str, ...] = ()
+    """Addresses below which objects may move, as ``s3://bucket/logs/``; empty: everywhere."""
+    excluded_prefixes: tuple[str, ...] = ()
+    """Addresses below which nothing moves."""
+    allowed_tags: tuple[str, ...] = ()
+    """``key=value`` or ``key``: an object without any of them is skipped when it is looked at; empty: all may move."""
+    excluded_tags: tuple[str, ...] = ()
+    """``key=value`` or ``key``: an object with one of them is skipped when it is looked at."""
+    quiet_hours: QuietHours | None = None
+    canary_share: float = 0.0
+    """Share of the moves of each provider, bucket and pair of classes that move first."""
+    hold_out_share: float = 0.0
+    """Share of the objects that no plan moves. By an object's name: it is the same one in every plan."""
+    valid_days: int = 14
+    """For how many days after its making a plan may move objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +100,27 @@ class PlannedMove:
     """Expected net saving over the horizon: the one-time cost is already taken off."""
     one_time_usd: Decimal
     monthly_saving_usd: Decimal
-    payback_days: float
+    payback_days: float | None
+    """None for a move that is not to pay: one that takes an earlier move back."""
     reason: str
+    role: MoveRole = MoveRole.MOVE
+    undoes_move_no: int | None = None
+    """Of the plan that this plan undoes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanGroup:
+    """The moves of a plan of one provider, bucket and pair of classes."""
+
+    provider: str
+    bucket: str
+    from_class: str
+    to_class: str
+    objects: int
+    bytes: int
+    saving_usd: Decimal
+    one_time_usd: Decimal
+    longest_payback_days: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +138,32 @@ class PlanTotals:
     scored_objects: int
     left_out: int
     """Profitable moves that a guardrail left out."""
+    canaries: int = 0
+    held_out: int = 0
+    """Objects that would have moved, and stay for comparison."""
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationPlan:
-    """The moves that a run proposes, with what they cost and save, and the caps they passed."""
+    """The moves that a run proposes, with what they cost and save, and the caps they passed.
+
+    The moves themselves, of which there may be millions, are stored with it, and read by their numbers: first the
+    canaries, then the others, then what is held out, each by provider, bucket and key.
+    """
 
     plan_id: str
     """Stable for one DAG run: a retried task finds its plan again."""
     run_id: str
     created_at: datetime
+    expires_at: datetime
     decisions_day: date
     horizon_days: int
     dry_run: bool
     guardrails: Guardrails
     totals: PlanTotals
-    moves: tuple[PlannedMove, ...]
+    groups: tuple[PlanGroup, ...]
+    moves_sha256: str
+    """Of all moves with their figures, in order: what was approved is what is carried out."""
+    kind: PlanKind = PlanKind.PLACEMENT
+    undoes: str | None = None
+    """The plan whose moves this one takes back."""

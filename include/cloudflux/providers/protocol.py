@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, TypeVar
 import pyarrow as pa
 
 from cloudflux.domain.migrations import TierChange, TierChangeResult
-from cloudflux.domain.objects import ObjectRef, ObjectState
+from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.tiers import Provider
 
 AGENT: Final = "cloudflux/0.1"
@@ -128,14 +128,20 @@ class TierClient(Protocol):
         ``TerminalError`` when access is refused.
         """
 
-    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | None]:
-        """Look at many objects at once, in order; None for one that is not there."""
+    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | Unseen | None]:
+        """Look at many objects at once, in order; None for one that is not there, ``Unseen`` for one that does not say.
+
+        Raises ``CredentialsRefused``, ``BucketNotFound`` or ``AccountRefused`` when none of them can be looked at.
+        """
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Move each object to its class, if it is still the one that was seen; one result for each, in order.
 
-        An object's own fault is its outcome. An object that is in its class already, unchanged, counts as changed.
-        Raises ``TransientError`` on throttling or a lost connection: calling again is safe.
+        An object's own fault is its outcome. An object that is in its class already, unchanged, counts as changed, and
+        what an earlier attempt left undone behind it (a superseded version) is done now. Throttling is waited out
+        within the client's limits; what is then still not served is ``UNAVAILABLE``. A request whose answer was lost
+        is never sent again before the object was looked at: nothing is moved twice. Raises ``CredentialsRefused``,
+        ``BucketNotFound`` or ``AccountRefused`` when nothing more can be done there; calling again later is safe.
         """
 
 
