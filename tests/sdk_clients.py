@@ -20,6 +20,32 @@ def s3_client(url: str, access_key: str = "test", secret_key: str = "test", **se
     )
 
 
+def s3_control_client(url: str) -> Any:
+    """Make a boto3 client of the jobs of the S3 emulator at an address."""
+    import boto3
+
+    from cloudflux.providers.aws_batch import use_endpoint_as_is
+
+    client = boto3.client(
+        "s3control",
+        endpoint_url=url,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name="us-east-1",
+    )
+    use_endpoint_as_is(client)
+    return client
+
+
+def s3_admin(s3: Any, path: str) -> dict[str, Any]:
+    """Ask the S3 emulator for what S3 does by itself: ``lifecycle``, ``jobs``."""
+    import requests
+
+    answer = requests.post(f"{s3.meta.endpoint_url}/_cloudflux/{path}", timeout=30)
+    answer.raise_for_status()
+    return dict(answer.json()) if answer.content else {}
+
+
 def azure_client(connection_string: str) -> Any:
     """Make a client of Azurite."""
     from azure.storage.blob import BlobServiceClient

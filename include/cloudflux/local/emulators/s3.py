@@ -18,7 +18,8 @@ Gaps, by name:
 - ``no-persistence``: moto keeps names and metadata in memory, so a restart of the server begins empty.
 - ``any-credentials``: every signature is accepted. The server is meant for loopback only.
 - ``instant-restore``: a restore from GLACIER or DEEP_ARCHIVE is complete as soon as it is asked for.
-- ``no-reports``: there are no inventory reports and no S3 Control jobs.
+- ``no-reports``: there are no inventory reports.
+- The gaps of jobs and lifecycle rules stand in ``s3_control``.
 - ``conditional-delete``: ``If-Match`` on DELETE is ignored.
 - ``no-minimum-duration``: nothing is charged, so no early deletion is either.
 """
@@ -48,6 +49,8 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from moto.s3.responses import S3Response
 from werkzeug.serving import BaseWSGIServer, make_server
+
+from cloudflux.local.emulators.s3_control import S3Control
 
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -127,7 +130,8 @@ def create_app(data: Path) -> WSGIApplication:
     moto_s3.tempfile = types.SimpleNamespace(SpooledTemporaryFile=lambda *_args, **_kwargs: ContentFile(folder))
     for name in ("get_object_tagging", "get_object_acl"):
         setattr(S3Response, name, _also_of_archived(name))
-    return _ConditionalS3(create_backend_app("s3"))
+    s3 = _ConditionalS3(create_backend_app("s3"))
+    return S3Control(s3, s3.lock)
 
 
 def create_server(host: str, port: int, data: Path) -> BaseWSGIServer:
@@ -182,11 +186,11 @@ class _ConditionalS3:
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         _receive(environ)
-        with self._lock:
+        with self.lock:
             refusal = self._refusal(environ) if "HTTP_X_AMZ_COPY_SOURCE" in environ else None
             if refusal is None:
                 return self._app(environ, start_response)
