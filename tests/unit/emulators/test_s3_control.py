@@ -212,9 +212,9 @@ def test_a_transition_changes_the_class_and_nothing_else(s3: Any, admin: Admin, 
     filters = {"And": {"Tags": [{"Key": "move", "Value": "now"}], "ObjectSizeGreaterThan": 1}}
     _put_rules(s3, bucket, _rule("GLACIER_IR", 0, **filters))
     before = s3.head_object(Bucket=bucket, Key="tagged")
-    assert admin("lifecycle") == {"transitioned": 0}  # not before midnight
-    assert admin(f"lifecycle?at={TOMORROW}") == {"transitioned": 1}
-    assert admin(f"lifecycle?at={TOMORROW}") == {"transitioned": 0}
+    assert admin(f"lifecycle?bucket={bucket}") == {"transitioned": 0}  # not before midnight
+    assert admin(f"lifecycle?bucket={bucket}&at={TOMORROW}") == {"transitioned": 1}
+    assert admin(f"lifecycle?bucket={bucket}&at={TOMORROW}") == {"transitioned": 0}
     after = s3.head_object(Bucket=bucket, Key="tagged")
     assert after["StorageClass"] == "GLACIER_IR"
     assert all(before[name] == after[name] for name in ("ETag", "LastModified", "VersionId", "TagCount"))
@@ -236,7 +236,7 @@ def test_a_small_object_is_left_unless_the_rule_or_the_bucket_says_otherwise(
 ) -> None:
     s3.put_object(Bucket=bucket, Key="small", Body=b"xx")
     _put_rules(s3, bucket, _rule("DEEP_ARCHIVE", 0, **filters), TransitionDefaultMinimumObjectSize=default)
-    assert admin(f"lifecycle?at={TOMORROW}") == {"transitioned": moves}
+    assert admin(f"lifecycle?bucket={bucket}&at={TOMORROW}") == {"transitioned": moves}
 
 
 @pytest.mark.parametrize(
@@ -247,6 +247,6 @@ def test_a_transition_up_the_waterfall_is_not_made(
 ) -> None:
     s3.put_object(Bucket=bucket, Key="cold", Body=b"xx", StorageClass=from_class)
     _put_rules(s3, bucket, _rule(to_class, 30, ObjectSizeGreaterThan=1))
-    assert admin(f"lifecycle?at={IN_A_YEAR}") == {"transitioned": 0}
+    assert admin(f"lifecycle?bucket={bucket}&at={IN_A_YEAR}") == {"transitioned": 0}
     _put_rules(s3, bucket, _rule("GLACIER", 30, ObjectSizeGreaterThan=1))
-    assert admin(f"lifecycle?at={IN_A_YEAR}") == {"transitioned": 1}
+    assert admin(f"lifecycle?bucket={bucket}&at={IN_A_YEAR}") == {"transitioned": 1}

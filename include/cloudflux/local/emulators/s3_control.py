@@ -10,8 +10,9 @@
 - ``?lifecycle`` of a bucket: moto checks a configuration, but keeps only a part of it; here it is kept and given back
   word for word, with its default for small objects. A rule that moves objects to an infrequent access class before
   30 days is refused.
-- ``POST /_cloudflux/lifecycle?at=TIME``: apply the transitions that are due at a time (now, unless told), to the
-  current versions of all buckets, in place: ETag, time and version stay. Answers how many objects changed their class.
+- ``POST /_cloudflux/lifecycle?bucket=NAME&at=TIME``: apply the transitions that are due at a time (now, unless told)
+  to the current versions in a bucket (in all, unless told), in place: ETag, time and version stay. Answers how many
+  objects changed their class.
 - ``POST /_cloudflux/jobs?hold=true``: let jobs that are created wait as ``Ready``, until ``hold=false`` starts them.
 
 Gaps, by name:
@@ -137,7 +138,7 @@ class S3Control:
         match method, path.split("/")[1:]:
             case "POST", ["_cloudflux", "lifecycle"]:
                 at = datetime.fromisoformat(query["at"]) if "at" in query else datetime.now(UTC)
-                changed = self._apply_rules(at)
+                changed = self._apply_rules(at, query.get("bucket"))
                 return 200, json.dumps({"transitioned": changed}).encode(), {"Content-Type": "application/json"}
             case "POST", ["_cloudflux", "jobs"]:
                 self._set_hold(query.get("hold") == "true")
@@ -336,14 +337,14 @@ class S3Control:
                 del bucket.cloudflux_lifecycle
         return status, answer, answered
 
-    def _apply_rules(self, at: datetime) -> int:
-        """Move the current versions for which a transition is due; tells how many."""
+    def _apply_rules(self, at: datetime, only: str | None) -> int:
+        """Move the current versions for which a transition is due, in one bucket or in all; tells how many."""
         changed = 0
         with self._lock:
             backend = moto_s3.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
             for bucket in backend.buckets.values():
                 document, small = getattr(bucket, "cloudflux_lifecycle", (None, ""))
-                if document is None:
+                if document is None or only not in (None, bucket.name):
                     continue
                 rules = [rule for rule in document.findall("Rule") if rule.findtext("Status") == "Enabled"]
                 for key in bucket.keys.values():
