@@ -104,6 +104,19 @@ class PrefixSettings(_Strict):
     min_retention_days: int | None = Field(default=None, ge=0)
 
 
+class BatchOperations(_Strict):
+    """How S3 Batch Operations carry out large plans."""
+
+    from_objects: int = Field(ge=1)
+    """A plan with at least so many moves in the bucket goes to a job of S3's own."""
+    account_id: str = Field(pattern=r"\d{12}")
+    role_arn: str
+    """The role that S3 takes on to copy the objects and to write the report."""
+    manifest_bucket: str
+    """Where the list of the objects and S3's report lie."""
+    manifest_prefix: str = "cloudflux/"
+
+
 class BucketSettings(_Strict):
     """One bucket (or container) that CloudFlux looks after."""
 
@@ -126,6 +139,23 @@ class BucketSettings(_Strict):
     """An object that is younger is never moved."""
     prefixes: tuple[PrefixSettings, ...] = ()
     """Of several that fit an object, the longest holds."""
+    max_tasks: int = Field(default=2, ge=1, le=256)
+    """How many tasks may move objects of the bucket at one time; they share what follows."""
+    max_in_flight: int = Field(default=256, ge=1, le=4096)
+    """How many requests may be under way at one time."""
+    max_requests_per_second: float | None = Field(default=None, gt=0)
+    """None: as many as the provider takes; that is found out."""
+    remove_superseded_versions: bool = False
+    """In a bucket with versions a move by copy leaves the old version behind, billed for ever. True: it is deleted once
+    the copy is verified. False: S3's objects are moved by lifecycle rules instead, Google's stay."""
+    lease_moves: bool = False
+    """Azure: hold a lease on each blob while its tier changes, so that nobody can overwrite it meanwhile."""
+    restore_within_hours: int = Field(default=48, ge=1, le=240)
+    """How long a restore from an archive class may take: the cheapest way that is fast enough is asked for."""
+    restore_keep_days: int = Field(default=2, ge=1, le=30)
+    """For how many days S3 keeps the readable copy of a restored object."""
+    batch_operations: BatchOperations | None = None
+    """None: all S3 objects are copied by our own requests."""
 
     @model_validator(mode="after")
     def _pins_are_known(self) -> Self:

@@ -138,11 +138,11 @@ def test_provider_tasks_run_in_the_providers_pool(parsed: dict) -> None:
         task_id: task["pool"]
         for dag in parsed["dags"].values()
         for task_id, task in dag["tasks"].items()
-        if task_id.split("_")[0] in ("parse", "list", "submit", "verify")
+        if task_id.split("_")[0] in ("parse", "list", "move")
         and task_id.count("_") == 1
         and task_id.rsplit("_", 1)[-1] in ("aws", "azure", "gcp")
     }
-    assert len(pools) == 12  # parse, list, submit and verify for three providers
+    assert len(pools) == 9  # parse, list and move for three providers
     assert all(task_id.endswith(f"_{pool}") for task_id, pool in pools.items())
 
 
@@ -181,8 +181,9 @@ def test_nothing_moves_before_the_approval_when_parsed(parsed: dict) -> None:
 
     assert tasks["approve_plan"]["downstream"] == ["record_approval"]  # a rejection skips what stands directly below
     for provider in ("aws", "azure", "gcp"):
-        assert {"propose_plan", "choose_path", "record_approval"} <= upstream(f"submit_{provider}")
-        assert upstream(f"find_{provider}") == {"propose_plan", "choose_path", "approve_plan", "record_approval"}
+        assert {"record_approval", "move_canaries", "judge_canaries"} <= upstream(f"move_{provider}")
+    approval = {"propose_plan", "choose_path", "approve_plan", "record_approval"}
+    assert upstream("move_canaries") == approval | {"find_canaries"}
 
 
 def test_dags_import_only_airflow_and_the_orchestration() -> None:

@@ -28,7 +28,7 @@ class ObjectLocked(CloudFluxError):
 
 
 class CredentialsRefused(TerminalError):
-    """The provider does not accept who we are: expired, revoked or unknown. Nothing can be done until they are renewed."""
+    """The provider does not accept who we are: expired, revoked or unknown credentials. They have to be renewed."""
 
 
 class BucketNotFound(TerminalError):

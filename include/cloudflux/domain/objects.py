@@ -40,6 +40,27 @@ class ObjectRef:
         return cls(_PROVIDER[scheme], bucket, unquote(key))
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectPrefix:
+    """All objects of a bucket whose keys begin alike; all of the bucket when ``prefix`` is empty."""
+
+    provider: Provider
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def from_uri(cls, uri: str) -> ObjectPrefix:
+        """Parse ``s3://bucket``, ``az://container/logs/`` or ``gs://bucket/a%20b``: the prefix is URL-quoted.
+
+        Raises ``ValueError`` naming the text when it is none of ours.
+        """
+        scheme, separator, rest = uri.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        if not separator or scheme not in _PROVIDER or not bucket:
+            raise ValueError(f"not a prefix of objects (s3://, az:// or gs:// with a bucket): {uri!r}")
+        return cls(_PROVIDER[scheme], bucket, unquote(prefix))
+
+
 class RestoreState(StrEnum):
     """Where the restore of an object of an archive class stands."""
 

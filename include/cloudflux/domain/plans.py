@@ -162,8 +162,6 @@ class MigrationPlan:
     guardrails: Guardrails
     totals: PlanTotals
     groups: tuple[PlanGroup, ...]
-    moves_sha256: str
-    """Of all moves with their figures, in order: what was approved is what is carried out."""
     kind: PlanKind = PlanKind.PLACEMENT
     undoes: str | None = None
     """The plan whose moves this one takes back."""

@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cloudflux.domain.tiers import Provider
 
 if TYPE_CHECKING:
+    from cloudflux.config import BucketSettings
+    from cloudflux.providers.pace import Pace
     from cloudflux.providers.protocol import ObjectStore, TierClient
 
     class ProviderClient(TierClient, ObjectStore, Protocol):
         """A client that changes tiers and reads and writes files."""
+
+
+def moving_client(named: BucketSettings, moves: int, pace: Pace) -> tuple[Any, bool]:
+    """Make what moves a bucket's objects, for a plan with so many ``moves`` in it.
+
+    Tells also whether the provider's lifecycle rules do it, which charge otherwise than a copy.
+    """
+    return tier_client(named.provider, named.connection_id), False
 
 
 def tier_client(provider: Provider | str, connection_id: str) -> ProviderClient:

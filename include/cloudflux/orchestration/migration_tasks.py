@@ -1,27 +1,30 @@
-"""The tasks of `migrate_tiers`: propose, approve, submit, verify, close."""
+"""The tasks of `migrate_tiers`: propose, approve, judge the canaries, close. `MoveRange` carries the moves out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import get_current_context
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from cloudflux.orchestration.assets import LEDGER
-from cloudflux.orchestration.edge import actor, engine, lake, now, settings, terminal_errors_fail
+from cloudflux.orchestration.edge import actor, engine, lake, now, terminal_errors_fail
 
-_CHUNK_MOVES = 500
+if TYPE_CHECKING:
+    from cloudflux.domain.plans import Guardrails
+
+_RANGE_MOVES: Final = 5000
 """Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
 
-APPROVED_WITHOUT_A_PERSON = "approved by the parameter require_approval=false"
+_MOST_RANGES: Final = 1000
+"""Airflow maps a task over 1,024 items at most (`core.max_map_length`): ranges grow with larger plans."""
 
 
 @terminal_errors_fail
 def propose_plan() -> dict[str, Any]:
     """Choose the moves, store them as one plan, and hand on its figures."""
-    from cloudflux.domain.plans import Guardrails
     from cloudflux.stores.plans import Plans
     from cloudflux.workflows import plan as workflow
 
@@ -32,92 +35,126 @@ def propose_plan() -> dict[str, Any]:
         Plans(engine()),
         run_id=context["dag_run"].run_id,
         created_at=now(),
-        guardrails=Guardrails(
-            max_objects=int(params["max_objects"]),
-            max_bytes=int(params["max_bytes"]),
-            max_one_time_usd=Decimal(str(params["max_one_time_usd"])),
-            min_saving_usd=Decimal(str(params["min_saving_usd"])),
-        ),
+        guardrails=guardrails_of(params),
         dry_run=bool(params["dry_run"]),
     )
     summary = workflow.describe(plan)
     print(summary)  # noqa: T201  # the task's log is where a dry run is read
-    return {"plan_id": plan.plan_id, "moves": plan.totals.objects, "summary": summary}
+    return {
+        "plan_id": plan.plan_id,
+        "moves": plan.totals.objects,
+        "one_time_usd": str(plan.totals.one_time_usd),
+        "summary": summary,
+    }
 
 
-def choose_path(moves: int) -> str | None:
+def guardrails_of(params: Mapping[str, Any]) -> Guardrails:
+    """Read the guardrails from a run's parameters. Raises ``SettingsError`` naming the one that is wrong."""
+    from cloudflux.domain.errors import SettingsError
+    from cloudflux.domain.plans import Guardrails
+    from cloudflux.domain.quiet_hours import QuietHours
+
+    try:
+        quiet_hours = QuietHours.parse(params["quiet_hours"]) if params["quiet_hours"] else None
+    except ValueError as exc:
+        raise SettingsError(f"quiet_hours: {exc}") from exc
+    return Guardrails(
+        max_objects=int(params["max_objects"]),
+        max_bytes=int(params["max_bytes"]),
+        max_one_time_usd=Decimal(str(params["max_one_time_usd"])),
+        min_saving_usd=Decimal(str(params["min_saving_usd"])),
+        min_plan_saving_usd=Decimal(str(params["min_plan_saving_usd"])),
+        allowed_prefixes=tuple(params["allowed_prefixes"] or ()),
+        excluded_prefixes=tuple(params["excluded_prefixes"] or ()),
+        allowed_tags=tuple(params["allowed_tags"] or ()),
+        excluded_tags=tuple(params["excluded_tags"] or ()),
+        quiet_hours=quiet_hours,
+        canary_share=float(params["canary_share"]),
+        hold_out_share=float(params["hold_out_share"]),
+        valid_days=int(params["valid_days"]),
+    )
+
+
+def choose_path(moves: int, one_time_usd: str) -> str | None:
     """Decide what the plan needs: nothing (dry run or empty), a person's approval, or none."""
     params = get_current_context()["params"]
     if params["dry_run"] or moves == 0:
         return None
-    return "approve_plan" if params["require_approval"] else "record_approval"
+    return "record_approval" if _passes_without(params, moves, one_time_usd) else "approve_plan"
+
+
+def _passes_without(params: Mapping[str, Any], moves: int, one_time_usd: str) -> str | None:
+    """Tell why a plan needs no person's approval; None when it needs one."""
+    if not params["require_approval"]:
+        return "approved by the parameter require_approval=false"
+    most_objects, most_usd = int(params["approve_up_to_objects"]), Decimal(str(params["approve_up_to_usd"]))
+    if moves <= most_objects and Decimal(one_time_usd) <= most_usd:
+        return f"approved by its size: within approve_up_to_objects={most_objects}, approve_up_to_usd={most_usd}"
+    return None
 
 
 @terminal_errors_fail
-def record_approval(plan_id: str, approval: Mapping[str, Any] | None) -> None:
+def record_approval(proposal: Mapping[str, Any], approval: Mapping[str, Any] | None) -> None:
     """Put on the record who approved the plan; from here on it may move objects."""
     from cloudflux.domain.plans import PlanState
     from cloudflux.stores.plans import Plans
 
-    by, note = actor(), APPROVED_WITHOUT_A_PERSON
+    plan_id = proposal["plan_id"]
     if approval is not None:
         from cloudflux.orchestration.plan_approval import answer_of
 
         by, note = answer_of(approval)
-    Plans(engine()).set_state(plan_id, PlanState.APPROVED, by, now(), note)
+    else:
+        # never by the mere absence of an answer: a form that timed out or was skipped approves nothing
+        reason = _passes_without(get_current_context()["params"], proposal["moves"], proposal["one_time_usd"])
+        if reason is None:
+            raise AirflowFailException(f"{plan_id} needs a person's approval and has none: nothing is moved")
+        by, note = actor(), reason
+    plans = Plans(engine())
+    plans.check_moves(plan_id)
+    plans.set_state(plan_id, PlanState.APPROVED, by, now(), note)
+
+
+@terminal_errors_fail
+def find_canaries(plan_id: str) -> list[dict[str, str | int]]:
+    """Cut the canary moves of all providers into ranges to carry out."""
+    from cloudflux.domain.plans import MoveRole
+
+    return _ranges(plan_id, MoveRole.CANARY)
+
+
+@terminal_errors_fail
+def judge_canaries(plan_id: str) -> dict[str, int]:
+    """Let the rest of the plan go on, or halt it."""
+    from cloudflux.stores.ledger import Ledger
+    from cloudflux.stores.plans import Plans
+    from cloudflux.workflows.migrate import judge_canaries as judge
+
+    database = engine()
+    return judge(Plans(database), Ledger(database), plan_id=plan_id, actor=actor(), clock=now)
 
 
 @terminal_errors_fail
 def find_ranges(plan_id: str, provider: str) -> list[dict[str, str | int]]:
     """Cut one provider's moves of the plan into ranges to carry out."""
-    from cloudflux.stores.plans import Plans
-    from cloudflux.workflows.plan import chunks_of
+    from cloudflux.domain.plans import MoveRole
 
-    return chunks_of(Plans(engine()).get(plan_id), provider, _CHUNK_MOVES)
-
-
-@terminal_errors_fail
-def submit_moves(plan_id: str, provider: str, bucket: str, first: int, last: int) -> dict[str, int]:
-    """Submit one range of moves through the provider's client."""
-    from cloudflux.workflows.migrate import submit
-
-    return _carry_out(submit, plan_id, provider=provider, bucket=bucket, first=first, last=last)
+    return [found for found in _ranges(plan_id, MoveRole.MOVE) if found["provider"] == provider]
 
 
-@terminal_errors_fail
-def verify_moves(plan_id: str, provider: str, bucket: str, first: int, last: int) -> dict[str, int]:
-    """Compare one range of moved objects with what they were before."""
-    from cloudflux.workflows.migrate import verify
+def _ranges(plan_id: str, role: Any) -> list[dict[str, str | int]]:
+    from dataclasses import asdict
 
-    return _carry_out(verify, plan_id, provider=provider, bucket=bucket, first=first, last=last)
-
-
-def _carry_out(
-    step: Callable[..., dict[str, int]], plan_id: str, *, provider: str, bucket: str, first: int, last: int
-) -> dict[str, int]:
-    from cloudflux.orchestration.clients import tier_client
-    from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
 
-    named = settings().load_estate().bucket(provider, bucket)
-    database = engine()
-    return step(
-        tier_client(named.provider, named.connection_id),
-        Plans(database),
-        Ledger(database),
-        plan_id=plan_id,
-        first=first,
-        last=last,
-        actor=actor(),
-        clock=now,
-    )
+    plans = Plans(engine())
+    most = max(_RANGE_MOVES, -(-plans.get(plan_id).totals.objects // _MOST_RANGES))
+    return [asdict(found) for found in plans.ranges(plan_id, role, most)]
 
 
 @terminal_errors_fail
 def close_plan(proposal: Mapping[str, Any] | None) -> dict[str, int]:
-    """Settle the plan: finished, rejected, or (a dry run, an empty plan) nothing to settle."""
-    from airflow.sdk.exceptions import AirflowFailException
-
+    """Settle the plan: finished, halted, expired, rejected, or (a dry run, an empty plan) nothing to settle."""
     from cloudflux.domain.plans import PlanState
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
@@ -128,13 +165,15 @@ def close_plan(proposal: Mapping[str, Any] | None) -> dict[str, int]:
     plan_id = proposal["plan_id"]
     database = engine()
     plans = Plans(database)
-    state = plans.state(plan_id)
-    if state is PlanState.REJECTED:
-        raise AirflowSkipException(f"{plan_id} was rejected: nothing moved")
+    state = plans.get(plan_id).state
+    if state in (PlanState.REJECTED, PlanState.EXPIRED):
+        raise AirflowSkipException(f"{plan_id} was {state}: nothing moved")
     if state in (PlanState.PREVIEW, PlanState.EMPTY):
         raise AirflowSkipException(f"{plan_id} is {state}: nothing to move")
     if state is PlanState.PROPOSED:
         raise AirflowFailException(f"{plan_id} was not approved: see the log of approve_plan; nothing moved")
-    counts = close(plans, Ledger(database), plan_id=plan_id, moves=proposal["moves"], actor=actor(), clock=now)
+    counts = close(plans, Ledger(database), plan_id=plan_id, actor=actor(), clock=now)
+    if plans.get(plan_id).state is PlanState.HALTED:
+        raise AirflowFailException(f"{plan_id} was halted after its canary moves: {plans.history(plan_id)[-1].note}")
     get_current_context()["outlet_events"][LEDGER].extra = {"plan_id": plan_id, **counts}
     return counts

@@ -12,15 +12,16 @@ from sqlalchemy.exc import IntegrityError
 
 from cloudflux.domain.ledger import InvalidTransition, LedgerConflict, LedgerEntry, StateTotals
 from cloudflux.domain.migrations import NEXT_STATES, MigrationState
-from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.tiers import Provider
 from cloudflux.stores.bulk import copy_rows, storable, temporary_copy_of
+from cloudflux.stores.object_states import state_from_json, state_to_json
 from cloudflux.stores.tables import LedgerRow
 
 _TABLE: Final = "cloudflux.ledger"
 _COLUMNS: Final = (
     "plan_id", "move_no", "provider", "bucket", "key", "version_id", "state", "at", "from_class", "to_class", "etag",
-    "size_bytes", "detail", "request_id", "one_time_usd", "expected_saving_usd", "actor",
+    "size_bytes", "detail", "request_id", "one_time_usd", "expected_saving_usd", "actor", "object_state", "cost_usd",
 )  # fmt: skip
 _LISTED: Final = ", ".join(_COLUMNS)
 
@@ -138,14 +139,32 @@ class Ledger:
             rows = connection.exec_driver_sql(newest, {"plan_id": plan_id, "first": first, "last": last})
             return {row.move_no: (MigrationState(row.state), row.detail) for row in rows}
 
-    def seen(self, plan_id: str, first: int | None = None, last: int | None = None) -> dict[int, str]:
-        """Give the details of all ``submitted`` entries by move number, of all moves or of a range."""
+    def seen(self, plan_id: str, first: int | None = None, last: int | None = None) -> dict[int, ObjectState]:
+        """Give what each object was before its move, by move number, of all moves or of a range."""
+        return self._object_states(plan_id, MigrationState.SUBMITTED, first, last)
+
+    def left(self, plan_id: str, first: int | None = None, last: int | None = None) -> dict[int, ObjectState]:
+        """Give what each object was after its move was verified, by move number, of all moves or of a range."""
+        return self._object_states(plan_id, MigrationState.DONE, first, last)
+
+    def _object_states(
+        self, plan_id: str, state: MigrationState, first: int | None, last: int | None
+    ) -> dict[int, ObjectState]:
+        # an earlier release kept the state of `submitted` as text in the detail
+        kept = "coalesce(object_state, CASE WHEN state = 'submitted' AND detail LIKE '{%%' THEN detail::jsonb END)"
         with self._engine.connect() as connection:
             rows = connection.exec_driver_sql(
-                f"SELECT move_no, detail FROM {_TABLE} {_RANGE} AND state = %(state)s",  # noqa: S608  # our own names
-                {"plan_id": plan_id, "first": first, "last": last, "state": MigrationState.SUBMITTED.value},
+                f"SELECT move_no, provider, bucket, key, version_id, {kept} AS object_state "  # noqa: S608  # our own names
+                f"FROM {_TABLE} {_RANGE} AND state = %(state)s",
+                {"plan_id": plan_id, "first": first, "last": last, "state": state.value},
             )
-            return {row.move_no: row.detail for row in rows}
+            return {
+                row.move_no: state_from_json(
+                    ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id), row.object_state
+                )
+                for row in rows
+                if row.object_state is not None
+            }
 
     def counts(self, plan_id: str) -> dict[MigrationState, int]:
         """Count a plan's moves by their newest state; moves without an entry are not counted."""
@@ -190,10 +209,11 @@ class Ledger:
             wanted = wanted.where(LedgerRow.at >= since)
         with self._engine.connect() as connection:
             for row in connection.execution_options(yield_per=5_000).execute(wanted):
+                ref = ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id)
                 yield LedgerEntry(
                     plan_id=row.plan_id,
                     move_no=row.move_no,
-                    ref=ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id),
+                    ref=ref,
                     state=MigrationState(row.state),
                     at=row.at,
                     from_class=row.from_class,
@@ -205,6 +225,8 @@ class Ledger:
                     one_time_usd=row.one_time_usd,
                     expected_saving_usd=row.expected_saving_usd,
                     actor=row.actor,
+                    object_state=None if row.object_state is None else state_from_json(ref, row.object_state),
+                    cost_usd=row.cost_usd,
                 )
 
 
@@ -214,4 +236,5 @@ def _cells(entry: LedgerEntry) -> tuple[object, ...]:
         entry.plan_id, entry.move_no, ref.provider.value, ref.bucket, ref.key, ref.version_id, entry.state.value,
         entry.at, entry.from_class, entry.to_class, entry.etag, entry.size_bytes, storable(entry.detail),
         entry.request_id, entry.one_time_usd, entry.expected_saving_usd, storable(entry.actor),
+        None if entry.object_state is None else state_to_json(entry.object_state), entry.cost_usd,
     )  # fmt: skip

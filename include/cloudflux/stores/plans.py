@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, datetime
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, cast
 
-from sqlalchemy import Engine, RowMapping, select, update
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Engine, RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute
 
 from cloudflux.domain.errors import CloudFluxError, TerminalError
 from cloudflux.domain.objects import ObjectRef
-from cloudflux.domain.plans import NEXT_PLAN_STATES, Guardrails, MigrationPlan, PlannedMove, PlanState, PlanTotals
+from cloudflux.domain.plans import (
+    NEXT_PLAN_STATES,
+    Guardrails,
+    MigrationPlan,
+    MoveRole,
+    PlanGroup,
+    PlanKind,
+    PlannedMove,
+    PlanState,
+    PlanTotals,
+)
 from cloudflux.domain.tiers import Provider
-from cloudflux.stores.bulk import copy_rows, storable
+from cloudflux.stores.bulk import copy_table, storable
 from cloudflux.stores.tables import PlannedMoveRow, PlanRow, PlanStateRow
 
-_MOVE_COLUMNS = tuple(column.name for column in PlannedMoveRow.__table__.columns)
+_MOVE_COLUMNS: Final = tuple(column.name for column in PlannedMoveRow.__table__.columns)
+MOVE_COLUMNS: Final = tuple(name for name in _MOVE_COLUMNS if name != "plan_id")
+_GUARDRAILS: Final = TypeAdapter(Guardrails)
+_GROUPS: Final = TypeAdapter(tuple[PlanGroup, ...])
+
+
+class PlanTampered(TerminalError):
+    """The stored moves of a plan are not those that were planned."""
 
 
 class PlanNotFound(CloudFluxError, LookupError):
@@ -28,19 +52,24 @@ class InvalidPlanState(TerminalError):
     """A plan was to enter a state that may not follow the one it is in, e.g. a preview to be approved."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlanSummary:
-    """A plan without its moves, and where it stands."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPlan(MigrationPlan):
+    """A plan as it is kept, and where it stands."""
 
-    plan_id: str
-    run_id: str
-    created_at: datetime
-    decisions_day: date
-    horizon_days: int
-    dry_run: bool
     state: PlanState
-    guardrails: Guardrails
-    totals: PlanTotals
+    moves_sha256: str
+    """Of all its moves, in order; empty when an earlier release stored it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRange:
+    """Consecutive moves of a plan, of one provider and bucket."""
+
+    provider: str
+    bucket: str
+    first: int
+    last: int
+    """Included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +88,26 @@ class Plans:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add(self, plan: MigrationPlan, state: PlanState) -> bool:
+    def add(self, plan: MigrationPlan, moves: pa.Table, state: PlanState) -> bool:
         """Store a plan with all its moves, in one transaction; one with the same ``plan_id`` stays as it was.
 
-        Returns whether it was new. Money is kept to ten places. Takes about a second for 100,000 moves.
+        ``moves`` has the columns ``MOVE_COLUMNS``, by ``move_no``, money as float64 USD. Returns whether it was new.
+        Money is kept to ten places.
         """
-        caps, totals = plan.guardrails, plan.totals
+        totals = plan.totals
         header = {
             "plan_id": plan.plan_id,
             "run_id": plan.run_id,
             "created_at": plan.created_at,
+            "expires_at": plan.expires_at,
             "decisions_day": plan.decisions_day,
             "horizon_days": plan.horizon_days,
             "dry_run": plan.dry_run,
             "state": state.value,
-            "max_objects": caps.max_objects,
-            "max_bytes": caps.max_bytes,
-            "max_one_time_usd": caps.max_one_time_usd,
-            "min_saving_usd": caps.min_saving_usd,
+            "kind": plan.kind.value,
+            "undoes": plan.undoes,
+            "guardrails": _GUARDRAILS.dump_python(plan.guardrails, mode="json"),
+            "groups": _GROUPS.dump_python(plan.groups, mode="json"),
             "objects": totals.objects,
             "bytes": totals.bytes,
             "saving_usd": totals.saving_usd,
@@ -85,38 +116,18 @@ class Plans:
             "after_usd_month": totals.after_usd_month,
             "scored_objects": totals.scored_objects,
             "left_out": totals.left_out,
+            "canaries": totals.canaries,
+            "held_out": totals.held_out,
+            "moves_sha256": "",
         }
         with self._engine.begin() as connection:
             added = insert(PlanRow).values(header).on_conflict_do_nothing().returning(PlanRow.plan_id)
             if connection.execute(added).one_or_none() is None:
                 return False
-            copy_rows(
-                connection,
-                "cloudflux.planned_moves",
-                _MOVE_COLUMNS,
-                (
-                    (
-                        plan.plan_id,
-                        move.move_no,
-                        move.ref.provider.value,
-                        move.ref.bucket,
-                        move.ref.key,
-                        move.ref.version_id,
-                        move.etag,
-                        move.size_bytes,
-                        move.last_modified_at,
-                        move.class_since_at,
-                        move.from_class,
-                        move.to_class,
-                        move.saving_usd,
-                        move.one_time_usd,
-                        move.monthly_saving_usd,
-                        move.payback_days,
-                        move.reason,
-                    )
-                    for move in plan.moves
-                ),
-            )
+            owner = pa.array([plan.plan_id], pa.string()).take(pa.array([0] * moves.num_rows, pa.int32()))
+            copy_table(connection, "cloudflux.planned_moves", moves.append_column("plan_id", owner))
+            digest = _moves_sha256(connection, plan.plan_id)
+            connection.execute(update(PlanRow).where(PlanRow.plan_id == plan.plan_id).values(moves_sha256=digest))
             connection.execute(
                 insert(PlanStateRow).values(
                     plan_id=plan.plan_id, state=state.value, by=plan.run_id, at=plan.created_at, note="planned"
@@ -124,41 +135,63 @@ class Plans:
             )
         return True
 
-    def get(self, plan_id: str) -> MigrationPlan:
-        """Give a whole plan with its moves. Raises ``PlanNotFound``."""
-        summary = self.summary(plan_id)
-        return MigrationPlan(
-            plan_id=summary.plan_id,
-            run_id=summary.run_id,
-            created_at=summary.created_at,
-            decisions_day=summary.decisions_day,
-            horizon_days=summary.horizon_days,
-            dry_run=summary.dry_run,
-            guardrails=summary.guardrails,
-            totals=summary.totals,
-            moves=tuple(self._moves(plan_id, None, None)),
-        )
+    def check_moves(self, plan_id: str) -> None:
+        """Make sure that the moves are those that were stored with the plan.
 
-    def summary(self, plan_id: str) -> PlanSummary:
-        """Give a plan without its moves. Raises ``PlanNotFound``."""
+        Raises ``PlanTampered`` when they are not, and ``PlanNotFound``.
+        """
+        stored = self.get(plan_id)
+        with self._engine.connect() as connection:
+            digest = _moves_sha256(connection, plan_id)
+        if stored.moves_sha256 not in ("", digest):
+            raise PlanTampered(
+                f"the moves of {plan_id} are not those that were planned (sha256 {digest}, not {stored.moves_sha256}): "
+                "nothing is moved; make a new plan, and find out who can write to the table planned_moves"
+            )
+
+    def get(self, plan_id: str) -> StoredPlan:
+        """Give a plan. Raises ``PlanNotFound``."""
         with self._engine.connect() as connection:
             row = connection.execute(select(PlanRow).where(PlanRow.plan_id == plan_id)).mappings().one_or_none()
         if row is None:
             raise PlanNotFound(f"there is no plan {plan_id!r}")
-        return _summary(row)
+        return _stored(row)
 
-    def latest(self, *, dry_run: bool | None = None) -> PlanSummary | None:
+    def ranges(self, plan_id: str, role: MoveRole, most_moves: int) -> list[MoveRange]:
+        """Cut the moves of one role into ranges of at most ``most_moves`` numbers, each of one provider and bucket.
+
+        Moves are numbered by provider and bucket, so those of a bucket follow one another.
+        """
+        with self._engine.connect() as connection:
+            found = connection.execute(
+                select(
+                    PlannedMoveRow.provider,
+                    PlannedMoveRow.bucket,
+                    func.min(PlannedMoveRow.move_no).label("first"),
+                    func.max(PlannedMoveRow.move_no).label("last"),
+                )
+                .where(PlannedMoveRow.plan_id == plan_id, PlannedMoveRow.role == role.value)
+                .group_by(PlannedMoveRow.provider, PlannedMoveRow.bucket)
+                .order_by(PlannedMoveRow.provider, PlannedMoveRow.bucket)
+            ).all()
+        return [
+            MoveRange(row.provider, row.bucket, first, min(first + most_moves - 1, row.last))
+            for row in found
+            for first in range(row.first, row.last + 1, most_moves)
+        ]
+
+    def latest(self, *, dry_run: bool | None = None) -> StoredPlan | None:
         """Give the newest plan, of all or of the dry (or not dry) ones; None when there is none."""
         found = self.recent(1, dry_run=dry_run)
         return found[0] if found else None
 
-    def recent(self, limit: int, *, dry_run: bool | None = None) -> list[PlanSummary]:
+    def recent(self, limit: int, *, dry_run: bool | None = None) -> list[StoredPlan]:
         """Give the newest plans, newest first."""
         wanted = select(PlanRow).order_by(PlanRow.created_at.desc(), PlanRow.plan_id).limit(limit)
         if dry_run is not None:
             wanted = wanted.where(PlanRow.dry_run == dry_run)
         with self._engine.connect() as connection:
-            return [_summary(row) for row in connection.execute(wanted).mappings()]
+            return [_stored(row) for row in connection.execute(wanted).mappings()]
 
     def moves(self, plan_id: str, first: int, last: int) -> list[PlannedMove]:
         """Give the moves numbered ``first`` to ``last``, both included, by number."""
@@ -226,19 +259,46 @@ class Plans:
                     monthly_saving_usd=row.monthly_saving_usd,
                     payback_days=row.payback_days,
                     reason=row.reason,
+                    role=MoveRole(row.role),
+                    undoes_move_no=row.undoes_move_no,
                 )
 
 
-def _summary(row: RowMapping) -> PlanSummary:
-    return PlanSummary(
+def _moves_sha256(connection: Connection, plan_id: str) -> str:
+    """Give the digest of a plan's moves as PostgreSQL writes them, streamed."""
+    wanted = sql.SQL("COPY (SELECT {} FROM cloudflux.planned_moves WHERE plan_id = {} ORDER BY move_no) TO STDOUT")
+    statement = wanted.format(sql.SQL(", ").join(map(sql.Identifier, _MOVE_COLUMNS)), sql.Literal(plan_id))
+    digest = hashlib.sha256()
+    raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    with raw.cursor() as cursor:
+        cursor.execute("SET LOCAL TIME ZONE 'UTC'")  # times are written in the session's zone
+        with cursor.copy(statement) as copy:
+            for block in copy:
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _guardrails(content: Mapping[str, Any]) -> Guardrails:
+    # pydantic reads no infinite Decimal, which as a cap means: none
+    finite: Guardrails = _GUARDRAILS.validate_python({**content, "max_one_time_usd": 0})
+    return replace(finite, max_one_time_usd=Decimal(content["max_one_time_usd"]))
+
+
+def _stored(row: RowMapping) -> StoredPlan:
+    return StoredPlan(
         plan_id=row["plan_id"],
         run_id=row["run_id"],
         created_at=row["created_at"],
+        expires_at=row["expires_at"],
         decisions_day=row["decisions_day"],
         horizon_days=row["horizon_days"],
         dry_run=row["dry_run"],
+        kind=PlanKind(row["kind"]),
+        undoes=row["undoes"],
         state=PlanState(row["state"]),
-        guardrails=Guardrails(row["max_objects"], row["max_bytes"], row["max_one_time_usd"], row["min_saving_usd"]),
+        moves_sha256=row["moves_sha256"],
+        guardrails=_guardrails(row["guardrails"]),
+        groups=_GROUPS.validate_python(row["groups"]),
         totals=PlanTotals(
             objects=row["objects"],
             bytes=row["bytes"],
@@ -248,5 +308,7 @@ def _summary(row: RowMapping) -> PlanSummary:
             after_usd_month=row["after_usd_month"],
             scored_objects=row["scored_objects"],
             left_out=row["left_out"],
+            canaries=row["canaries"],
+            held_out=row["held_out"],
         ),
     )

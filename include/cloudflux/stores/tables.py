@@ -206,11 +206,14 @@ class PlanRow(Base):
     horizon_days: Mapped[int]
     dry_run: Mapped[bool]
     state: Mapped[str]
-    max_objects: Mapped[int]
-    max_bytes: Mapped[int]
-    # caps may be absurdly high, or infinite: no limit
-    max_one_time_usd: Mapped[Decimal] = mapped_column(Numeric())
-    min_saving_usd: Mapped[Decimal] = mapped_column(Numeric())
+    expires_at: Mapped[_At]
+    kind: Mapped[str] = mapped_column(server_default="placement")
+    undoes: Mapped[str | None] = mapped_column(ForeignKey("cloudflux.plans.plan_id"))
+    """The plan whose moves this one takes back."""
+    guardrails: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    groups: Mapped[list[Any]] = mapped_column(JSONB)
+    moves_sha256: Mapped[str]
+    """Of all planned moves, in order; empty in plans that an earlier release stored."""
     objects: Mapped[int]
     bytes: Mapped[int]
     saving_usd: Mapped[_Usd]
@@ -219,6 +222,8 @@ class PlanRow(Base):
     after_usd_month: Mapped[_Usd]
     scored_objects: Mapped[int]
     left_out: Mapped[int]
+    canaries: Mapped[int] = mapped_column(server_default="0")
+    held_out: Mapped[int] = mapped_column(server_default="0")
 
 
 class PlannedMoveRow(Base):
@@ -241,8 +246,10 @@ class PlannedMoveRow(Base):
     saving_usd: Mapped[_Usd]
     one_time_usd: Mapped[_Usd]
     monthly_saving_usd: Mapped[_Usd]
-    payback_days: Mapped[float]
+    payback_days: Mapped[float | None]
     reason: Mapped[str]
+    role: Mapped[str] = mapped_column(server_default="move")
+    undoes_move_no: Mapped[int | None]
 
 
 class PlanStateRow(Base):
@@ -291,6 +298,9 @@ class LedgerRow(Base):
     one_time_usd: Mapped[_Usd]
     expected_saving_usd: Mapped[_Usd]
     actor: Mapped[str]
+    object_state: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """What the object was: before the move in `submitted`, after it in `done`."""
+    cost_usd: Mapped[_Usd | None]
     recorded_at: Mapped[_At] = mapped_column(server_default=func.now())
 
 

@@ -1,27 +1,37 @@
 """Carry out an approved plan: submit, verify, and put every step on the record.
 
-Both steps may be killed and repeated at any moment. What an object was like before its move is written to the ledger
+Every step may be killed and repeated at any moment. What an object was like before its move is written to the ledger
 before the move is submitted, so that a later attempt can still verify against it; the ledger decides what is left.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from decimal import Decimal
+from typing import Any, Final, Protocol
 
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.ledger import LedgerEntry
-from cloudflux.domain.migrations import TERMINAL_STATES, ChangeOutcome, MigrationState, TierChange, TierChangeResult
-from cloudflux.domain.objects import ObjectRef, ObjectState
-from cloudflux.domain.plans import PlannedMove, PlanState
+from cloudflux.domain.migrations import (
+    TERMINAL_STATES,
+    ChangeOutcome,
+    MigrationState,
+    RestoreOrder,
+    TierChange,
+    TierChangeResult,
+)
+from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
+from cloudflux.domain.plans import Guardrails, MigrationPlan, MoveRole, PlannedMove, PlanState
 from cloudflux.domain.verification import differences
+from cloudflux.workflows.move_costs import CostsOf
 
-_UNSUBMITTED = (MigrationState.PLANNED, MigrationState.SUBMITTED)
+STEP_MOVES: Final = 1000
+"""Moves that are looked at, submitted and verified together: what is in memory at a time."""
 
-_STATE_AFTER: Mapping[ChangeOutcome, tuple[MigrationState, str]] = {
+_STATE_AFTER: Final[Mapping[ChangeOutcome, tuple[MigrationState, str]]] = {
     ChangeOutcome.CHANGED: (MigrationState.VERIFYING, ""),
     ChangeOutcome.RESTORING: (MigrationState.RESTORING, ""),
     ChangeOutcome.NOT_FOUND: (MigrationState.SKIPPED, "deleted since the plan"),
@@ -29,14 +39,7 @@ _STATE_AFTER: Mapping[ChangeOutcome, tuple[MigrationState, str]] = {
     ChangeOutcome.LOCKED: (MigrationState.SKIPPED, "locked"),
     ChangeOutcome.ERROR: (MigrationState.FAILED, "the provider refused the change"),
 }
-
-
-class Capabilities(Protocol):
-    """What verification needs to know of a provider."""
-
-    @property
-    def keeps_etag(self) -> bool:
-        """Whether an object's ETag survives a change of class."""
+"""What is recorded of a change; ``PENDING`` and ``UNAVAILABLE`` leave a move as it is: nothing has happened yet."""
 
 
 class TierClient(Protocol):
@@ -46,8 +49,8 @@ class TierClient(Protocol):
     def capabilities(self) -> Any:
         """What the provider can do."""
 
-    def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | None]:
-        """Look at many objects at once, in order; None for one that is not there."""
+    def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
+        """Look at many objects at once, in order."""
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Submit changes, each conditional on what was seen; one result for each, in order."""
@@ -56,11 +59,11 @@ class TierClient(Protocol):
 class PlanStore(Protocol):
     """Where plans are kept."""
 
+    def get(self, plan_id: str) -> Any:
+        """Give a ``MigrationPlan`` with its ``state``."""
+
     def moves(self, plan_id: str, first: int, last: int) -> Sequence[PlannedMove]:
         """Give a range of a plan's moves, both ends included."""
-
-    def state(self, plan_id: str) -> PlanState:
-        """Tell where the plan stands."""
 
     def set_state(self, plan_id: str, state: PlanState, by: str, at: datetime, note: str | None = None) -> None:
         """Record that the plan stands elsewhere now, who did it and when."""
@@ -77,138 +80,193 @@ class Ledger(Protocol):
     ) -> Mapping[int, tuple[MigrationState, str]]:
         """Tell the newest state of each move, or of a range of moves, with its detail."""
 
-    def seen(self, plan_id: str, first: int | None = None, last: int | None = None) -> Mapping[int, str]:
-        """Give the details of all ``submitted`` entries: what each object was like before its move, as JSON."""
+    def seen(self, plan_id: str, first: int | None = None, last: int | None = None) -> Mapping[int, ObjectState]:
+        """Give what each object was like before its move."""
 
 
 Clock = Callable[[], datetime]
 
 
-def submit(
-    client: TierClient,
-    plans: PlanStore,
-    ledger: Ledger,
-    *,
-    plan_id: str,
-    first: int,
-    last: int,
-    actor: str,
-    clock: Clock,
-) -> dict[str, int]:
-    """Submit the moves ``first`` to ``last`` of an approved plan, as far as the ledger does not know better.
+@dataclass(frozen=True, slots=True)
+class RangeProgress:
+    """What one call came to."""
 
-    Raises ``TerminalError`` when the plan is not approved. Returns how many moves ended in which state.
-    """
-    if plans.state(plan_id) is not PlanState.APPROVED:
-        raise TerminalError(f"{plan_id} is not approved: nothing is moved")
-    states = ledger.states(plan_id, first, last)
-    seen = ledger.seen(plan_id, first, last)
-    pending = [move for move in plans.moves(plan_id, first, last) if _state_of(states, move) in _UNSUBMITTED]
-    counts: Counter[str] = Counter()
-    changes: list[tuple[PlannedMove, TierChange]] = []
-    intents: list[LedgerEntry] = []
-    for move, now_seen in zip(pending, client.head_many([move.ref for move in pending]), strict=True):
-        before = _from_json(seen[move.move_no], move) if move.move_no in seen else now_seen
-        reason = _reason_to_skip(move, now_seen, attempted=move.move_no in seen)
-        if reason is not None or before is None or now_seen is None:
-            intents.append(_entry(plan_id, move, MigrationState.SKIPPED, clock(), actor, detail=reason or "not seen"))
-            counts[MigrationState.SKIPPED] += 1
-            continue
-        if move.move_no not in seen:
-            intents.append(_entry(plan_id, move, MigrationState.SUBMITTED, clock(), actor, detail=_to_json(before)))
-        changes.append((move, TierChange(now_seen, move.to_class)))
-    ledger.append(intents)  # on the record before anything moves
-    results = client.change_tiers([change for _, change in changes])
-    outcomes: list[LedgerEntry] = []
-    for (move, _), result in zip(changes, results, strict=True):
-        state, reason = _STATE_AFTER[result.outcome]
-        detail = ": ".join(part for part in (reason, result.detail) if part)
-        outcomes.append(_entry(plan_id, move, state, clock(), actor, detail=detail, request_id=result.request_id))
-        counts[state] += 1
-    ledger.append(outcomes)
-    return dict(counts)
+    ended: Mapping[str, int]
+    """How many moves entered which state for good."""
+    waiting: int
+    """Moves that the provider is at work on: a restore, a lifecycle rule, a batch job. Call again later."""
+    unavailable: int
+    """Moves that the provider could not serve now. Call again."""
+    quiet_until: datetime | None
+    """When to go on, if quiet hours stopped the call."""
 
 
-def verify(
-    client: TierClient,
-    plans: PlanStore,
-    ledger: Ledger,
-    *,
-    plan_id: str,
-    first: int,
-    last: int,
-    actor: str,
-    clock: Clock,
-) -> dict[str, int]:
-    """Compare every submitted object with what it was before; only an equal one in its new class is ``done``.
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """What carries out moves, with all that it needs. The clock and the client are the edge's."""
 
-    Returns how many moves ended in which state.
-    """
-    states = ledger.states(plan_id, first, last)
-    seen = ledger.seen(plan_id, first, last)
-    pending = [
-        move for move in plans.moves(plan_id, first, last) if _state_of(states, move) is MigrationState.VERIFYING
-    ]
-    counts: Counter[str] = Counter()
-    entries = []
-    for move, after in zip(pending, client.head_many([move.ref for move in pending]), strict=True):
-        before = _from_json(seen[move.move_no], move)
+    client: TierClient
+    plans: PlanStore
+    ledger: Ledger
+    actor: str
+    clock: Clock
+    restore_of: Callable[[PlannedMove], RestoreOrder | None] = lambda _: None
+    """How an object of an archive class is to be restored, if its move needs that."""
+    costs_of: CostsOf = lambda moves, *_: [None] * len(moves)
+    """What moves cost once, by what each object was before and when it moved."""
+
+    def carry_out(self, plan_id: str, first: int, last: int) -> RangeProgress:
+        """Submit and verify the moves ``first`` to ``last``, as far as the ledger does not know better.
+
+        Raises ``TerminalError`` when the plan is not approved, and what ends a whole range (see ``TierClient``).
+        """
+        ended: Counter[str] = Counter()
+        waiting = unavailable = 0
+        for step_first, step_last in _steps(first, last):
+            submitted = self.submit(plan_id, step_first, step_last)
+            verified = self.verify(plan_id, step_first, step_last)
+            for progress in (submitted, verified):
+                ended.update(progress.ended)
+                waiting += progress.waiting
+                unavailable += progress.unavailable
+            if submitted.quiet_until is not None:
+                return RangeProgress(dict(ended), waiting, unavailable, submitted.quiet_until)
+        return RangeProgress(dict(ended), waiting, unavailable, None)
+
+    def submit(self, plan_id: str, first: int, last: int) -> RangeProgress:
+        """Submit the moves that are not settled. Nothing new begins in quiet hours, or once the plan has expired."""
+        plan = self.plans.get(plan_id)
+        if plan.state is not PlanState.APPROVED:
+            raise TerminalError(f"{plan_id} is {plan.state}, not approved: nothing is moved")
+        quiet = plan.guardrails.quiet_hours
+        quiet_until = None if quiet is None else quiet.ends_at(self.clock())
+        if quiet_until is not None:
+            return RangeProgress({}, 0, 0, quiet_until)
+        seen = self.ledger.seen(plan_id, first, last)
+        intents, changes, unavailable = self._intend(plan, self._open_moves(plan, first, last), seen)
+        self.ledger.append(intents)  # on the record before anything moves
+        results = self.client.change_tiers([change for _, change in changes])
+        ended = Counter(entry.state.value for entry in intents if entry.state in TERMINAL_STATES)
+        waiting = 0
+        outcomes: list[LedgerEntry] = []
+        for (move, _), result in zip(changes, results, strict=True):
+            if result.outcome is ChangeOutcome.UNAVAILABLE:
+                unavailable += 1
+            elif result.outcome is ChangeOutcome.PENDING:
+                waiting += 1
+            else:
+                state, reason = _STATE_AFTER[result.outcome]
+                detail = ": ".join(part for part in (reason, result.detail) if part)
+                outcomes.append(self._entry(plan_id, move, state, detail, request_id=result.request_id))
+                waiting += state is MigrationState.RESTORING
+        self.ledger.append(outcomes)
+        ended.update(entry.state.value for entry in outcomes if entry.state in TERMINAL_STATES)
+        return RangeProgress(dict(ended), waiting, unavailable, None)
+
+    def _open_moves(self, plan: MigrationPlan, first: int, last: int) -> list[PlannedMove]:
+        """Give the moves of a range that may be submitted now."""
+        states = self.ledger.states(plan.plan_id, first, last)
+        open_states = {MigrationState.SUBMITTED, MigrationState.RESTORING}
+        if self.clock() < plan.expires_at:
+            open_states.add(MigrationState.PLANNED)
+        return [
+            move
+            for move in self.plans.moves(plan.plan_id, first, last)
+            if move.role is not MoveRole.HOLD_OUT and _state_of(states, move) in open_states
+        ]
+
+    def _intend(
+        self, plan: MigrationPlan, moves: Sequence[PlannedMove], seen: Mapping[int, ObjectState]
+    ) -> tuple[list[LedgerEntry], list[tuple[PlannedMove, TierChange]], int]:
+        """Look at the objects: what is to be recorded first, what is to change, how many could not be looked at now."""
+        entries: list[LedgerEntry] = []
+        changes: list[tuple[PlannedMove, TierChange]] = []
+        unavailable = 0
+        for move, now in zip(moves, self.client.head_many([move.ref for move in moves]), strict=True):
+            if isinstance(now, Unseen):
+                if now.passing:
+                    unavailable += 1
+                else:
+                    why = f"not to be seen: {now.reason}"
+                    entries.append(self._entry(plan.plan_id, move, MigrationState.FAILED, why))
+                continue
+            attempted = move.move_no in seen
+            reason = _reason_to_skip(move, now, plan.guardrails, attempted=attempted)
+            if reason is not None or now is None:
+                entries.append(self._entry(plan.plan_id, move, MigrationState.SKIPPED, reason or "not seen"))
+                continue
+            before = seen.get(move.move_no, now)
+            if not attempted:
+                entries.append(self._entry(plan.plan_id, move, MigrationState.SUBMITTED, object_state=before))
+            changes.append((move, TierChange(before, move.to_class, now, self.restore_of(move))))
+        return entries, changes, unavailable
+
+    def verify(self, plan_id: str, first: int, last: int) -> RangeProgress:
+        """Compare every moved object with what it was before; only an equal one in its new class is ``done``."""
+        states = self.ledger.states(plan_id, first, last)
+        moves = [
+            move
+            for move in self.plans.moves(plan_id, first, last)
+            if _state_of(states, move) is MigrationState.VERIFYING
+        ]
+        if not moves:
+            return RangeProgress({}, 0, 0, None)
+        seen = self.ledger.seen(plan_id, first, last)
+        undoes = self.plans.get(plan_id).undoes
+        costs = self.costs_of(moves, [seen[move.move_no] for move in moves], self.clock())
+        ended: Counter[str] = Counter()
+        unavailable = 0
+        entries: list[LedgerEntry] = []
+        looks = self.client.head_many([move.ref for move in moves])
+        for move, after, cost in zip(moves, looks, costs, strict=True):
+            if isinstance(after, Unseen) and after.passing:
+                unavailable += 1
+                continue
+            before = seen[move.move_no]
+            wrong = self._wrong(before, after, move.to_class)
+            if wrong or not isinstance(after, ObjectState):
+                entries.append(self._entry(plan_id, move, MigrationState.FAILED, "; ".join(wrong)))
+                ended[MigrationState.FAILED] += 1
+                continue
+            entries.append(self._entry(plan_id, move, MigrationState.DONE, object_state=after, cost_usd=cost))
+            if undoes is not None and move.undoes_move_no is not None:
+                entries.append(self._undone(undoes, move, plan_id))
+            ended[MigrationState.DONE] += 1
+        self.ledger.append(entries)
+        return RangeProgress(dict(ended), 0, unavailable, None)
+
+    def _wrong(self, before: ObjectState, after: ObjectState | Unseen | None, to_class: str) -> tuple[str, ...]:
         if after is None:
-            wrong: tuple[str, ...] = ("the object is gone",)
-        else:
-            wrong = differences(before, after, move.to_class, keeps_etag=client.capabilities.keeps_etag)
-        state = MigrationState.FAILED if wrong else MigrationState.DONE
-        entries.append(_entry(plan_id, move, state, clock(), actor, detail="; ".join(wrong)))
-        counts[state] += 1
-    ledger.append(entries)
-    return dict(counts)
+            return ("the object is gone",)
+        if isinstance(after, Unseen):
+            return (f"it cannot be verified: {after.reason}",)
+        return differences(before, after, to_class, keeps_etag=self.client.capabilities.keeps_etag)
+
+    def _undone(self, plan_id: str, move: PlannedMove, by: str) -> LedgerEntry:
+        """Record on the first plan that one of its moves was taken back: in the same append as that it is done."""
+        assert move.undoes_move_no is not None  # noqa: S101  # asked for by the caller
+        original = replace(move, move_no=move.undoes_move_no, from_class=move.to_class, to_class=move.from_class)
+        return self._entry(plan_id, original, MigrationState.UNDONE, f"taken back by {by}")
+
+    def _entry(
+        self, plan_id: str, move: PlannedMove, state: MigrationState, detail: str = "", **more: Any
+    ) -> LedgerEntry:
+        return ledger_entry(plan_id, move, state, at=self.clock(), actor=self.actor, detail=detail, **more)
 
 
-def close(plans: PlanStore, ledger: Ledger, *, plan_id: str, moves: int, actor: str, clock: Clock) -> dict[str, int]:
-    """Finish an executed plan.
-
-    Raises ``TerminalError`` when a move is neither done, failed nor skipped. Returns how many ended in which state.
-    """
-    states = ledger.states(plan_id)
-    counts = Counter(state.value for state, _ in states.values())
-    unsettled = moves - sum(1 for state, _ in states.values() if state in TERMINAL_STATES)
-    if unsettled:
-        raise TerminalError(
-            f"{plan_id}: {unsettled} of {moves} moves are unsettled ({dict(counts)}): clear the failed tasks to go on"
-        )
-    plans.set_state(plan_id, PlanState.FINISHED, actor, clock())
-    return dict(counts)
-
-
-def _state_of(states: Mapping[int, tuple[MigrationState, str]], move: PlannedMove) -> MigrationState:
-    state, _ = states.get(move.move_no, (MigrationState.PLANNED, ""))
-    return state
-
-
-def _reason_to_skip(move: PlannedMove, now_seen: ObjectState | None, *, attempted: bool) -> str | None:
-    if now_seen is None:
-        return "deleted since the plan"
-    if attempted and now_seen.storage_class == move.to_class:
-        return None  # the attempt that was cut off moved it: verification decides
-    if now_seen.etag != move.etag or now_seen.size_bytes != move.size_bytes:
-        return "overwritten since the plan"
-    if now_seen.lock_reason is not None:
-        return f"locked: {now_seen.lock_reason}"
-    if now_seen.storage_class != move.from_class:
-        return f"its class became {now_seen.storage_class} since the plan"
-    return None
-
-
-def _entry(
+def ledger_entry(
     plan_id: str,
     move: PlannedMove,
     state: MigrationState,
+    *,
     at: datetime,
     actor: str,
-    *,
     detail: str = "",
     request_id: str | None = None,
+    object_state: ObjectState | None = None,
+    cost_usd: Decimal | None = None,
 ) -> LedgerEntry:
+    """Write what the ledger keeps of a move that enters a state."""
     return LedgerEntry(
         plan_id=plan_id,
         move_no=move.move_no,
@@ -217,36 +275,122 @@ def _entry(
         at=at,
         from_class=move.from_class,
         to_class=move.to_class,
-        etag=move.etag,
+        etag=move.etag if object_state is None else object_state.etag,
         size_bytes=move.size_bytes,
         detail=detail,
         request_id=request_id,
         one_time_usd=move.one_time_usd,
         expected_saving_usd=move.saving_usd,
         actor=actor,
+        object_state=object_state,
+        cost_usd=cost_usd,
     )
 
 
-def _to_json(state: ObjectState) -> str:
-    return json.dumps(
-        {
-            "size_bytes": state.size_bytes,
-            "storage_class": state.storage_class,
-            "etag": state.etag,
-            "last_modified_at": state.last_modified_at.isoformat(),
-            "class_since_at": state.class_since_at.isoformat(),
-            "content_type": state.content_type,
-            "checksum": state.checksum,
-            "metadata": dict(state.metadata),
-            "tags": dict(state.tags),
-            "headers": None if state.headers is None else dict(state.headers),
-        },
-        sort_keys=True,
-    )
+def judge_canaries(plans: PlanStore, ledger: Ledger, *, plan_id: str, actor: str, clock: Clock) -> dict[str, int]:
+    """Let the rest of a plan go on only if its canaries went well: none failed, and at least one is done.
+
+    Raises ``TerminalError``, and halts the plan, when they did not. Returns how many ended in which state.
+    """
+    plan = plans.get(plan_id)
+    canaries: int = plan.totals.canaries
+    if plan.state is PlanState.HALTED:
+        raise TerminalError(f"{plan_id} was halted after its canary moves: see the plan's history")
+    if not canaries:
+        return {}
+    states = ledger.states(plan_id, 0, canaries - 1)
+    counts = Counter(state.value for state, _ in states.values())
+    unsettled = canaries - sum(1 for state, _ in states.values() if state in TERMINAL_STATES)
+    if unsettled:
+        raise TerminalError(
+            f"{plan_id}: {unsettled} of {canaries} canary moves are unsettled: clear their tasks to go on"
+        )
+    if counts[MigrationState.FAILED] or not counts[MigrationState.DONE]:
+        why = next(
+            (detail for state, detail in states.values() if state is MigrationState.FAILED), "none of them is done"
+        )
+        note = f"of {canaries} canary moves {dict(counts)}: {why}"
+        plans.set_state(plan_id, PlanState.HALTED, actor, clock(), note)
+        raise TerminalError(f"{plan_id} is halted, the rest of it does not move: {note}")
+    return dict(counts)
 
 
-def _from_json(text: str, move: PlannedMove) -> ObjectState:
-    content = json.loads(text)
-    for name in ("last_modified_at", "class_since_at"):
-        content[name] = datetime.fromisoformat(content[name])
-    return ObjectState(ref=move.ref, **content)
+def close(plans: PlanStore, ledger: Ledger, *, plan_id: str, actor: str, clock: Clock) -> dict[str, int]:
+    """Settle a plan: finished, or halted or expired with the moves cancelled that never began.
+
+    Raises ``TerminalError`` when a move of a plan that is still good is neither done, failed nor skipped. Returns how
+    many moves ended in which state.
+    """
+    plan = plans.get(plan_id)
+    expired = plan.state is PlanState.APPROVED and clock() >= plan.expires_at
+    counts: Counter[str] = Counter()
+    objects: int = plan.totals.objects
+    for first, last in _steps(0, objects - 1):
+        states = ledger.states(plan_id, first, last)
+        if expired or plan.state is PlanState.HALTED:
+            why = "the plan expired" if expired else "the plan was halted"
+            never_begun = [move for move in plans.moves(plan_id, first, last) if move.move_no not in states]
+            ledger.append(
+                [
+                    ledger_entry(plan_id, move, MigrationState.CANCELLED, at=clock(), actor=actor, detail=why)
+                    for move in never_begun
+                ]
+            )
+            counts[MigrationState.CANCELLED] += len(never_begun)
+        counts.update(state.value for state, _ in states.values())
+    unsettled = objects - sum(counts[state] for state in TERMINAL_STATES)
+    if unsettled:
+        raise TerminalError(
+            f"{plan_id}: {unsettled} of {objects} moves are unsettled ({_shown(counts)}): "
+            "clear the failed tasks to go on"
+        )
+    if plan.state is PlanState.APPROVED:
+        plans.set_state(plan_id, PlanState.EXPIRED if expired else PlanState.FINISHED, actor, clock())
+    return {state: count for state, count in counts.items() if count}
+
+
+def _shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count) or "none begun"
+
+
+def _steps(first: int, last: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, last + 1, STEP_MOVES):
+        yield start, min(start + STEP_MOVES - 1, last)
+
+
+def _state_of(states: Mapping[int, tuple[MigrationState, str]], move: PlannedMove) -> MigrationState:
+    state, _ = states.get(move.move_no, (MigrationState.PLANNED, ""))
+    return state
+
+
+def _reason_to_skip(
+    move: PlannedMove, now: ObjectState | None, guardrails: Guardrails, *, attempted: bool
+) -> str | None:
+    reason = None
+    if now is None:
+        reason = "deleted since the plan"
+    elif attempted and now.storage_class == move.to_class:
+        pass  # the attempt that was cut off moved it: verification decides
+    elif now.etag != move.etag or now.size_bytes != move.size_bytes:
+        reason = "overwritten since the plan"
+    elif now.lock_reason is not None:
+        reason = f"locked: {now.lock_reason}"
+    elif now.storage_class != move.from_class:
+        reason = f"its class became {now.storage_class} since the plan"
+    elif not attempted:
+        reason = _reason_by_tags(now.tags, guardrails)
+    return reason
+
+
+def _reason_by_tags(tags: Mapping[str, str], guardrails: Guardrails) -> str | None:
+    for wanted in guardrails.excluded_tags:
+        if _has_tag(tags, wanted):
+            return f"its tag {wanted} is excluded"
+    if guardrails.allowed_tags and not any(_has_tag(tags, wanted) for wanted in guardrails.allowed_tags):
+        return f"it has none of the allowed tags {', '.join(guardrails.allowed_tags)}"
+    return None
+
+
+def _has_tag(tags: Mapping[str, str], wanted: str) -> bool:
+    name, separator, value = wanted.partition("=")
+    return tags.get(name) == value if separator else name in tags

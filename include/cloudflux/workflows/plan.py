@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from datetime import date, datetime
-from decimal import Decimal
-from itertools import groupby
-from typing import Protocol
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from cloudflux.domain.costs import usd
-from cloudflux.domain.errors import TerminalError
-from cloudflux.domain.objects import ObjectRef
-from cloudflux.domain.plans import Guardrails, MigrationPlan, PlannedMove, PlanState, PlanTotals
-from cloudflux.domain.tiers import Provider
+from cloudflux.domain.errors import SettingsError, TerminalError
+from cloudflux.domain.objects import ObjectPrefix
+from cloudflux.domain.plans import (
+    Guardrails,
+    MigrationPlan,
+    MoveRole,
+    PlanGroup,
+    PlanKind,
+    PlanState,
+    PlanTotals,
+)
+from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
-_USD_PLACES = 10
+_USD_PLACES: Final = 10
 """Places that are stored and reported: one move of a small object saves millionths of a dollar."""
+
+_MAX_CANARIES: Final = 100
+"""Of one provider, bucket and pair of classes: enough to meet what can go wrong, few enough to put right by hand."""
+
+_ROLE_ORDER: Final = (MoveRole.CANARY, MoveRole.MOVE, MoveRole.HOLD_OUT)
+
+_BY_OBJECT: Final = [("provider", "ascending"), ("bucket", "ascending"), ("key", "ascending")]
+_GROUP: Final = ["provider", "bucket", "current_class", "chosen_class"]
+_MOVE_COLUMNS: Final = [
+    "provider", "bucket", "key", "version_id", "etag", "size_bytes", "last_modified_at", "class_since_at",
+    "current_class", "chosen_class", "saving_usd", "one_time_usd", "payback_days", "reason", "current_monthly_usd",
+    "chosen_monthly_usd",
+]  # fmt: skip
 
 
 class DecisionSource(Protocol):
@@ -29,14 +51,14 @@ class DecisionSource(Protocol):
     def latest_day(self, dataset: str) -> date | None:
         """Tell the newest published day of a dataset."""
 
-    def read(self, dataset: str, *, days: tuple[date, date]) -> pa.Table:
-        """Read the rows of an inclusive range of days."""
+    def dataset(self, dataset: str, *, days: Sequence[date]) -> pads.Dataset:
+        """Open the rows of some days."""
 
 
 class PlanStore(Protocol):
     """Where plans are kept."""
 
-    def add(self, plan: MigrationPlan, state: PlanState) -> bool:
+    def add(self, plan: MigrationPlan, moves: pa.Table, state: PlanState) -> bool:
         """Store a plan once. Tells whether it was new; the same ``plan_id`` again changes nothing."""
 
 
@@ -56,55 +78,83 @@ def propose(
 ) -> MigrationPlan:
     """Build the plan of a run from the newest decisions and store it before anything moves.
 
-    Raises ``TerminalError`` when nothing has been decided yet.
+    Raises ``TerminalError`` when nothing has been decided yet, ``SettingsError`` naming a guardrail that makes no
+    sense.
     """
+    check_guardrails(guardrails)
     day = lake.latest_day("decisions")
     if day is None:
         raise TerminalError("there are no decisions yet: run score_objects first")
-    decisions = lake.read("decisions", days=(day, day))
-    plan = build_plan(decisions, run_id=run_id, created_at=created_at, day=day, guardrails=guardrails, dry_run=dry_run)
-    if not plan.moves:
-        state = PlanState.EMPTY
-    elif dry_run:
-        state = PlanState.PREVIEW
-    else:
-        state = PlanState.PROPOSED
-    plans.add(plan, state)
+    plan, moves = build_plan(
+        lake.dataset("decisions", days=[day]),
+        run_id=run_id,
+        created_at=created_at,
+        day=day,
+        guardrails=guardrails,
+        dry_run=dry_run,
+    )
+    plans.add(plan, moves, first_state(plan))
     return plan
 
 
+def first_state(plan: MigrationPlan) -> PlanState:
+    """Tell in which state a new plan is stored."""
+    if not plan.totals.objects:
+        return PlanState.EMPTY
+    return PlanState.PREVIEW if plan.dry_run else PlanState.PROPOSED
+
+
+def check_guardrails(guardrails: Guardrails) -> None:
+    """Raise ``SettingsError`` naming the guardrail whose value makes no sense."""
+    for name in ("allowed_prefixes", "excluded_prefixes"):
+        for uri in getattr(guardrails, name):
+            try:
+                ObjectPrefix.from_uri(uri)
+            except ValueError as exc:
+                raise SettingsError(f"{name}: {exc}") from exc
+    for name in ("canary_share", "hold_out_share"):
+        if not 0 <= getattr(guardrails, name) < 1:
+            raise SettingsError(f"{name}: a share from 0 to less than 1, not {getattr(guardrails, name)}")
+    if guardrails.valid_days < 1:
+        raise SettingsError(f"valid_days: at least 1, not {guardrails.valid_days}")
+
+
 def build_plan(
-    decisions: pa.Table,
+    decisions: pads.Dataset,
     *,
     run_id: str,
     created_at: datetime,
     day: date,
     guardrails: Guardrails,
     dry_run: bool,
-) -> MigrationPlan:
-    """Choose the moves: the best savings first, each within the caps.
+) -> tuple[MigrationPlan, pa.Table]:
+    """Choose the moves: the best savings first, each within the caps. Gives the plan and its moves.
 
-    ``decisions`` has the lake's DECISIONS columns. A move that would break a cap is left out and counted, and the
-    next one is tried against the same cap no more: the order of savings decides, so the plan is the same whatever the
-    order of the rows.
+    ``decisions`` has the lake's DECISIONS columns; the moves have ``PLANNED_MOVES``. What is not to move is read as a
+    stream: memory grows with the moves that pay, not with the objects. A move that would break a cap is left out and
+    counted, and the next one is tried against the same cap no more: the order of savings decides, so the plan is the
+    same whatever the order of the rows.
     """
-    wanted = decisions.filter(
-        pc.and_(
-            pc.equal(decisions["action"], "move"),
-            pc.greater_equal(decisions["saving_usd"], float(guardrails.min_saving_usd)),
-        )
-    ).sort_by([("saving_usd", "descending"), ("provider", "ascending"), ("bucket", "ascending"), ("key", "ascending")])
-    within = _within_caps(wanted, guardrails)
-    chosen = wanted.filter(pa.array(within)).sort_by(
-        [("provider", "ascending"), ("bucket", "ascending"), ("key", "ascending")]
+    scored, before, horizon_days = _scored(decisions)
+    wanted = _wanted(decisions, guardrails)
+    held_out = _hash(wanted, "cloudflux-hold-") < guardrails.hold_out_share
+    movable = wanted.filter(pa.array(~held_out))
+    chosen = movable.filter(pa.array(_within_caps(movable, guardrails)))
+    if _total(chosen["saving_usd"]) < float(guardrails.min_plan_saving_usd):
+        chosen = chosen.slice(0, 0)
+    compared = wanted.filter(pa.array(held_out))
+    # Only what would have been chosen can be compared with what was.
+    least = pc.min(chosen["saving_usd"]).as_py()
+    compared = (
+        compared.slice(0, 0) if least is None else compared.filter(pc.greater_equal(compared["saving_usd"], least))
     )
-    before = _total(decisions["current_monthly_usd"])
+    roles = np.where(_are_canaries(chosen, guardrails.canary_share), 0, 1)
     change = _total(chosen["current_monthly_usd"]) - _total(chosen["chosen_monthly_usd"])
-    horizon_days = int(pc.max(decisions["horizon_days"]).as_py() or 0)
-    return MigrationPlan(
+    plan = MigrationPlan(
         plan_id=plan_id_of(run_id),
         run_id=run_id,
         created_at=created_at,
+        expires_at=created_at + timedelta(days=guardrails.valid_days),
         decisions_day=day,
         horizon_days=horizon_days,
         dry_run=dry_run,
@@ -116,93 +166,184 @@ def build_plan(
             one_time_usd=usd(_total(chosen["one_time_usd"]), _USD_PLACES),
             before_usd_month=usd(before, _USD_PLACES),
             after_usd_month=usd(before - change, _USD_PLACES),
-            scored_objects=decisions.num_rows,
-            left_out=wanted.num_rows - chosen.num_rows,
+            scored_objects=scored,
+            left_out=movable.num_rows - chosen.num_rows,
+            canaries=int((roles == 0).sum()),
+            held_out=compared.num_rows,
         ),
-        moves=tuple(_moves(chosen)),
+        groups=_groups(chosen),
     )
+    return plan, _planned(chosen, roles, compared)
 
 
-def _within_caps(wanted: pa.Table, guardrails: Guardrails) -> np.ndarray:
+def _scored(decisions: pads.Dataset) -> tuple[int, float, int]:
+    """Give how many objects were scored, what they cost in a month where they are, and the horizon."""
+    objects, monthly_usd, horizon_days = 0, 0.0, 0
+    for batch in decisions.to_batches(columns=["current_monthly_usd", "horizon_days"]):
+        if batch.num_rows:
+            objects += batch.num_rows
+            monthly_usd += float(pc.sum(batch["current_monthly_usd"]).as_py() or 0.0)
+            horizon_days = max(horizon_days, int(pc.max(batch["horizon_days"]).as_py() or 0))
+    return objects, monthly_usd, horizon_days
+
+
+def _wanted(decisions: pads.Dataset, guardrails: Guardrails) -> pa.Table:
+    """Give the moves that pay and that no guardrail forbids, the best savings first."""
+    pays = (pc.field("action") == "move") & (pc.field("saving_usd") >= float(guardrails.min_saving_usd))
+    if guardrails.allowed_prefixes:
+        pays &= _below(guardrails.allowed_prefixes)
+    if guardrails.excluded_prefixes:
+        pays &= ~_below(guardrails.excluded_prefixes)
+    found = decisions.to_table(columns=_MOVE_COLUMNS, filter=pays)
+    return found.sort_by([("saving_usd", "descending"), *_BY_OBJECT])
+
+
+def _below(uris: Sequence[str]) -> pc.Expression:
+    below = pc.scalar(False)
+    for uri in uris:
+        prefix = ObjectPrefix.from_uri(uri)
+        below |= (
+            (pc.field("provider") == prefix.provider.value)
+            & (pc.field("bucket") == prefix.bucket)
+            & pc.starts_with(pc.field("key"), prefix.prefix)
+        )
+    return below
+
+
+def _within_caps(wanted: pa.Table, guardrails: Guardrails) -> npt.NDArray[np.bool_]:
     count = np.arange(1, wanted.num_rows + 1)
     sizes = np.cumsum(wanted["size_bytes"].to_numpy())
     one_time = np.cumsum(wanted["one_time_usd"].to_numpy())
-    return (
+    within: npt.NDArray[np.bool_] = (
         (count <= guardrails.max_objects)
         & (sizes <= guardrails.max_bytes)
         & (one_time <= float(guardrails.max_one_time_usd))
     )
+    return within
+
+
+def _hash(rows: pa.Table, key: str) -> npt.NDArray[np.float64]:
+    """Give each object a number in [0, 1) that depends on its name and the key alone; shape (rows,)."""
+    if not rows.num_rows:
+        return np.zeros(0)
+    names = pc.binary_join_element_wise(rows["provider"], rows["bucket"], rows["key"], "\0")
+    hashed = pd.util.hash_array(names.to_numpy(zero_copy_only=False), hash_key=f"{key:<16.16}", categorize=False)
+    numbers: npt.NDArray[np.float64] = (hashed >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return numbers
+
+
+def _are_canaries(chosen: pa.Table, share: float) -> npt.NDArray[np.bool_]:
+    """Choose a share of each group's moves, at least one of each, by their names."""
+    if share == 0 or not chosen.num_rows:
+        return np.zeros(chosen.num_rows, dtype=bool)
+    frame = chosen.select(_GROUP).to_pandas().assign(number=_hash(chosen, "cloudflux-canary"))
+    groups = frame.groupby(_GROUP, sort=False)["number"]
+    most = np.minimum(np.ceil(groups.transform("size").to_numpy() * share), _MAX_CANARIES)
+    chosen_first: npt.NDArray[np.bool_] = groups.rank(method="first").to_numpy() <= most
+    return chosen_first
+
+
+def _groups(chosen: pa.Table) -> tuple[PlanGroup, ...]:
+    summed = chosen.group_by(_GROUP).aggregate(
+        [
+            ("size_bytes", "count"),
+            ("size_bytes", "sum"),
+            ("saving_usd", "sum"),
+            ("one_time_usd", "sum"),
+            ("payback_days", "max"),
+        ]
+    )
+    return tuple(
+        PlanGroup(
+            provider=row["provider"],
+            bucket=row["bucket"],
+            from_class=row["current_class"],
+            to_class=row["chosen_class"],
+            objects=row["size_bytes_count"],
+            bytes=row["size_bytes_sum"],
+            saving_usd=usd(row["saving_usd_sum"], _USD_PLACES),
+            one_time_usd=usd(row["one_time_usd_sum"], _USD_PLACES),
+            longest_payback_days=row["payback_days_max"],
+        )
+        for row in summed.sort_by([(name, "ascending") for name in _GROUP]).to_pylist()
+    )
+
+
+def _planned(chosen: pa.Table, roles: npt.NDArray[np.intp], compared: pa.Table) -> pa.Table:
+    """Number the moves: canaries, the others, what is held out, each by object."""
+    rows = pa.concat_tables([chosen, compared])
+    order = pa.array(np.concatenate([roles, np.full(compared.num_rows, 2)]), pa.int8())
+    rows = rows.append_column("order", order).sort_by([("order", "ascending"), *_BY_OBJECT])
+    names = pa.array([role.value for role in _ROLE_ORDER])
+    monthly = pc.subtract(rows["current_monthly_usd"], rows["chosen_monthly_usd"])
+    columns = {
+        "move_no": pa.array(np.arange(rows.num_rows)),
+        "from_class": rows["current_class"],
+        "to_class": rows["chosen_class"],
+        "monthly_saving_usd": monthly,
+        "role": names.take(rows["order"].combine_chunks()),
+        "undoes_move_no": pa.nulls(rows.num_rows, pa.int64()),
+    }
+    arrays = [
+        (columns[name] if name in columns else rows[name]).cast(PLANNED_MOVES.field(name).type)
+        for name in PLANNED_MOVES.names
+    ]
+    return pa.table(arrays, schema=PLANNED_MOVES)
 
 
 def _total(column: pa.ChunkedArray) -> float:
     return float(pc.sum(column).as_py() or 0.0)
 
 
-def _moves(chosen: pa.Table) -> Iterable[PlannedMove]:
-    # One Python object for each move, not for each object: a plan is bounded by `max_objects`.
-    for move_no, row in enumerate(chosen.to_pylist()):
-        yield PlannedMove(
-            move_no=move_no,
-            ref=ObjectRef(Provider(row["provider"]), row["bucket"], row["key"], row["version_id"]),
-            etag=row["etag"],
-            size_bytes=row["size_bytes"],
-            last_modified_at=row["last_modified_at"],
-            class_since_at=row["class_since_at"],
-            from_class=row["current_class"],
-            to_class=row["chosen_class"],
-            saving_usd=usd(row["saving_usd"], _USD_PLACES),
-            one_time_usd=usd(row["one_time_usd"], _USD_PLACES),
-            monthly_saving_usd=usd(row["current_monthly_usd"] - row["chosen_monthly_usd"], _USD_PLACES),
-            payback_days=row["payback_days"],
-            reason=row["reason"],
-        )
-
-
 def describe(plan: MigrationPlan) -> str:
-    """Write the plan's figures as Markdown: for the approval form, the log and the demo. Keys are left out on purpose.
+    """Write the plan's figures as Markdown: for the approval form, the log and the command line.
 
-    Object keys are written by strangers and do not belong into a rendered page.
+    Object keys are left out on purpose: they are written by strangers and do not belong into a rendered page.
     """
-    totals = plan.totals
-    lines = [
-        f"**{totals.objects:,} moves** of {totals.scored_objects:,} scored objects, {totals.bytes:,} bytes.",
-        "",
-        "| | USD |",
-        "|---|---:|",
-        f"| a month now | {totals.before_usd_month:.6f} |",
-        f"| a month afterwards | {totals.after_usd_month:.6f} |",
-        f"| one-time cost of the moves | {totals.one_time_usd:.6f} |",
-        f"| net saving over {plan.horizon_days} days | {totals.saving_usd:.6f} |",
-        "",
-        "| provider | bucket | from | to | moves | bytes | net saving USD | longest payback, days |",
-        "|---|---|---|---|---:|---:|---:|---:|",
+    totals, guardrails = plan.totals, plan.guardrails
+    if plan.kind is PlanKind.UNDO:
+        head = f"**{totals.objects:,} moves that take back** those of {plan.undoes}, {totals.bytes:,} bytes."
+        figures = [
+            f"| cost of taking them back, once | {totals.one_time_usd:.6f} |",
+            f"| a month costs more afterwards | {totals.after_usd_month - totals.before_usd_month:.6f} |",
+        ]
+    else:
+        head = f"**{totals.objects:,} moves** of {totals.scored_objects:,} scored objects, {totals.bytes:,} bytes."
+        figures = [
+            f"| a month now | {totals.before_usd_month:.6f} |",
+            f"| a month afterwards | {totals.after_usd_month:.6f} |",
+            f"| one-time cost of the moves | {totals.one_time_usd:.6f} |",
+            f"| net saving over {plan.horizon_days} days | {totals.saving_usd:.6f} |",
+        ]
+    lines = [head, "", "| | USD |", "|---|---:|", *figures, ""]
+    lines += [
+        "| provider | bucket | from | to | moves | bytes | one-time USD | net saving USD | longest payback, days |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|",
     ]
-    groups: dict[tuple[str, str, str, str], list[PlannedMove]] = {}
-    for move in plan.moves:
-        groups.setdefault((move.ref.provider, move.ref.bucket, move.from_class, move.to_class), []).append(move)
-    for (provider, bucket, from_class, to_class), moves in sorted(groups.items()):
-        size = sum(move.size_bytes for move in moves)
-        saving = sum((move.saving_usd for move in moves), Decimal(0))
-        payback = max(move.payback_days for move in moves)
+    for group in plan.groups:
+        payback = "" if group.longest_payback_days is None else f"{group.longest_payback_days:.0f}"
         lines.append(
-            f"| {provider} | {bucket} | {from_class} | {to_class} "
-            f"| {len(moves):,} | {size:,} | {saving:.6f} | {payback:.0f} |"
+            f"| {group.provider} | {group.bucket} | {group.from_class} | {group.to_class} | {group.objects:,} "
+            f"| {group.bytes:,} | {group.one_time_usd:.6f} | {group.saving_usd:.6f} | {payback} |"
+        )
+    notes = []
+    if totals.canaries:
+        notes.append(f"{totals.canaries:,} of the moves go first and are verified before the rest may move.")
+    if totals.held_out:
+        notes.append(
+            f"{totals.held_out:,} more objects are held out, so that the savings can be compared with something."
         )
     if totals.left_out:
-        lines += ["", f"{totals.left_out:,} more moves would pay but are left out by the caps."]
-    return "\n".join(lines)
+        notes.append(f"{totals.left_out:,} more moves would pay but are left out by the caps.")
+    if guardrails.quiet_hours is not None:
+        notes.append(f"Nothing moves from {guardrails.quiet_hours}.")
+    if guardrails.allowed_tags:
+        notes.append(f"Objects without any of the tags {_listed(guardrails.allowed_tags)} are skipped.")
+    if guardrails.excluded_tags:
+        notes.append(f"Objects with one of the tags {_listed(guardrails.excluded_tags)} are skipped.")
+    notes.append(f"The plan is good until {plan.expires_at:%Y-%m-%d %H:%M} UTC.")
+    return "\n".join([*lines, "", " ".join(notes)])
 
 
-def chunks_of(plan: MigrationPlan, provider: str, chunk_moves: int) -> list[dict[str, str | int]]:
-    """Cut one provider's moves into ranges of at most ``chunk_moves`` consecutive move numbers of one bucket each.
-
-    A range has the ``bucket``, the ``first`` and the ``last`` number, both included: buckets may have connections of
-    their own.
-    """
-    chunks: list[dict[str, str | int]] = []
-    mine = (move for move in plan.moves if move.ref.provider == provider)
-    for bucket, moves in groupby(mine, key=lambda move: move.ref.bucket):
-        numbers = [move.move_no for move in moves]
-        for first in range(numbers[0], numbers[-1] + 1, chunk_moves):
-            chunks.append({"bucket": bucket, "first": first, "last": min(first + chunk_moves - 1, numbers[-1])})
-    return chunks
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(f"`{text}`" for text in texts)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import Final, Protocol
 
+from cloudflux.domain.ledger import StateTotals
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.plans import MigrationPlan
 from cloudflux.domain.reports import SavingsReport
 from cloudflux.domain.savings import projected_savings, realised_savings
+
+_NOTHING: Final = StateTotals(0, 0, Decimal(0), Decimal(0), Decimal(0))
 
 
 class PlanStore(Protocol):
@@ -24,8 +26,8 @@ class PlanStore(Protocol):
 class Ledger(Protocol):
     """The append-only record of all moves."""
 
-    def states(self, plan_id: str) -> Mapping[int, tuple[MigrationState, str]]:
-        """Tell each move's newest state with its detail."""
+    def totals(self, plan_id: str) -> Mapping[MigrationState, StateTotals]:
+        """Add up a plan's moves by their newest state."""
 
 
 class SavingsStore(Protocol):
@@ -44,20 +46,19 @@ def report_savings(
     the bill shows comes with the bill.
     """
     plan = plans.get(plan_id)
-    states = ledger.states(plan_id)
-    counts = Counter(state for state, _ in states.values())
-    done = [move for move in plan.moves if states.get(move.move_no, (None, ""))[0] is MigrationState.DONE]
+    totals = ledger.totals(plan_id)
+    done = totals.get(MigrationState.DONE, _NOTHING)
     before = plan.totals.before_usd_month
-    one_time = sum((move.one_time_usd for move in done), Decimal(0))
+    one_time = done.one_time_usd
     projected = projected_savings(before, plan.totals.after_usd_month, plan.totals.one_time_usd)
-    realised = realised_savings(before, before - sum((move.monthly_saving_usd for move in done), Decimal(0)), one_time)
+    realised = realised_savings(before, before - done.monthly_saving_usd, one_time)
     report = SavingsReport(
         report_id=report_id,
         at=at,
         day=plan.decisions_day,
         objects=plan.totals.scored_objects,
-        moves_done=counts[MigrationState.DONE],
-        moves_failed=counts[MigrationState.FAILED],
+        moves_done=done.moves,
+        moves_failed=totals.get(MigrationState.FAILED, _NOTHING).moves,
         before_usd_month=before,
         after_usd_month=realised.after_usd_month,
         projected_usd_month=projected.monthly_usd,
@@ -65,7 +66,7 @@ def report_savings(
         one_time_usd=one_time,
         details={
             "plan_id": plan_id,
-            "moves_skipped": counts[MigrationState.SKIPPED],
+            "moves_skipped": totals.get(MigrationState.SKIPPED, _NOTHING).moves,
             "projected_percent": str(projected.percent),
             "projected_usd_year": str(projected.annual_usd),
             "realised_percent": str(realised.percent),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -11,11 +11,21 @@ from sqlalchemy import Engine, text
 
 from cloudflux.domain.ledger import InvalidTransition, LedgerEntry
 from cloudflux.domain.migrations import NEXT_STATES, MigrationState
-from cloudflux.domain.objects import ObjectRef
-from cloudflux.domain.plans import Guardrails, MigrationPlan, PlannedMove, PlanState, PlanTotals
+from cloudflux.domain.objects import ObjectRef, ObjectState
+from cloudflux.domain.plans import (
+    Guardrails,
+    MigrationPlan,
+    MoveRole,
+    PlanGroup,
+    PlannedMove,
+    PlanState,
+    PlanTotals,
+)
+from cloudflux.domain.quiet_hours import QuietHours
 from cloudflux.domain.tiers import Provider
 from cloudflux.stores.ledger import Ledger
-from cloudflux.stores.plans import InvalidPlanState, PlanNotFound, Plans
+from cloudflux.stores.plans import InvalidPlanState, MoveRange, PlanNotFound, Plans, PlanTampered, StoredPlan
+from cloudflux.workflows.planned_moves import moves_table
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 S = MigrationState
@@ -47,13 +57,61 @@ def a_plan(plan_id: str = "plan-1", moves: int = 3, **overrides: object) -> Migr
         decisions_day=date(2026, 10, 31),
         horizon_days=180,
         dry_run=False,
-        guardrails=Guardrails(10_000, 2**50, Decimal("Infinity"), Decimal("0.01")),
-        totals=PlanTotals(
-            moves, 5 * 10**15, Decimal("10.5"), Decimal("0.25"), Decimal("9999999999.1234567891"), Decimal(7), 12, 4
+        expires_at=AT + timedelta(days=14),
+        guardrails=Guardrails(
+            10_000,
+            2**50,
+            Decimal("Infinity"),
+            Decimal("0.01"),
+            excluded_tags=("keep", "team=legal"),
+            quiet_hours=QuietHours.parse("22:00-06:00 Europe/Berlin"),
+            canary_share=0.01,
         ),
-        moves=tuple(a_move(number) for number in range(moves)),
+        totals=PlanTotals(
+            moves,
+            5 * 10**15,
+            Decimal("10.5"),
+            Decimal("0.25"),
+            Decimal("9999999999.1234567891"),
+            Decimal(7),
+            12,
+            4,
+            1,
+            2,
+        ),
+        groups=(
+            PlanGroup("aws", "media", "STANDARD", "GLACIER_IR", moves, 7, Decimal("0.0000000123"), Decimal(2), 12.25),
+        ),
     )
     return replace(plan, **overrides)
+
+
+def add(
+    engine: Engine, plan: MigrationPlan | None = None, state: PlanState = PlanState.APPROVED, moves: int = 3
+) -> None:
+    Plans(engine).add(plan or a_plan(moves=moves), moves_table(a_move(number) for number in range(moves)), state)
+
+
+def as_planned(stored: StoredPlan) -> MigrationPlan:
+    return MigrationPlan(**{field.name: getattr(stored, field.name) for field in fields(MigrationPlan)})
+
+
+def a_state(number: int, **overrides: object) -> ObjectState:
+    move = a_move(number)
+    state = ObjectState(
+        ref=replace(move.ref, version_id="v2"),
+        size_bytes=move.size_bytes,
+        storage_class=move.from_class,
+        etag=move.etag,
+        last_modified_at=move.last_modified_at,
+        class_since_at=move.class_since_at,
+        content_type="text/plain",
+        checksum="md5:abc crc32c:def",
+        metadata={"owner": 'tab\t "ü"'},
+        tags={"a": "1"},
+        headers={"cache-control": "no-cache"},
+    )
+    return replace(state, **overrides)
 
 
 def an_entry(number: int, state: MigrationState, plan_id: str = "plan-1", **overrides: object) -> LedgerEntry:
@@ -83,46 +141,79 @@ def entries(number: int, *states: MigrationState) -> list[LedgerEntry]:
 
 @pytest.fixture
 def ledger(engine: Engine) -> Ledger:
-    Plans(engine).add(a_plan(), PlanState.APPROVED)
+    add(engine)
     return Ledger(engine)
 
 
 def test_plan_reads_back_equal_when_stored(engine: Engine) -> None:
     plans = Plans(engine)
-    assert plans.add(a_plan(), PlanState.PROPOSED)
-    assert plans.get("plan-1") == a_plan()
+    assert plans.add(a_plan(), moves_table(map(a_move, range(3))), PlanState.PROPOSED)
+    assert as_planned(plans.get("plan-1")) == a_plan()
     assert plans.state("plan-1") is PlanState.PROPOSED
+    assert plans.moves("plan-1", 0, 9) == [a_move(number) for number in range(3)]
 
 
 def test_plan_stays_as_it_was_when_added_again(engine: Engine) -> None:
     plans = Plans(engine)
-    plans.add(a_plan(), PlanState.PROPOSED)
+    add(engine, state=PlanState.PROPOSED)
     plans.set_state("plan-1", PlanState.APPROVED, "anna", AT)
-    assert not plans.add(a_plan(moves=1), PlanState.PROPOSED)
-    assert plans.get("plan-1") == a_plan()
+    assert not plans.add(a_plan(moves=1), moves_table([a_move(0)]), PlanState.PROPOSED)
+    assert as_planned(plans.get("plan-1")) == a_plan()
     assert plans.state("plan-1") is PlanState.APPROVED
 
 
 def test_moves_come_by_number_with_both_ends_when_a_range_is_asked_for(engine: Engine) -> None:
+    moves = [a_move(number) for number in range(20)]
+    Plans(engine).add(a_plan(moves=20), moves_table(moves[::-1]), PlanState.PREVIEW)
+    assert Plans(engine).moves("plan-1", 5, 7) == moves[5:8]
+    assert Plans(engine).moves("plan-1", 19, 40) == [moves[19]]
+
+
+def test_ranges_keep_to_one_bucket_and_role_when_a_plan_is_cut(engine: Engine) -> None:
+    roles = [MoveRole.CANARY] * 2 + [MoveRole.MOVE] * 7 + [MoveRole.HOLD_OUT]
+    moves = [
+        replace(
+            a_move(number),
+            role=role,
+            ref=replace(a_move(number).ref, bucket="a" if number < 5 else "b", provider=Provider.GCP),
+        )
+        for number, role in enumerate(roles)
+    ]
     plans = Plans(engine)
-    plan = a_plan(moves=20)
-    plans.add(replace(plan, moves=plan.moves[::-1]), PlanState.PREVIEW)
-    assert plans.moves("plan-1", 5, 7) == list(plan.moves[5:8])
-    assert plans.moves("plan-1", 19, 40) == [plan.moves[19]]
+    plans.add(a_plan(moves=10), moves_table(moves), PlanState.APPROVED)
+    assert plans.ranges("plan-1", MoveRole.CANARY, 10) == [MoveRange("gcp", "a", 0, 1)]
+    assert plans.ranges("plan-1", MoveRole.MOVE, 2) == [
+        MoveRange("gcp", "a", 2, 3),
+        MoveRange("gcp", "a", 4, 4),
+        MoveRange("gcp", "b", 5, 6),
+        MoveRange("gcp", "b", 7, 8),
+    ]
+    assert plans.ranges("plan-1", MoveRole.HOLD_OUT, 2) == [MoveRange("gcp", "b", 9, 9)]
+    assert plans.ranges("nope", MoveRole.MOVE, 2) == []
 
 
 def test_hundred_thousand_moves_are_kept_when_one_plan_has_them(engine: Engine) -> None:
     plans = Plans(engine)
-    plans.add(a_plan(moves=100_000), PlanState.PREVIEW)
+    table = moves_table(map(a_move, range(100_000)))
+    plans.add(a_plan(moves=100_000), table, PlanState.PREVIEW)
     assert [move.move_no for move in plans.moves("plan-1", 70_000, 74_999)] == list(range(70_000, 75_000))
-    assert len(plans.get("plan-1").moves) == 100_000
+    plans.check_moves("plan-1")
+
+
+def test_plan_is_refused_when_its_moves_are_not_those_that_were_planned(engine: Engine) -> None:
+    add(engine)
+    Plans(engine).check_moves("plan-1")
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM cloudflux.planned_moves WHERE move_no = 1"))
+    with pytest.raises(PlanTampered, match="plan-1"):
+        Plans(engine).check_moves("plan-1")
 
 
 def test_latest_plan_is_the_newest_when_there_are_several(engine: Engine) -> None:
     plans = Plans(engine)
     assert plans.latest() is None
-    plans.add(a_plan("old", created_at=AT - timedelta(days=1)), PlanState.PROPOSED)
-    plans.add(a_plan("dry", created_at=AT, dry_run=True), PlanState.PREVIEW)
+    add(engine, a_plan("old", created_at=AT - timedelta(days=1)), PlanState.PROPOSED)
+    add(engine, a_plan("dry", created_at=AT, dry_run=True), PlanState.PREVIEW)
     newest, newest_real = plans.latest(), plans.latest(dry_run=False)
     assert newest is not None
     assert newest_real is not None
@@ -132,7 +223,7 @@ def test_latest_plan_is_the_newest_when_there_are_several(engine: Engine) -> Non
 
 def test_history_names_who_approved_when_a_plan_moves_on(engine: Engine) -> None:
     plans = Plans(engine)
-    plans.add(a_plan(), PlanState.PROPOSED)
+    add(engine, state=PlanState.PROPOSED)
     plans.set_state("plan-1", PlanState.APPROVED, "anna", AT, "looks good")
     plans.set_state("plan-1", PlanState.APPROVED, "a retried task", AT, "again")
     plans.set_state("plan-1", PlanState.FINISHED, "run", AT)
@@ -155,7 +246,7 @@ def test_history_names_who_approved_when_a_plan_moves_on(engine: Engine) -> None
 )
 def test_plan_state_is_refused_when_it_may_not_follow(engine: Engine, before: PlanState, after: PlanState) -> None:
     plans = Plans(engine)
-    plans.add(a_plan(), before)
+    add(engine, state=before)
     with pytest.raises(InvalidPlanState, match=f"plan-1 is {before.value}: it cannot become {after.value}"):
         plans.set_state("plan-1", after, "anna", AT)
     assert plans.state("plan-1") is before
@@ -163,7 +254,7 @@ def test_plan_state_is_refused_when_it_may_not_follow(engine: Engine, before: Pl
 
 def test_unknown_plan_is_named_when_asked_for(engine: Engine) -> None:
     plans = Plans(engine)
-    for ask in (plans.get, plans.state, plans.summary):
+    for ask in (plans.get, plans.state, plans.check_moves):
         with pytest.raises(PlanNotFound, match="'nope'"):
             ask("nope")
 
@@ -175,15 +266,18 @@ def test_planned_moves_refuse_updates_when_somebody_tries(engine: Engine, ledger
 
 def test_entries_read_back_equal_when_appended(ledger: Ledger) -> None:
     written = [
-        *entries(0, S.SUBMITTED, S.RESTORING, S.VERIFYING, S.DONE),
+        an_entry(0, S.SUBMITTED, object_state=a_state(0)),
+        *entries(0, S.RESTORING, S.VERIFYING),
+        an_entry(0, S.DONE, object_state=a_state(0, storage_class="GLACIER_IR"), cost_usd=Decimal("0.00001")),
         an_entry(1, S.SUBMITTED, detail='tab\t, newline\n, \\N and "quote"', request_id="r-1"),
     ]
     assert ledger.append(written) == 5
     assert list(ledger.entries("plan-1")) == written
     assert ledger.states("plan-1") == {0: (S.DONE, "it is done"), 1: (S.SUBMITTED, written[-1].detail)}
-    assert ledger.seen("plan-1") == {0: "it is submitted", 1: written[-1].detail}
+    assert ledger.seen("plan-1") == {0: a_state(0)}
+    assert ledger.left("plan-1") == {0: a_state(0, storage_class="GLACIER_IR")}
     assert ledger.states("plan-1", 1, 2) == {1: (S.SUBMITTED, written[-1].detail)}
-    assert ledger.seen("plan-1", 0, 0) == {0: "it is submitted"}
+    assert ledger.seen("plan-1", 1, 2) == {}
     assert ledger.counts("plan-1") == {S.DONE: 1, S.SUBMITTED: 1}
     assert list(ledger.entries(states=[S.DONE])) == [written[3]]
     assert list(ledger.entries(since=AT + timedelta(seconds=1))) == []
@@ -214,7 +308,7 @@ _PATHS = {
 @pytest.mark.parametrize("in_one_call", [True, False])
 @pytest.mark.parametrize("before", list(S))
 def test_transition_is_accepted_exactly_when_it_may_follow(engine: Engine, before: S, in_one_call: bool) -> None:
-    Plans(engine).add(a_plan(moves=len(S)), PlanState.APPROVED)
+    add(engine, moves=len(S))
     ledger = Ledger(engine)
     for number, after in enumerate(S):
         if after in _PATHS[before]:
@@ -272,7 +366,7 @@ def test_one_of_two_wins_when_both_record_the_same_move_at_once(engine: Engine, 
 
 
 def test_thousands_are_appended_when_they_come_in_one_call(engine: Engine) -> None:
-    Plans(engine).add(a_plan(moves=20_000), PlanState.APPROVED)
+    add(engine, moves=20_000)
     ledger = Ledger(engine)
     assert ledger.append([an_entry(number, S.SUBMITTED) for number in range(20_000)]) == 20_000
     later = [an_entry(number, state) for number in range(20_000) for state in (S.VERIFYING, S.DONE)]

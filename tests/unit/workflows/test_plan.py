@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pytest
 
-from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanState
 from cloudflux.lake.schemas import DECISIONS
 from cloudflux.workflows import plan as workflow
+from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
 DAY = date(2026, 3, 1)
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -63,20 +68,41 @@ def keep(key: str, **overrides: object) -> dict[str, object]:
     )
 
 
-def build(rows: list[dict[str, object]], guardrails: Guardrails = NO_CAPS, dry_run: bool = False) -> MigrationPlan:
-    return workflow.build_plan(
-        pa.Table.from_pylist(rows, schema=DECISIONS),
+def build_both(
+    rows: list[dict[str, object]], guardrails: Guardrails = NO_CAPS, dry_run: bool = False
+) -> tuple[MigrationPlan, list[dict[str, Any]]]:
+    plan, moves = workflow.build_plan(
+        pads.dataset(pa.Table.from_pylist(rows, schema=DECISIONS)),
         run_id="manual__1",
         created_at=AT,
         day=DAY,
         guardrails=guardrails,
         dry_run=dry_run,
     )
+    assert moves.schema == PLANNED_MOVES
+    assert moves["move_no"].to_pylist() == list(range(moves.num_rows))
+    return plan, moves.to_pylist()
+
+
+def build(rows: list[dict[str, object]], guardrails: Guardrails = NO_CAPS) -> MigrationPlan:
+    return build_both(rows, guardrails)[0]
+
+
+def moves_of(rows: list[dict[str, object]], guardrails: Guardrails = NO_CAPS) -> list[dict[str, Any]]:
+    return build_both(rows, guardrails)[1]
+
+
+def limits(**overrides: object) -> Guardrails:
+    return replace(NO_CAPS, **overrides)
 
 
 def test_only_moves_are_planned_when_others_are_kept() -> None:
-    plan = build([decision("a"), keep("b"), decision("c", provider="gcp", chosen_class="COLDLINE")])
-    assert [(move.move_no, move.ref.key) for move in plan.moves] == [(0, "a"), (1, "c")]
+    plan, moves = build_both([decision("a"), keep("b"), decision("c", provider="gcp", chosen_class="COLDLINE")])
+    assert [(move["move_no"], move["key"], move["to_class"]) for move in moves] == [
+        (0, "a", "GLACIER_IR"),
+        (1, "c", "COLDLINE"),
+    ]
+    assert moves[0]["monthly_saving_usd"] == Decimal("0.011")
     assert plan.totals.scored_objects == 3
     assert plan.totals.before_usd_month == Decimal("0.045")
     assert plan.totals.after_usd_month == Decimal("0.023")
@@ -86,8 +112,8 @@ def test_only_moves_are_planned_when_others_are_kept() -> None:
 
 def test_best_savings_come_first_when_a_cap_binds() -> None:
     rows = [decision(f"k{saving}", saving_usd=saving / 100) for saving in (1, 5, 3, 4, 2)]
-    plan = build(rows, Guardrails(2, 2**60, Decimal(1000), Decimal(0)))
-    assert {move.ref.key for move in plan.moves} == {"k5", "k4"}
+    plan, moves = build_both(rows, Guardrails(2, 2**60, Decimal(1000), Decimal(0)))
+    assert {move["key"] for move in moves} == {"k5", "k4"}
     assert plan.totals.left_out == 3
 
 
@@ -108,28 +134,102 @@ def test_plan_is_the_same_when_rows_come_in_another_order() -> None:
     rows = [decision(f"k{n}", provider=provider) for n in range(20) for provider in ("aws", "azure", "gcp")]
     guardrails = Guardrails(31, 2**60, Decimal(1000), Decimal(0))
     shuffled = [rows[index] for index in np.random.default_rng(7).permutation(len(rows))]
-    assert build(rows, guardrails) == build(shuffled, guardrails)
+    assert build_both(rows, guardrails) == build_both(shuffled, guardrails)
 
 
-def test_chunks_cover_each_move_once_and_hold_one_bucket_when_they_mix() -> None:
-    plan = build(
-        [
-            decision(f"k{n:02}", provider=provider, bucket=bucket)
-            for n in range(7)
-            for provider in ("gcp", "aws", "azure")
-            for bucket in ("media", "data")
-        ]
+def names(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}/{number:04}" for number in range(count)]
+
+
+def test_plan_is_empty_when_it_saves_too_little_as_a_whole() -> None:
+    rows = [decision("a"), decision("b")]
+    assert build(rows, limits(min_plan_saving_usd=Decimal("0.12"))).totals.objects == 2
+    plan = build(rows, limits(min_plan_saving_usd=Decimal("0.13")))
+    assert (plan.totals.objects, plan.totals.left_out, plan.groups) == (0, 2, ())
+    assert workflow.first_state(plan) is PlanState.EMPTY
+
+
+def test_only_what_lies_below_an_allowed_prefix_moves() -> None:
+    rows = [decision(key, bucket=bucket) for bucket in ("media", "data") for key in ("logs/a", "logs b/c", "x")]
+    allowed = limits(allowed_prefixes=("s3://media/logs", "s3://data/logs%20b/", "gs://media"))
+    assert [(move["bucket"], move["key"]) for move in moves_of(rows, allowed)] == [
+        ("data", "logs b/c"),
+        ("media", "logs b/c"),
+        ("media", "logs/a"),
+    ]
+    excluded = limits(excluded_prefixes=("s3://media", "s3://data/x"))
+    assert [(move["bucket"], move["key"]) for move in moves_of(rows, excluded)] == [
+        ("data", "logs b/c"),
+        ("data", "logs/a"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("guardrails", "named"),
+    [
+        (limits(allowed_prefixes=("media/logs",)), "allowed_prefixes"),
+        (limits(excluded_prefixes=("s3:///x",)), "excluded_prefixes"),
+        (limits(canary_share=1.0), "canary_share"),
+        (limits(hold_out_share=-0.1), "hold_out_share"),
+        (limits(valid_days=0), "valid_days"),
+    ],
+)
+def test_error_names_the_guardrail_when_it_makes_no_sense(guardrails: Guardrails, named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        workflow.propose(Lake([decision("a")]), Plans(), run_id="r", created_at=AT, guardrails=guardrails, dry_run=True)
+
+
+def test_canaries_come_first_and_from_every_group() -> None:
+    rows = [decision(key) for key in names("a", 200)]
+    rows += [decision(key, chosen_class="DEEP_ARCHIVE") for key in names("b", 3)]
+    rows += [decision(key, provider="gcp", chosen_class="COLDLINE") for key in names("c", 20_000)]
+    plan, moves = build_both(rows, limits(canary_share=0.05))
+    roles = [move["role"] for move in moves]
+    assert roles == ["canary"] * 111 + ["move"] * (20_203 - 111)
+    assert plan.totals.canaries == 111  # 10 of 200, 1 of 3, and no more than 100 of 20,000
+    groups = {(move["provider"], move["to_class"]) for move in moves if move["role"] == "canary"}
+    assert groups == {("aws", "GLACIER_IR"), ("aws", "DEEP_ARCHIVE"), ("gcp", "COLDLINE")}
+    for role in ("canary", "move"):
+        keys = [(move["provider"], move["bucket"], move["key"]) for move in moves if move["role"] == role]
+        assert keys == sorted(keys)
+
+
+def test_the_same_objects_are_held_out_when_another_plan_is_made() -> None:
+    rows = [decision(key) for key in names("a", 1000)]
+    plan, moves = build_both(rows, limits(hold_out_share=0.1))
+    held_out = {move["key"] for move in moves if move["role"] == "hold_out"}
+    assert 60 <= len(held_out) <= 140
+    assert plan.totals.held_out == len(held_out)
+    assert plan.totals.objects == plan.groups[0].objects == 1000 - len(held_out)
+    later = moves_of(
+        [decision(key, chosen_class="DEEP_ARCHIVE") for key in names("a", 500)], limits(hold_out_share=0.1)
     )
-    covered = []
-    for provider in ("aws", "azure", "gcp"):
-        for chunk in workflow.chunks_of(plan, provider, 3):
-            numbers = range(int(chunk["first"]), int(chunk["last"]) + 1)
-            assert 1 <= len(numbers) <= 3
-            assert {(plan.moves[n].ref.provider, plan.moves[n].ref.bucket) for n in numbers} == {
-                (provider, chunk["bucket"])
-            }
-            covered += numbers
-    assert sorted(covered) == list(range(42))
+    assert {move["key"] for move in later if move["role"] == "hold_out"} == {k for k in held_out if k < "a/0500"}
+    assert [move["role"] for move in moves][-len(held_out) :] == ["hold_out"] * len(held_out)
+
+
+def test_nothing_is_held_out_that_would_not_have_moved_within_the_caps() -> None:
+    rows = [decision(key, saving_usd=1.0 + number) for number, key in enumerate(names("a", 1000))]
+    moves = moves_of(rows, limits(hold_out_share=0.1, max_objects=100))
+    least = min(move["saving_usd"] for move in moves if move["role"] == "move")
+    held_out = [move["saving_usd"] for move in moves if move["role"] == "hold_out"]
+    assert held_out
+    assert min(held_out) >= least
+
+
+def test_groups_add_up_to_the_totals() -> None:
+    rows = [
+        decision(key, provider=provider, bucket=bucket)
+        for key in names("k", 7)
+        for provider in ("gcp", "aws", "azure")
+        for bucket in ("media", "data")
+    ]
+    plan = build(rows)
+    assert len(plan.groups) == 6
+    assert sum(group.objects for group in plan.groups) == plan.totals.objects == 42
+    assert sum(group.bytes for group in plan.groups) == plan.totals.bytes
+    assert sum(group.saving_usd for group in plan.groups) == plan.totals.saving_usd
+    assert plan.groups[0].longest_payback_days == 20.0
 
 
 def test_description_has_no_keys_when_strangers_chose_them() -> None:
@@ -147,16 +247,17 @@ class Lake:
         assert dataset == "decisions"
         return DAY if self.rows is not None else None
 
-    def read(self, dataset: str, *, days: tuple[date, date]) -> pa.Table:
-        assert days == (DAY, DAY)
-        return pa.Table.from_pylist(self.rows or [], schema=DECISIONS)
+    def dataset(self, dataset: str, *, days: Sequence[date]) -> pads.Dataset:
+        assert days == [DAY]
+        return pads.dataset(pa.Table.from_pylist(self.rows or [], schema=DECISIONS))
 
 
 class Plans:
     def __init__(self) -> None:
         self.added: list[tuple[str, PlanState]] = []
 
-    def add(self, plan: MigrationPlan, state: PlanState) -> bool:
+    def add(self, plan: MigrationPlan, moves: pa.Table, state: PlanState) -> bool:
+        assert moves.num_rows == plan.totals.objects
         self.added.append((plan.plan_id, state))
         return True
 

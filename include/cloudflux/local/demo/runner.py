@@ -342,7 +342,7 @@ class _Demo:
 
         run = self._wait(run, stage, on_waiting=look_for_the_form)
         plan = self._plans.get(plan_id_of(run.run_id))
-        state = self._plans.state(plan.plan_id)
+        state = plan.state
         if state is PlanState.FINISHED:
             self._asset_run("report_savings", _start(run))
         else:
@@ -354,7 +354,7 @@ class _Demo:
         plan = self._plans.get(plan_id_of(run.run_id))
         self._progress.pause()
         self._progress.console.print()
-        self._progress.console.print(plan_table(plan.moves, plan.totals))
+        self._progress.console.print(plan_table(plan.groups, plan.totals))
         self._progress.console.print()
         self._progress.resume()
         if self._settings.wrong == "all":
@@ -368,12 +368,14 @@ class _Demo:
 
     def _spoil(self, plan: MigrationPlan) -> None:
         """Delete one object and overwrite another between plan and move: both moves have to be skipped."""
-        if len(plan.moves) < _FEWEST_MOVES_TO_SPOIL:
+        moves = self._plans.moves(plan.plan_id, 0, plan.totals.objects - 1)
+        if len(moves) - plan.totals.canaries < _FEWEST_MOVES_TO_SPOIL:
             self._progress.finish("wrong input", "the plan is too small to spoil a move", state="skipped")
             return
-        deleted, overwritten = plan.moves[0].ref, plan.moves[-1].ref
+        first = plan.totals.canaries  # canaries that are all skipped would halt the plan
+        deleted, overwritten = moves[first].ref, moves[-1].ref
         self._clients[deleted.provider].delete_object(replace(deleted, version_id=None))
-        move = plan.moves[-1]
+        move = moves[-1]
         self._clients[overwritten.provider].put_object(
             replace(overwritten, version_id=None),
             object_bytes(self._world.seed, -1 % 2**32, move.size_bytes),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cloudflux.domain.plans import PlannedMove, PlanTotals
+from cloudflux.domain.plans import PlanGroup, PlanTotals
 from cloudflux.local.demo.airflow_api import DagRun
 from cloudflux.local.demo.upload import Uploaded
 
@@ -278,23 +278,20 @@ class Summary:
         return table
 
 
-def plan_table(moves: Sequence[PlannedMove], totals: PlanTotals) -> Table:
+def plan_table(groups: Sequence[PlanGroup], totals: PlanTotals) -> Table:
     """Show a plan's moves by bucket and classes, with its totals."""
     table = _table(f"The plan: {totals.objects:,} moves of {totals.scored_objects:,} objects", "bucket", "from", "to")
     for title in ("moves", "MiB", "USD net saving", "payback days, most"):
         table.add_column(title, justify="right")
-    groups: dict[tuple[str, str, str, str], list[PlannedMove]] = {}
-    for move in moves:
-        groups.setdefault((move.ref.provider.value, move.ref.bucket, move.from_class, move.to_class), []).append(move)
-    for (_, bucket, from_class, to_class), group in sorted(groups.items()):
+    for group in groups:
         table.add_row(
-            bucket,
-            from_class,
-            to_class,
-            f"{len(group):,}",
-            _mib(sum(move.size_bytes for move in group)),
-            f"{sum((move.saving_usd for move in group), Decimal(0)):.6f}",
-            f"{max(move.payback_days for move in group):.0f}",
+            group.bucket,
+            group.from_class,
+            group.to_class,
+            f"{group.objects:,}",
+            _mib(group.bytes),
+            f"{group.saving_usd:.6f}",
+            "" if group.longest_payback_days is None else f"{group.longest_payback_days:.0f}",
         )
     table.caption = (
         f"A month costs USD {totals.before_usd_month:.6f} now and {totals.after_usd_month:.6f} afterwards; "

@@ -1,0 +1,87 @@
+"""What carries out the moves of one bucket, put together from the estate file and Airflow's connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cloudflux.orchestration.edge import engine, now, settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from cloudflux.workflows.migrate import Mover
+
+
+@contextmanager
+def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor: str) -> Iterator[Mover]:
+    """Give what moves one bucket's objects, while this process holds the range and a place at the bucket.
+
+    Raises ``RangeTaken`` or ``SlotsTaken`` (both ``TransientError``) when other processes hold them.
+    """
+    from cloudflux.orchestration.clients import moving_client
+    from cloudflux.price_books import load_book
+    from cloudflux.providers.pace import Pace
+    from cloudflux.stores.ledger import Ledger
+    from cloudflux.stores.plans import Plans
+    from cloudflux.stores.slots import bucket_slot, range_lock
+    from cloudflux.workflows.migrate import Mover
+    from cloudflux.workflows.move_costs import move_costs, restore_orders
+
+    named = settings().load_estate().bucket(provider, bucket)
+    book = load_book(named.price_book)
+    database = engine()
+    try:
+        with range_lock(database, plan_id, first), bucket_slot(database, f"{provider}/{bucket}", named.max_tasks):
+            # Each of the bucket's tasks may use its share of what the owner allows.
+            rate = None if named.max_requests_per_second is None else named.max_requests_per_second / named.max_tasks
+            pace = Pace(max_in_flight=max(1, named.max_in_flight // named.max_tasks), max_per_second=rate)
+            plans = Plans(database)
+            moves = sum(group.objects for group in plans.get(plan_id).groups if group.bucket == bucket)
+            client, by_lifecycle = moving_client(named, moves, pace)
+            yield Mover(
+                client,
+                plans,
+                Ledger(database),
+                actor,
+                now,
+                restore_of=restore_orders(
+                    book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days
+                ),
+                costs_of=move_costs(book, by_lifecycle=by_lifecycle),
+            )
+    finally:
+        database.dispose()
+
+
+def is_ready(plan_id: str, *, provider: str, bucket: str, first: int, last: int, sample: int = 3) -> bool:
+    """Tell by a few of the moves that the provider is at work on whether it is worth to go on with their range.
+
+    Looks at the ones that wait the longest: they were asked for first.
+    """
+    from cloudflux.domain.migrations import MigrationState
+    from cloudflux.domain.objects import ObjectState, RestoreState
+    from cloudflux.orchestration.clients import tier_client
+    from cloudflux.stores.ledger import Ledger
+    from cloudflux.stores.plans import Plans
+
+    named = settings().load_estate().bucket(provider, bucket)
+    database: Engine = engine()
+    try:
+        states = Ledger(database).states(plan_id, first, last)
+        waiting = [
+            n for n, (state, _) in states.items() if state in (MigrationState.SUBMITTED, MigrationState.RESTORING)
+        ]
+        if not waiting:
+            return True
+        moves = [Plans(database).moves(plan_id, number, number)[0] for number in sorted(waiting)[:sample]]
+        looks = tier_client(named.provider, named.connection_id).head_many([move.ref for move in moves])
+    finally:
+        database.dispose()
+    return all(
+        not isinstance(now_seen, ObjectState)  # gone, or not to be seen: the range finds out
+        or now_seen.storage_class == move.to_class
+        or (states[move.move_no][0] is MigrationState.RESTORING and now_seen.restore is not RestoreState.RUNNING)
+        for move, now_seen in zip(moves, looks, strict=True)
+    )

@@ -1,0 +1,87 @@
+"""What a move costs once, at the prices and on the day of the move; and how an archived object is best restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from cloudflux.domain.costs import early_deletion_usd, lifecycle_move_usd, one_time_usd, usd
+from cloudflux.domain.migrations import RestoreOrder
+from cloudflux.domain.objects import ObjectState
+from cloudflux.domain.plans import PlannedMove
+from cloudflux.domain.prices import PriceBook, RestoreOption
+
+_DAY_SECONDS: Final = 86_400
+_GIB: Final = 2**30
+_USD_PLACES: Final = 10
+
+CostsOf = Callable[[Sequence[PlannedMove], Sequence[ObjectState], datetime], Sequence[Decimal | None]]
+
+
+def move_costs(book: PriceBook, *, by_lifecycle: bool = False) -> CostsOf:
+    """Give the function that tells what moves cost: by what each object was before its move, and when it moved.
+
+    ``by_lifecycle``: the provider's lifecycle rules moved them, and not a copy of ours. A class that the book does not
+    know has no cost (None).
+    """
+
+    def costs_of(moves: Sequence[PlannedMove], before: Sequence[ObjectState], at: datetime) -> Sequence[Decimal | None]:
+        if not moves:
+            return []
+        sizes = np.array([state.size_bytes for state in before], dtype=np.float64)
+        days = np.array([(at - state.class_since_at).total_seconds() for state in before]) / _DAY_SECONDS
+        sources = book.codes_of(np.array([state.storage_class for state in before]))
+        targets = book.codes_of(np.array([move.to_class for move in moves]))
+        known = (sources >= 0) & (targets >= 0)
+        sources, targets = np.where(known, sources, 0), np.where(known, targets, 0)
+        if by_lifecycle:
+            once = lifecycle_move_usd(book, sources)
+            owed = early_deletion_usd(book, sizes, sources, days)
+            costs = once[np.arange(len(moves)), targets] + owed
+        else:
+            costs = one_time_usd(book, sizes, sources, days)[np.arange(len(moves)), targets]
+        return [
+            usd(float(cost), _USD_PLACES) if fine else None
+            for cost, fine in zip(costs, known & np.isfinite(costs), strict=True)
+        ]
+
+    return costs_of
+
+
+def restore_orders(
+    book: PriceBook, *, within_hours: int, keep_days: int
+) -> Callable[[PlannedMove], RestoreOrder | None]:
+    """Give the function that chooses how to restore an object: the cheapest option that is done in time.
+
+    When none is fast enough, the fastest one. None for a class that needs no restore. What a request costs and what a
+    GiB costs decide by the object's size.
+    """
+    patience_minutes = within_hours * 60
+
+    def order_of(move: PlannedMove) -> RestoreOrder | None:
+        if move.from_class not in book.class_names:
+            return None
+        options = [option for option in book.prices_of(move.from_class).restores if _is_priced(option)]
+        if not options:
+            return None
+        in_time = [option for option in options if option.within_minutes <= patience_minutes]
+        if not in_time:
+            in_time = [min(options, key=lambda option: option.within_minutes)]
+        gib = move.size_bytes / _GIB
+        chosen = min(in_time, key=lambda option: (restore_usd(option, gib), option.within_minutes))
+        return RestoreOrder(chosen.name, keep_days)
+
+    return order_of
+
+
+def restore_usd(option: RestoreOption, gib: float) -> float:
+    """Give what restoring one object costs in a way whose prices are known."""
+    return (option.request_usd or 0.0) + (option.read_usd or 0.0) + gib * (option.retrieval_usd_gib or 0.0)
+
+
+def _is_priced(option: RestoreOption) -> bool:
+    return option.request_usd is not None and option.retrieval_usd_gib is not None
