@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
 import random
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -80,6 +82,8 @@ class Plan:
     """No request meets more faults than that: whoever keeps trying gets through."""
     kinds: Sequence[str] = ()
     """Only these kinds of request meet a fault (see `kind_of`); empty: all."""
+    batch_shares: Mapping[str, float] | None = None
+    """The shares for batches; None: as for all. One batch stands for a hundred requests."""
     holds: Mapping[str, str] = field(default_factory=dict)
     """The numbers of the requests (from 1) that are held `before` the server sees them or `after` it acted, for good.
     The proxy says so on its standard output, and drops such a request when the client is gone."""
@@ -326,7 +330,15 @@ class Proxy:
         self._number = 0
         self._sent: Counter[tuple[str, str]] = Counter()
         self._faults: Counter[tuple[str, str]] = Counter()
+        self._under_way = 0
         self._record = record.open("a", buffering=1)
+
+    async def let_requests_end(self) -> None:
+        """Wait until the server has answered all that was passed on, and the record has it."""
+        quiet = 0
+        while quiet < 5:
+            await asyncio.sleep(0.01)
+            quiet = 0 if self._under_way else quiet + 1
 
     async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, one after the other."""
@@ -354,7 +366,7 @@ class Proxy:
         self._number += 1
         held = self._plan.holds.get(str(self._number))
         kept = {name: headers[name] for name in RECORDED_HEADERS if name in headers}
-        fault = self._fault(kind, method, target) if held is None else None
+        fault = self._fault(kind, method, target, request) if held is None else None
         record = Record(self._number, kind, method, target, bucket, key, fault, None, None, kept)
         if held == "before":
             await self._hold(record, reader)
@@ -380,17 +392,22 @@ class Proxy:
     def _write(self, record: Record) -> None:
         self._record.write(json.dumps(asdict(replace(record, at=time.time()))) + "\n")
 
-    def _fault(self, kind: str, method: str, target: str) -> Fault | None:
+    def _fault(self, kind: str, method: str, target: str, request: Message) -> Fault | None:
         # what a signature or a clock puts into a query must not decide
         name = (method, urlsplit(target).path + ("?tier" if "comp=tier" in target else ""))
+        if kind == "batch":
+            calls = sorted(part.message.first_line for part in batch_parts(request))
+            name = (method, hashlib.sha256("\n".join(calls).encode()).hexdigest())
         self._sent[name] += 1
         if self._plan.kinds and kind not in self._plan.kinds:
             return None
         if self._faults[name] >= self._plan.most_per_target:
             return None
-        dice = random.Random(f"{self._plan.seed}/{name}/{self._sent[name]}")
-        point = dice.random()
-        for fault, share in self._plan.shares.items():
+        shares = self._plan.shares
+        if kind == "batch" and self._plan.batch_shares is not None:
+            shares = self._plan.batch_shares
+        point = random.Random(f"{self._plan.seed}/{name}/{self._sent[name]}").random()
+        for fault, share in shares.items():
             if ONLY_FOR.get(Fault(fault), kind) != kind:
                 continue
             if point < share:
@@ -401,6 +418,13 @@ class Proxy:
 
     async def _forwarded(self, request: Message, method: str) -> Message:
         """Send a request on, on a connection of its own: what the server did must never be in doubt here."""
+        self._under_way += 1
+        try:
+            return await self._upstream_answer(request, method)
+        finally:
+            self._under_way -= 1
+
+    async def _upstream_answer(self, request: Message, method: str) -> Message:
         reader, writer = await asyncio.open_connection(*self._upstream, limit=2**20)
         headers = [pair for pair in request.headers if pair[0].lower() not in HOP_BY_HOP]
         framing = {"transfer-encoding", "content-length"}
@@ -541,8 +565,11 @@ class FaultyProxy:
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=60)
+        finally:
+            self._process.kill()
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -574,13 +601,16 @@ def moved_more_than_once(records: Sequence[Record]) -> dict[tuple[str, str], int
 
 
 async def serve(dialect: str, upstream: str, record: Path, plan: Plan) -> None:
-    """Serve until killed."""
+    """Serve until SIGTERM; what was passed on by then is still answered by the server, and recorded."""
     host, _, port = upstream.partition(":")
     proxy = Proxy(dialect, (host, int(port)), plan, record)
     server = await asyncio.start_server(proxy.serve_client, "127.0.0.1", 0, limit=2**20, backlog=1024)
     say({"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"})
-    async with server:
-        await server.serve_forever()
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+    server.close()
+    await proxy.let_requests_end()
 
 
 def main() -> None:
