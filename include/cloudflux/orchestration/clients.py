@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         """A client that changes tiers and reads and writes files."""
 
 
-def moving_client(named: BucketSettings, moves: int, pace: Pace) -> tuple[Any, bool]:
-    """Make what moves a bucket's objects, for a plan with so many ``moves`` in it.
+def moving_client(named: BucketSettings, pace: Pace, *, as_job: bool) -> tuple[Any, bool]:
+    """Make what moves a bucket's objects; ``as_job``: by a job of S3 Batch Operations.
 
     Tells also whether the provider's lifecycle rules do it, which charge otherwise than a copy.
     """

@@ -15,9 +15,6 @@ from cloudflux.orchestration.edge import actor, engine, lake, now, terminal_erro
 if TYPE_CHECKING:
     from cloudflux.domain.plans import Guardrails
 
-_RANGE_MOVES: Final = 5000
-"""Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
-
 _MOST_RANGES: Final = 1000
 """Airflow maps a task over 1,024 items at most (`core.max_map_length`): ranges grow with larger plans."""
 
@@ -145,11 +142,18 @@ def find_ranges(plan_id: str, provider: str) -> list[dict[str, str | int]]:
 def _ranges(plan_id: str, role: Any) -> list[dict[str, str | int]]:
     from dataclasses import asdict
 
+    from cloudflux.orchestration.movers import range_moves
     from cloudflux.stores.plans import Plans
 
     plans = Plans(engine())
-    most = max(_RANGE_MOVES, -(-plans.get(plan_id).totals.objects // _MOST_RANGES))
-    return [asdict(found) for found in plans.ranges(plan_id, role, most)]
+    plan = plans.get(plan_id)
+    least = -(-plan.totals.objects // _MOST_RANGES)
+    return [
+        asdict(found)
+        for found in plans.ranges(
+            plan_id, role, lambda provider, bucket: max(least, range_moves(plan, provider=provider, bucket=bucket))
+        )
+    ]
 
 
 @terminal_errors_fail

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cloudflux.orchestration.edge import engine, now, settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from cloudflux.config import BucketSettings
+    from cloudflux.domain.plans import MigrationPlan
     from cloudflux.workflows.migrate import Mover
+
+
+_RANGE_MOVES: Final = 5000
+"""Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
+
+_JOB_MOVES: Final = 50_000
+"""Moves of one S3 Batch Operations job: they cost USD 0.25 each, whatever their size."""
+
+
+def range_moves(plan: MigrationPlan, *, provider: str, bucket: str) -> int:
+    """Tell how many of a plan's moves in a bucket one task carries out."""
+    named = settings().load_estate().bucket(provider, bucket)
+    return _JOB_MOVES if _as_job(named, _moves_in(plan, bucket)) else _RANGE_MOVES
+
+
+def _moves_in(plan: MigrationPlan, bucket: str) -> int:
+    return sum(group.objects for group in plan.groups if group.bucket == bucket)
+
+
+def _as_job(named: BucketSettings, moves: int) -> bool:
+    return named.batch_operations is not None and moves >= named.batch_operations.from_objects
 
 
 @contextmanager
@@ -26,7 +49,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
     from cloudflux.stores.slots import bucket_slot, range_lock
-    from cloudflux.workflows.migrate import Mover
+    from cloudflux.workflows.migrate import STEP_MOVES, Mover
     from cloudflux.workflows.move_costs import move_costs, restore_orders
 
     named = settings().load_estate().bucket(provider, bucket)
@@ -38,8 +61,8 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             rate = None if named.max_requests_per_second is None else named.max_requests_per_second / named.max_tasks
             pace = Pace(max_in_flight=max(1, named.max_in_flight // named.max_tasks), max_per_second=rate)
             plans = Plans(database)
-            moves = sum(group.objects for group in plans.get(plan_id).groups if group.bucket == bucket)
-            client, by_lifecycle = moving_client(named, moves, pace)
+            as_job = _as_job(named, _moves_in(plans.get(plan_id), bucket))
+            client, by_lifecycle = moving_client(named, pace, as_job=as_job)
             yield Mover(
                 client,
                 plans,
@@ -49,6 +72,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
                 restore_of=restore_orders(
                     book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days
                 ),
+                step_moves=_JOB_MOVES if as_job else STEP_MOVES,
                 costs_of=move_costs(book, by_lifecycle=by_lifecycle),
             )
     finally:

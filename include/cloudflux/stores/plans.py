@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -157,11 +157,13 @@ class Plans:
             raise PlanNotFound(f"there is no plan {plan_id!r}")
         return _stored(row)
 
-    def ranges(self, plan_id: str, role: MoveRole, most_moves: int) -> list[MoveRange]:
+    def ranges(self, plan_id: str, role: MoveRole, most_moves: int | Callable[[str, str], int]) -> list[MoveRange]:
         """Cut the moves of one role into ranges of at most ``most_moves`` numbers, each of one provider and bucket.
 
-        Moves are numbered by provider and bucket, so those of a bucket follow one another.
+        ``most_moves`` may depend on provider and bucket. Moves are numbered by provider and bucket, so those of a
+        bucket follow one another.
         """
+        most_of = most_moves if callable(most_moves) else lambda _provider, _bucket: most_moves
         with self._engine.connect() as connection:
             found = connection.execute(
                 select(
@@ -175,9 +177,10 @@ class Plans:
                 .order_by(PlannedMoveRow.provider, PlannedMoveRow.bucket)
             ).all()
         return [
-            MoveRange(row.provider, row.bucket, first, min(first + most_moves - 1, row.last))
+            MoveRange(row.provider, row.bucket, first, min(first + most - 1, row.last))
             for row in found
-            for first in range(row.first, row.last + 1, most_moves)
+            for most in (most_of(row.provider, row.bucket),)
+            for first in range(row.first, row.last + 1, most)
         ]
 
     def latest(self, *, dry_run: bool | None = None) -> StoredPlan | None:

@@ -112,6 +112,8 @@ class Mover:
     clock: Clock
     restore_of: Callable[[PlannedMove], RestoreOrder | None] = lambda _: None
     """How an object of an archive class is to be restored, if its move needs that."""
+    step_moves: int = STEP_MOVES
+    """How many moves are looked at, submitted and verified together."""
     costs_of: CostsOf = lambda moves, *_: [None] * len(moves)
     """What moves cost once, by what each object was before and when it moved."""
 
@@ -122,7 +124,7 @@ class Mover:
         """
         ended: Counter[str] = Counter()
         waiting = unavailable = 0
-        for step_first, step_last in _steps(first, last):
+        for step_first, step_last in _steps(first, last, self.step_moves):
             submitted = self.submit(plan_id, step_first, step_last)
             verified = self.verify(plan_id, step_first, step_last)
             for progress in (submitted, verified):
@@ -353,9 +355,9 @@ def _shown(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count) or "none begun"
 
 
-def _steps(first: int, last: int) -> Iterator[tuple[int, int]]:
-    for start in range(first, last + 1, STEP_MOVES):
-        yield start, min(start + STEP_MOVES - 1, last)
+def _steps(first: int, last: int, moves: int = STEP_MOVES) -> Iterator[tuple[int, int]]:
+    for start in range(first, last + 1, moves):
+        yield start, min(start + moves - 1, last)
 
 
 def _state_of(states: Mapping[int, tuple[MigrationState, str]], move: PlannedMove) -> MigrationState:
