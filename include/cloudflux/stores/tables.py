@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -277,6 +278,8 @@ class LedgerRow(Base):
         ForeignKeyConstraint(["plan_id", "move_no"], [PlannedMoveRow.plan_id, PlannedMoveRow.move_no]),
         CheckConstraint("step > 0", name="step_positive"),
         Index(None, "state", "at"),
+        # what was done with one object; by a digest, as a key may be longer than an index takes
+        Index("ix_ledger_done_key", text("hashtextextended(key, 0)"), postgresql_where=text("state = 'done'")),
     )
 
     ledger_id: Mapped[_RowId]

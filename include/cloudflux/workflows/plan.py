@@ -148,7 +148,7 @@ def build_plan(
     compared = (
         compared.slice(0, 0) if least is None else compared.filter(pc.greater_equal(compared["saving_usd"], least))
     )
-    roles = np.where(_are_canaries(chosen, guardrails.canary_share), 0, 1)
+    roles = np.where(are_canaries(chosen, guardrails.canary_share), 0, 1)
     change = _total(chosen["current_monthly_usd"]) - _total(chosen["chosen_monthly_usd"])
     plan = MigrationPlan(
         plan_id=plan_id_of(run_id),
@@ -171,7 +171,7 @@ def build_plan(
             canaries=int((roles == 0).sum()),
             held_out=compared.num_rows,
         ),
-        groups=_groups(chosen),
+        groups=groups_of(chosen),
     )
     return plan, _planned(chosen, roles, compared)
 
@@ -232,7 +232,7 @@ def _hash(rows: pa.Table, key: str) -> npt.NDArray[np.float64]:
     return numbers
 
 
-def _are_canaries(chosen: pa.Table, share: float) -> npt.NDArray[np.bool_]:
+def are_canaries(chosen: pa.Table, share: float) -> npt.NDArray[np.bool_]:
     """Choose a share of each group's moves, at least one of each, by their names."""
     if share == 0 or not chosen.num_rows:
         return np.zeros(chosen.num_rows, dtype=bool)
@@ -243,7 +243,7 @@ def _are_canaries(chosen: pa.Table, share: float) -> npt.NDArray[np.bool_]:
     return chosen_first
 
 
-def _groups(chosen: pa.Table) -> tuple[PlanGroup, ...]:
+def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
     summed = chosen.group_by(_GROUP).aggregate(
         [
             ("size_bytes", "count"),
