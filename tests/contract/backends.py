@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -94,37 +95,43 @@ def memory_backend(provider: Provider) -> Backend:
 
 
 def s3_backend(s3: Any) -> Backend:
-    from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
-
     from cloudflux.providers.aws import AwsTierClient
+    from cloudflux.providers.aws_requests import AnswerLost, Patience
+
+    client = AwsTierClient(s3, in_flight=32, patience=Patience(attempts=2))
+    transport = client._requests._transport
 
     def lock(ref: ObjectRef) -> None:
         s3.put_object_legal_hold(Bucket=ref.bucket, Key=ref.key, LegalHold={"Status": "ON"})
 
     def intercept(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], lose_answer: bool) -> None:
-        original = s3.copy_object
+        original = transport.send
 
-        def copy_object(**arguments: Any) -> Any:
-            before()
-            answer = original(**arguments)
+        async def send(method: str, url: str, headers: Any, body: bytes) -> Any:
+            if "x-amz-copy-source" not in headers:
+                return await original(method, url, headers, body)
+            await asyncio.to_thread(before)
+            answer = await original(method, url, headers, body)
             if lose_answer:
-                raise ConnectionClosedError(endpoint_url="http://s3")
+                raise AnswerLost("the connection broke")
             return answer
 
-        monkeypatch.setattr(s3, "copy_object", copy_object)
+        monkeypatch.setattr(transport, "send", send)
 
     def lost_before_sending(monkeypatch: pytest.MonkeyPatch) -> None:
-        def copy_object(**arguments: Any) -> Any:
-            raise EndpointConnectionError(endpoint_url="http://s3")
+        original = transport.send
 
-        monkeypatch.setattr(s3, "copy_object", copy_object)
+        async def send(method: str, url: str, headers: Any, body: bytes) -> Any:
+            if "x-amz-copy-source" in headers:
+                raise AnswerLost("the connection broke")
+            return await original(method, url, headers, body)
+
+        monkeypatch.setattr(transport, "send", send)
 
     def lockable_bucket(bucket: str) -> None:
         s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True, ObjectOwnership="BucketOwnerEnforced")
 
-    return Backend(
-        "s3", AwsTierClient(s3), *CLASSES[Provider.AWS], lock, intercept, lost_before_sending, lockable_bucket
-    )
+    return Backend("s3", client, *CLASSES[Provider.AWS], lock, intercept, lost_before_sending, lockable_bucket)
 
 
 def azure_backend(service: Any) -> Backend:
