@@ -12,10 +12,15 @@ figures.
 
     {"dry_run": false, "max_objects": 100000, "max_one_time_usd": 50, "quiet_hours": "08:00-18:00 Europe/Berlin"}
 
+    {"undo": "plan-0123456789abcdef", "dry_run": false, "max_one_time_usd": 50}
+
+The second one takes the moves of an earlier plan back; `undo` may also be an object's address. Its cost is stated
+before anything moves, and all else is as for any plan. `./cloudflux undo` starts it from the command line.
+
 **What a failure means**
 
 - `propose_plan` fails: there are no decisions yet (run `score_objects`), a parameter makes no sense (the message names
-  it), or PostgreSQL is away. Nothing has moved.
+  it), there is nothing to undo or it breaks a cap, or PostgreSQL is away. Nothing has moved.
 - `approve_plan` fails: nobody answered within seven days; the plan has expired, nothing has moved.
 - `move_canaries` or `move_*` fails: the provider throttles or is away, or credentials have expired. Clear the task: the
   ledger knows what is left to do, nothing is moved twice.
@@ -57,6 +62,18 @@ from cloudflux.orchestration.plan_approval import PlanApproval
         ),
         "require_approval": Param(
             True, type="boolean", title="Require approval", description="Wait until a person approves the plan."
+        ),
+        "undo": Param(
+            None,
+            type=["null", "string"],
+            title="Undo",
+            description="Take moves back instead: a plan's id, or an object's address for its newest move.",
+        ),
+        "undo_what_fits": Param(
+            False,
+            type="boolean",
+            title="Undo what fits",
+            description="Take back as many moves as the caps allow. Off: an undo that breaks a cap is refused.",
         ),
         "max_objects": Param(
             100_000,

@@ -27,15 +27,22 @@ def propose_plan() -> dict[str, Any]:
 
     context = get_current_context()
     params = context["params"]
-    plan = workflow.propose(
-        lake(),
-        Plans(engine()),
-        run_id=context["dag_run"].run_id,
-        created_at=now(),
-        guardrails=guardrails_of(params),
-        dry_run=bool(params["dry_run"]),
-    )
-    summary = workflow.describe(plan)
+    wanted = {
+        "run_id": context["dag_run"].run_id,
+        "created_at": now(),
+        "guardrails": guardrails_of(params),
+        "dry_run": bool(params["dry_run"]),
+    }
+    left_as_they_are = ""
+    if params["undo"]:
+        from cloudflux.orchestration.undoing import propose_undo
+        from cloudflux.workflows.undo import describe_left_out
+
+        proposal = propose_undo(params["undo"].strip(), what_fits=bool(params["undo_what_fits"]), **wanted)
+        plan, left_as_they_are = proposal.plan, describe_left_out(proposal)
+    else:
+        plan = workflow.propose(lake(), Plans(engine()), **wanted)
+    summary = "\n\n".join(part for part in (workflow.describe(plan), left_as_they_are) if part)
     print(summary)  # noqa: T201  # the task's log is where a dry run is read
     return {
         "plan_id": plan.plan_id,
