@@ -141,11 +141,11 @@ def _versions(s3: Any, bucket: str, key: str) -> list[str]:
     return [version["VersionId"] for version in found if version["Key"] == key]
 
 
-def _overwrite(looker: AwsTierClient, seen: ObjectState, body: bytes = b"newer") -> ObjectState:
+def _overwrite(looker: AwsTierClient, seen: ObjectState, body: bytes = b"newer", **arguments: Any) -> ObjectState:
     """Write over an object in a later second than it was written: HTTP dates have no finer grain."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        written = looker.put_object(seen.ref, body)
+        written = looker.put_object(seen.ref, body, **arguments)
         if written.last_modified_at > seen.last_modified_at:
             return written
     raise AssertionError("the clock stands still")
@@ -578,6 +578,26 @@ def test_the_plain_client_moves_what_a_job_cannot(
     assert "restore" in results[3].detail
     assert looker.head(seen[1].ref).headers == seen[1].headers
     assert control.calls.count("create_job") == 1
+
+
+@pytest.mark.parametrize("how", ["by the job", "before the job"])
+def test_an_object_uploaded_in_parts_is_known_when_it_has_moved(
+    new_client: Any, looker: AwsTierClient, s3: Any, bucket: str, held: Any, *, how: str
+) -> None:
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts", Metadata={"kept": "1"})["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"content")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload=parts)
+    seen = looker.head(ObjectRef(Provider.AWS, bucket, "parts"))
+    assert seen.etag.endswith("-1")
+    client = new_client()
+    assert _outcomes(client.change_tiers(_changes([seen]))) == [ChangeOutcome.PENDING]
+    if how == "before the job":  # with the ETag that a copy of S3's own would have
+        moved = _overwrite(looker, seen, b"content", storage_class="GLACIER_IR", metadata={"kept": "1"})
+        assert moved.etag != seen.etag
+    held()
+    assert _outcomes(_settled(client, _changes([seen]))) == [ChangeOutcome.CHANGED]
+    assert looker.get_object(seen.ref) == b"content"
 
 
 @pytest.mark.parametrize(

@@ -332,8 +332,9 @@ class BatchOperationsTierClient:
         now, seen = change.now, change.seen
         if now is None or now.headers is None or facts.has_acls or facts.has_object_lock:
             return False
-        # A version from before the bucket had any is called "null", and the plain client knows what to do with it.
-        removable = self._remove_superseded and now.ref.version_id is not None
+        # The plain client knows what to do with a version from before the bucket had any (it is called "null"), and
+        # removes one only if a checksum proves the copy.
+        removable = self._remove_superseded and now.ref.version_id is not None and now.checksum is not None
         return (
             (removable if facts.versioned else self._write_once)
             and now.etag == seen.etag
@@ -648,13 +649,26 @@ def _outcome(change: TierChange, now: ObjectState | Unseen | None, reason: str) 
     elif isinstance(now, Unseen):
         outcome = ChangeOutcome.UNAVAILABLE if now.passing else ChangeOutcome.ERROR
         detail = now.reason
-    elif now.storage_class == change.to_class and (now.etag == seen.etag or same_content(seen, now)):
+    elif now.storage_class == change.to_class and _is_copy(seen, now):
         outcome = ChangeOutcome.CHANGED
     elif now.etag != seen.etag or now.ref.version_id != seen.ref.version_id:
         outcome, detail = ChangeOutcome.CONFLICT, f"it was overwritten ({reason})"
     elif now.lock_reason is not None:
         outcome, detail = ChangeOutcome.LOCKED, now.lock_reason
     return outcome, detail
+
+
+def _is_copy(seen: ObjectState, now: ObjectState) -> bool:
+    """Tell whether an object that is in its class has the content that was seen.
+
+    A copy of what was uploaded in parts, or lies under KMS, has another ETag. Without a digest that both have, the size
+    and what came with it must do.
+    """
+    same = same_content(seen, now)
+    if same is None:
+        kept = (now.size_bytes, now.content_type, now.metadata) == (seen.size_bytes, seen.content_type, seen.metadata)
+        return now.etag == seen.etag or (seen.checksum is None and kept)
+    return same
 
 
 def _all(
