@@ -54,6 +54,25 @@ def add_parser(commands: Any) -> None:
     decide.add_argument("--folder", type=Path, help="where to work (default: below var/); emptied afterwards")
     decide.add_argument("--json", type=Path, metavar="FILE", help="write all figures into a file")
     decide.set_defaults(run=_decide)
+    migrate = parts.add_parser(
+        "migrate",
+        help="plans carried out on the emulators, beside bare clients and rclone",
+        description="Put objects on each emulator, store plans to move them all, and carry these out as the task does; "
+        "beside it, clients that send the same requests and keep no record, and `rclone settier`. Then copies a second "
+        "against a local endpoint that answers after 50 ms, and the memory of a small and a large plan. "
+        "The full run takes about twenty minutes.",
+    )
+    migrate.add_argument("--objects", type=_some, default=10_000, help="moves of a plan (default 10000)")
+    migrate.add_argument(
+        "--large", type=_count, default=200_000, help="moves of the large plan (default 200000); 0 for none"
+    )
+    migrate.add_argument(
+        "--providers", type=_movers, default="aws,azure,gcp,endpoint", help="default aws,azure,gcp,endpoint"
+    )
+    migrate.add_argument("--rounds", type=_some, default=3, help="turns of each; the median is told (default 3)")
+    migrate.add_argument("--folder", type=Path, help="where to work (default: below var/); emptied afterwards")
+    migrate.add_argument("--json", type=Path, metavar="FILE", help="write all figures into a file")
+    migrate.set_defaults(run=_migrate)
 
 
 def _count(text: str) -> int:
@@ -61,6 +80,21 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError("must not be negative")
     return value
+
+
+def _some(text: str) -> int:
+    value = _count(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _movers(text: str) -> list[str]:
+    chosen = [name.strip() for name in text.split(",") if name.strip()]
+    known = ("aws", "azure", "gcp", "endpoint")
+    if not chosen or set(chosen) - set(known):
+        raise argparse.ArgumentTypeError(f"some of {','.join(known)}")
+    return chosen
 
 
 def _collect(arguments: argparse.Namespace) -> int:
@@ -106,6 +140,118 @@ def _decide(arguments: argparse.Namespace) -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from cloudflux.local.bench.migrate import bench_migrate
+    from cloudflux.local.stack import DEFAULT_FOLDER
+
+    console = Console(width=None if Console().is_terminal else 120)
+    folder = (arguments.folder or DEFAULT_FOLDER.parent / "bench") / f"migrate-{os.getpid()}"
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{time.monotonic() - began:7.1f} s  {text}", highlight=False)
+
+    try:
+        figures = bench_migrate(
+            arguments.objects,
+            arguments.large,
+            folder,
+            providers=arguments.providers,
+            rounds=arguments.rounds,
+            say=say,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for table in _moved_tables(figures):
+        console.print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _moved_tables(figures: dict[str, Any]) -> list[Any]:
+    from rich.table import Table
+
+    from cloudflux.local.bench.migrate import BARE_TARGET, ENDPOINT_TARGET
+
+    tables = []
+    if found := figures["emulators"]:
+        table = Table(
+            title=f"Moving {figures['objects']:,} objects on the emulators, median of {figures['rounds']} "
+            f"(asked: {BARE_TARGET} of the bare client, at least rclone)",
+            title_justify="left",
+        )
+        table.add_column("a second")
+        for name in found:
+            table.add_column(name, justify="right")
+
+        def rates(label: str, name: str) -> None:
+            table.add_row(label, *(f"{row['per_second'][name]:,.0f}" for row in found.values()))
+
+        def ratios(label: str, name: str) -> None:
+            shown = (row[name] for row in found.values())
+            table.add_row(label, *("-" if ratio is None else f"{ratio:.2f}" for ratio in shown))
+
+        rates("changes, all in one call", "changes")
+        rates("whole moves: look, change, look, ledger", "moves")
+        rates("bare client, changes only", "bare")
+        rates("bare client: look, change, look", "bare_safe")
+        table.add_row(
+            "rclone settier",
+            *(
+                f"{row['per_second']['rclone']:,.0f}" if "rclone" in row["per_second"] else "cannot"
+                for row in found.values()
+            ),
+        )
+        table.add_section()
+        ratios("changes to the bare client's changes", "changes_to_bare")
+        ratios("whole moves to the bare client's changes", "moves_to_bare")
+        ratios("whole moves to look, change, look", "moves_to_bare_safe")
+        ratios("changes to rclone", "changes_to_rclone")
+        ratios("whole moves to rclone", "moves_to_rclone")
+        table.add_section()
+        table.add_row("the bare client changes by", *(row["bare_way"] for row in found.values()))
+        table.add_row("the bare client looks by", *(row["look_way"] for row in found.values()))
+        table.add_row(
+            "processor time of our process",
+            *(f"{row['client_processor_share']:.2f}" for row in found.values()),
+        )
+        for name, row in found.items():
+            if row["rclone_cannot"]:
+                table.caption = f"rclone on {name}: {row['rclone_cannot']}"
+                table.caption_justify = "left"
+        tables.append(table)
+    if found := figures.get("endpoint"):
+        table = Table(
+            title=f"S3 against an endpoint that answers after {found['delay_seconds'] * 1000:.0f} ms, one process"
+            + (", one core" if found["one_core_each"] else ""),
+            title_justify="left",
+            show_header=False,
+        )
+        table.add_row("copies a second", f"{found['changes_per_second']:,.0f} (asked: {ENDPOINT_TARGET:,})")
+        table.add_row("whole moves a second", f"{found['moves_per_second']:,.0f}")
+        for name, share in found["processor_share"].items():
+            table.add_row(f"processor time, {name}", f"{share:.2f}")
+        table.add_row("what the endpoint can answer a second", f"{found['endpoint_per_second']:,.0f}")
+        tables.append(table)
+    if found := figures.get("memory"):
+        table = Table(title=f"Peak memory of one process: ratio {found['ratio']:.2f}", title_justify="left")
+        for name in ("moves", "peak MiB", "MiB before the first move", "moves/s"):
+            table.add_column(name, justify="right")
+        for row in found["sizes"]:
+            table.add_row(
+                f"{row['objects']:,}",
+                f"{row['peak_bytes'] / _MIB:,.1f}",
+                f"{row['before_bytes'] / _MIB:,.1f}",
+                f"{row['moves_per_second']:,.0f}",
+            )
+        tables.append(table)
+    return tables
 
 
 def _decided_table(figures: dict[str, Any]) -> Any:
