@@ -1,12 +1,14 @@
 """
 # Report savings
 
-Compares what the newest finished plan expected to save with what its ledger shows: projected and realised savings, a
-month and a year, in USD and percent. The report is kept in the table `savings`.
+Compares what plans expected to save with what their moves have saved since: by the objects' own accesses in the class
+that they came from and the one that they are in, and against the objects that were held out. One report for each plan
+and one for all together, in the table `savings`; `./cloudflux savings` shows them, `docs/savings.md` derives them.
 
-**Runs** when a plan has been carried out.
+**Runs** when a plan has been carried out, and whenever daily access is published: savings are realised on the days
+after the moves. A run without any plan that was carried out is skipped.
 
-**What a failure means**: `report_savings` fails when PostgreSQL is away or no plan was ever carried out.
+**What a failure means**: PostgreSQL or the lake is away. Clear the task: every report is made anew.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from __future__ import annotations
 from airflow.sdk import dag, task
 
 from cloudflux.orchestration import savings_tasks
-from cloudflux.orchestration.assets import LEDGER
+from cloudflux.orchestration.assets import DAILY_ACCESS, LEDGER
 from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
 
 
 @dag(
-    schedule=[LEDGER],
+    schedule=DAILY_ACCESS | LEDGER,
     start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
@@ -28,7 +30,7 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, START_DATE
     tags=["cloudflux", "report"],
 )
 def report_savings() -> None:
-    """Report the newest plan's projected and realised savings."""
+    """Report every plan's projected and realised savings."""
     task(savings_tasks.record_savings)()
 
 

@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Final
 
-from airflow.sdk import get_current_context
+from cloudflux.orchestration.edge import batch_of_run, engine, lake, now, settings, terminal_errors_fail
 
-from cloudflux.orchestration.assets import LEDGER
-from cloudflux.orchestration.edge import batch_of_run, engine, now, terminal_errors_fail
+_MEASURED_AFTER_HORIZON: Final = timedelta(days=31)
+"""For so long after a plan's horizon its days are measured anew: late log files change what was measured."""
 
 
 @terminal_errors_fail
-def record_savings() -> dict[str, str]:
-    """Report the plan that was just carried out; in a run started by hand, the newest finished one."""
+def record_savings() -> dict[str, str | None]:
+    """Measure every plan whose moves are within their horizon, and report each, and all together."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from cloudflux.price_books import load_book
+    from cloudflux.stores.coverage import CoverageLog
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
-    from cloudflux.stores.savings import Savings
+    from cloudflux.stores.savings import MeasuredMoves, Savings
+    from cloudflux.workflows.realised import MEASURED_MOVES, measure_savings
     from cloudflux.workflows.report import report_savings
 
-    database = engine()
-    plans = Plans(database)
-    report = report_savings(
-        plans,
-        Ledger(database),
-        Savings(database),
-        plan_id=_plan_that_was_carried_out() or _newest_finished(plans),
-        report_id=batch_of_run(),
-        at=now(),
-    )
+    at, current, database = now(), settings(), engine()
+    try:
+        plans, moves = Plans(database), MeasuredMoves(database, MEASURED_MOVES)
+        since = at - timedelta(days=current.horizon_days) - _MEASURED_AFTER_HORIZON
+        measured = [plans.get(plan_id) for plan_id in moves.plans_with_moves_since(since)]
+        estate = current.load_estate()
+        first = min((plan.created_at for plan in measured), default=at).date()
+        found = measure_savings(
+            measured,
+            moves=moves,
+            lake=lake(),
+            estate=estate,
+            books={name: load_book(name) for name in {bucket.price_book for bucket in estate.buckets}},
+            coverage=CoverageLog(database).days(first, at.date()),
+            at=at,
+        )
+        reports = report_savings(plans, Ledger(database), Savings(database), found, report_id=batch_of_run(), at=at)
+    finally:
+        database.dispose()
+    if not reports:
+        # daily access is published long before the first plan is carried out
+        raise AirflowSkipException("no plan was carried out yet: run migrate_tiers with dry_run off first")
+    together = reports[-1]
+    realised = together.realised_usd_month
     return {
-        "plan_id": str(report.details["plan_id"]),
-        "projected_usd_month": str(report.projected_usd_month),
-        "realised_usd_month": str(report.realised_usd_month),
+        "plans": str(together.details["plans"]),
+        "projected_usd_month": str(together.projected_usd_month),
+        "realised_usd_month": None if realised is None else str(realised),
     }
-
-
-def _plan_that_was_carried_out() -> str | None:
-    events = get_current_context()["triggering_asset_events"].get(LEDGER, [])
-    return str(events[-1].extra["plan_id"]) if events else None
-
-
-def _newest_finished(plans: Any) -> str:
-    from cloudflux.domain.errors import TerminalError
-    from cloudflux.domain.plans import PlanState
-
-    for plan in plans.recent(100, dry_run=False):
-        if plan.state is PlanState.FINISHED:
-            return str(plan.plan_id)
-    raise TerminalError("no plan was carried out yet: run migrate_tiers with dry_run off first")

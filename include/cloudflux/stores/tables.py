@@ -308,10 +308,10 @@ class LedgerRow(Base):
 
 
 class SavingsRow(Base):
-    """One report of projected and realised savings."""
+    """One report of projected and realised savings: of a plan, or of all of them."""
 
     __tablename__ = "savings"
-    __table_args__ = (Index(None, "reported_at"),)
+    __table_args__ = (Index(None, "reported_at"), Index(None, "plan_id", "reported_at"))
 
     report_id: Mapped[str] = mapped_column(primary_key=True)
     reported_at: Mapped[_At]
@@ -322,8 +322,11 @@ class SavingsRow(Base):
     before_usd_month: Mapped[_Usd]
     after_usd_month: Mapped[_Usd]
     projected_usd_month: Mapped[_Usd]
-    realised_usd_month: Mapped[_Usd]
+    realised_usd_month: Mapped[_Usd | None]
+    """Null while no day since the moves is measured."""
     one_time_usd: Mapped[_Usd]
+    plan_id: Mapped[str | None]
+    """Null: over all plans."""
     details: Mapped[dict[str, Any]]
 
 

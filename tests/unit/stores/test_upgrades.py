@@ -14,6 +14,7 @@ from cloudflux.domain.plans import MoveRole, PlanKind, PlanState
 from cloudflux.stores import make_engine, upgrade
 from cloudflux.stores.ledger import Ledger
 from cloudflux.stores.plans import Plans
+from cloudflux.stores.savings import Savings
 from cloudflux.stores.schema import alembic_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:Class unnest will not make use of SQL compilation caching")
@@ -67,4 +68,24 @@ def test_a_plan_that_is_under_way_goes_on_when_the_database_is_upgraded(empty_da
     (state,) = Ledger(engine).seen("p").values()
     assert (state.ref, state.size_bytes, state.etag) == (move.ref, 7, "e")
     assert Ledger(engine).counts("p") == {MigrationState.SUBMITTED: 1}
+    engine.dispose()
+
+
+def test_a_report_keeps_its_plan_and_what_was_expected_when_the_database_is_upgraded(empty_database_url: str) -> None:
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA cloudflux"))
+        command.upgrade(alembic_config(connection), "0004")
+        connection.execute(
+            text(
+                "INSERT INTO cloudflux.savings VALUES ('r', :at, '2026-10-31', 9, 8, 1, 7, 6, 5, 1.5, 0.25, "
+                """'{"plan_id": "p"}')"""
+            ),
+            {"at": AT},
+        )
+    upgrade(empty_database_url)
+    report = Savings(engine).latest("p")
+    assert report is not None
+    assert (report.realised_usd_month, report.projected_usd_month, report.plan_id) == (None, 5, "p")
+    assert report.details["carried_out_usd_month"] == "1.5000000000"  # expected, and not measured
     engine.dispose()

@@ -426,10 +426,9 @@ class _Demo:
         staged_now = counts.staged - staged_before.staged
         letters_now = counts.dead_lettered - staged_before.dead_lettered
         moves = self._moves(plan)
-        report = self._savings.latest()
-        reported = report is not None and report.details.get("plan_id") == plan.plan_id
+        report = self._savings.latest(plan.plan_id)
         after: Decimal = plan.totals.before_usd_month if moves.rejected else plan.totals.after_usd_month
-        if report is not None and reported:
+        if report is not None:
             after = report.after_usd_month
         return Summary(
             world=self._world.name,
