@@ -350,10 +350,30 @@ def test_an_object_under_legal_hold_is_locked_and_loses_our_tag(
 def test_our_tag_is_withdrawn_when_moves_are_called_off(
     client: LifecycleTierClient, looker: AwsTierClient, s3: Any, bucket: str, midnight: Any
 ) -> None:
-    seen = [_put(looker, bucket, key, tags={"a": "1"}) for key in ("one", "two", "three")]
-    client.change_tiers([TierChange(state, "GLACIER_IR") for state in seen[:2]])
-    assert client.withdraw([state.ref for state in seen]) == 2
+    seen = [_put(looker, bucket, key, tags={"a": "1"}) for key in ("one", "two", "three", "overwritten", "gone")]
+    client.change_tiers([TierChange(state, "GLACIER_IR") for state in (*seen[:2], *seen[3:])])
+    looker.put_object(seen[3].ref, b"newer")
+    s3.delete_object(Bucket=bucket, Key="gone")
+    assert client.withdraw([state.ref for state in seen]) == 4
+    assert client.withdraw([state.ref for state in seen]) == 0
     assert all(_tags(s3, state) == {"a": "1"} for state in seen)
+    assert midnight() == 0
+
+
+def test_a_current_version_that_inherited_our_tag_loses_it_when_the_move_is_withdrawn(
+    client: LifecycleTierClient, looker: AwsTierClient, s3: Any, bucket: str, midnight: Any
+) -> None:
+    seen = _put(looker, bucket)
+    _move(client, seen)
+    s3.copy_object(
+        Bucket=bucket,
+        Key="a.bin",
+        CopySource={"Bucket": bucket, "Key": "a.bin"},
+        MetadataDirective="REPLACE",
+        Metadata={"edited": "1"},
+    )
+    assert client.withdraw([seen.ref]) == 1
+    assert looker.head(seen.ref).tags == {}
     assert midnight() == 0
 
 

@@ -98,7 +98,9 @@ class LifecycleTierClient:
 
     ``change_tiers`` answers ``PENDING`` until an object is in its class; submit the change again, with the object as it
     is then, to find out. Any other answer also takes our tag off the object again, so that its tags are what they were.
-    It may be killed and repeated anywhere. ``retire`` takes our rules out of a bucket once its plan is finished.
+    It may be killed and repeated anywhere. Moves that are not submitted again although they were pending (called off,
+    skipped for another reason) have to be withdrawn, and once a plan is finished ``retire`` takes our rules out of its
+    bucket.
 
     ``in_flight`` requests run at once, each in a thread, as fast as the bucket's pace lets them.
     """
@@ -156,11 +158,17 @@ class LifecycleTierClient:
         return map_concurrently(carry_out, verdicts, self._in_flight)
 
     def withdraw(self, refs: Sequence[ObjectRef]) -> int:
-        """Take our tag off the versions named, of moves that were called off; tells how many had it.
+        """Take our tag off objects whose moves were called off or skipped; tells from how many.
 
-        A version that is gone is fine. What S3 has begun to move by then still moves.
+        Off the version that a reference names, and off the current one, which may have inherited the tag from it by a
+        copy. What is gone is fine. What S3 has begun to move by then still moves.
         """
-        return sum(map_concurrently(lambda ref: self._untag(ref, ref.version_id), refs, self._in_flight))
+
+        def withdraw(ref: ObjectRef) -> bool:
+            named = ref.version_id is not None and self._untag(ref, ref.version_id)
+            return self._untag(ref, None) or named
+
+        return sum(map_concurrently(withdraw, refs, self._in_flight))
 
     def retire(self, bucket: str) -> None:
         """Take our rules out of a bucket and leave all others as they are; fine when there are none of ours.

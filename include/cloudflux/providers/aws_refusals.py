@@ -63,7 +63,10 @@ _CREDENTIALS: Final = frozenset(
     }
 )
 _ACCOUNT: Final = frozenset({"AccountProblem", "AllAccessDisabled", "NotSignedUp"})
-_NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NotFound", "NotFoundException"})
+_NOT_FOUND: Final = frozenset(
+    {"404", "MethodNotAllowed", "NoSuchKey", "NoSuchVersion", "NotFound", "NotFoundException"}
+)
+"""``MethodNotAllowed`` is what S3 says of a delete marker."""
 _NO_CREDENTIALS: Final = (
     CredentialRetrievalError,
     NoCredentialsError,
