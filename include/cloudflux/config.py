@@ -115,6 +115,9 @@ class BatchOperations(_Strict):
     manifest_bucket: str
     """Where the list of the objects and S3's report lie."""
     manifest_prefix: str = "cloudflux/"
+    write_once: bool = False
+    """Whether nobody overwrites objects of the bucket. S3's jobs look when an object was last written, to the second,
+    and not again at the destination: without this promise, or versions, objects are copied by our own requests."""
 
 
 class BucketSettings(_Strict):

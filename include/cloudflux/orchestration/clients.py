@@ -5,7 +5,7 @@ Imported by tasks only, and even then the hooks and the SDKs below them are load
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cloudflux.domain.tiers import Provider
 
@@ -18,12 +18,61 @@ if TYPE_CHECKING:
         """A client that changes tiers and reads and writes files."""
 
 
-def moving_client(named: BucketSettings, pace: Pace, *, as_job: bool) -> tuple[Any, bool]:
-    """Make what moves a bucket's objects; ``as_job``: by a job of S3 Batch Operations.
+_MOST_THREADS: Final = 32
+"""Azure's and Google's requests are batches of a hundred moves and more, each in a thread of its own."""
+
+
+def moving_client(named: BucketSettings, pace: Pace, *, plan_id: str, as_job: bool) -> tuple[Any, bool]:
+    """Make what moves a bucket's objects, as its owner wants it; ``as_job``: by jobs of S3 Batch Operations.
 
     Tells also whether the provider's lifecycle rules do it, which charge otherwise than a copy.
     """
-    return tier_client(named.provider, named.connection_id), False
+    match named.provider:
+        case Provider.AWS:
+            return _moving_aws_client(named, pace, plan_id=plan_id, as_job=as_job)
+        case Provider.AZURE:
+            return _azure_client(named.connection_id, pace=pace, lease_moves=named.lease_moves), False
+        case Provider.GCP:
+            may_remove = named.remove_superseded_versions
+            return _gcp_client(named.connection_id, pace=pace, remove_superseded=may_remove), False
+
+
+def _moving_aws_client(named: BucketSettings, pace: Pace, *, plan_id: str, as_job: bool) -> tuple[Any, bool]:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    from cloudflux.orchestration.edge import now
+    from cloudflux.providers.aws import AwsTierClient
+    from cloudflux.providers.aws_batch import BatchOperationsTierClient, use_endpoint_as_is
+    from cloudflux.providers.aws_lifecycle import LifecycleTierClient
+
+    may_remove = named.remove_superseded_versions
+    s3 = S3Hook(aws_conn_id=named.connection_id).get_conn()
+    copying = AwsTierClient(
+        s3, in_flight=pace.max_in_flight, pace_of=lambda _bucket: pace, remove_superseded=may_remove
+    )
+    if copying.leaves_versions(named.bucket):
+        return LifecycleTierClient(s3, copying, clock=now, pace_of=lambda _bucket: pace), True
+    settings = named.batch_operations
+    if not as_job or settings is None:
+        return copying, False
+    control = AwsBaseHook(aws_conn_id=named.connection_id, client_type="s3control").get_conn()
+    if not control.meta.endpoint_url.endswith(("amazonaws.com", "amazonaws.com.cn")):
+        use_endpoint_as_is(control)
+    jobs = BatchOperationsTierClient(
+        s3,
+        control,
+        copying,
+        account_id=settings.account_id,
+        role_arn=settings.role_arn,
+        manifest_bucket=settings.manifest_bucket,
+        manifest_prefix=f"{settings.manifest_prefix.rstrip('/')}/{plan_id}",
+        clock=now,
+        remove_superseded=may_remove,
+        write_once=settings.write_once,
+        pace_of=lambda _bucket: pace,
+    )
+    return jobs, False
 
 
 def tier_client(provider: Provider | str, connection_id: str) -> ProviderClient:
@@ -49,15 +98,19 @@ def _aws_client(connection_id: str) -> ProviderClient:
     return AwsTierClient(S3Hook(aws_conn_id=connection_id).get_conn())
 
 
-def _azure_client(connection_id: str) -> ProviderClient:
+def _azure_client(connection_id: str, *, pace: Pace | None = None, lease_moves: bool = False) -> ProviderClient:
     from airflow.providers.microsoft.azure.hooks.wasb import WasbHook
 
     from cloudflux.providers.azure import AzureTierClient
 
-    return AzureTierClient(WasbHook(wasb_conn_id=connection_id).get_conn())
+    service = WasbHook(wasb_conn_id=connection_id).get_conn()
+    if pace is None:
+        return AzureTierClient(service, lease_moves=lease_moves)
+    in_flight = min(pace.max_in_flight, _MOST_THREADS)
+    return AzureTierClient(service, in_flight=in_flight, pace_of=lambda _container: pace, lease_moves=lease_moves)
 
 
-def _gcp_client(connection_id: str) -> ProviderClient:
+def _gcp_client(connection_id: str, *, pace: Pace | None = None, remove_superseded: bool = False) -> ProviderClient:
     from airflow.providers.google.cloud.hooks.gcs import GCSHook
     from google.api_core.client_info import ClientInfo
     from google.cloud import storage
@@ -80,4 +133,13 @@ def _gcp_client(connection_id: str) -> ProviderClient:
                 client_options=self.get_client_options(),
             )
 
-    return GcpTierClient(EndpointHook(gcp_conn_id=connection_id).get_conn(), clock=now)
+    client = EndpointHook(gcp_conn_id=connection_id).get_conn()
+    if pace is None:
+        return GcpTierClient(client, clock=now, remove_superseded=remove_superseded)
+    return GcpTierClient(
+        client,
+        in_flight=min(pace.max_in_flight, _MOST_THREADS),
+        pace_of=lambda _bucket: pace,
+        remove_superseded=remove_superseded,
+        clock=now,
+    )

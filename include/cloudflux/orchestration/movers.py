@@ -62,7 +62,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             pace = Pace(max_in_flight=max(1, named.max_in_flight // named.max_tasks), max_per_second=rate)
             plans = Plans(database)
             as_job = _as_job(named, _moves_in(plans.get(plan_id), bucket))
-            client, by_lifecycle = moving_client(named, pace, as_job=as_job)
+            client, by_lifecycle = moving_client(named, pace, plan_id=plan_id, as_job=as_job)
             yield Mover(
                 client,
                 plans,

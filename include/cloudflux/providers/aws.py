@@ -242,6 +242,13 @@ class AwsTierClient:
         """
         return self._for_each(changes, self._moves.change, {change.ref.bucket for change in changes})
 
+    def leaves_versions(self, bucket: str) -> bool:
+        """Tell whether copies in a bucket would leave versions behind that may not be deleted.
+
+        Raises ``TerminalError`` when the bucket does not tell.
+        """
+        return self._loop.run(self._moves.leaves_versions(bucket))
+
     def close(self) -> None:
         """Close the connections of looking and moving; a later call opens them again."""
         self._loop.stop()

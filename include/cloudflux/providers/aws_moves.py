@@ -253,18 +253,23 @@ class S3Moves:
             await self._restore(change.ref, now, change.restore)
         return facts
 
+    async def leaves_versions(self, bucket: str) -> bool:
+        """Tell whether copies in the bucket would leave versions behind that may not be deleted."""
+        facts = await self._bucket_facts(bucket)
+        return facts.locks_new_versions or (facts.versioning is not None and not self._may_remove(bucket))
+
     def _refuse_when_versions_stay(self, bucket: str, facts: BucketFacts) -> None:
         if facts.locks_new_versions:
             raise _Unusable(
                 ChangeOutcome.ERROR,
                 f"bucket {bucket!r} puts every new version under a retention of its own, and a copy is a new version: "
-                "set `executor: lifecycle` for this bucket in the estate file",
+                "lifecycle rules can move its objects, a copy cannot",
             )
         if not self._may_remove(bucket):
             raise _Unusable(
                 ChangeOutcome.ERROR,
                 f"bucket {bucket!r} keeps versions: a copy would leave the version it was made from, billed for ever. "
-                "Set `remove_superseded_versions: true` for this bucket in the estate file, or `executor: lifecycle`",
+                "Set `remove_superseded_versions: true` for it in the estate file, or let lifecycle rules move its objects",
             )
 
     async def _restore(self, ref: ObjectRef, now: ObjectState, order: RestoreOrder) -> None:
