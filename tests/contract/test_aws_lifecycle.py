@@ -28,7 +28,12 @@ NOT_OURS: list[dict[str, Any]] = [
         "Transitions": [{"Days": 90, "StorageClass": "GLACIER"}],
         "NoncurrentVersionExpiration": {"NoncurrentDays": 30, "NewerNoncurrentVersions": 3},
     },
-    {"ID": "uploads", "Status": "Enabled", "Prefix": "", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}},
+    {
+        "ID": "uploads",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+    },
 ]
 
 
@@ -167,6 +172,20 @@ def test_our_rule_comes_back_beside_theirs_when_another_writer_replaced_the_conf
     original(Bucket=bucket, LifecycleConfiguration={"Rules": NOT_OURS})
     assert _move(client, seen).outcome is ChangeOutcome.PENDING
     assert [rule["ID"] for rule in _rules(s3, bucket)] == ["logs", "uploads", f"{RULE}GLACIER_IR"]
+
+
+def test_rules_of_the_old_form_are_not_touched(
+    client: LifecycleTierClient, looker: AwsTierClient, s3: Any, bucket: str
+) -> None:
+    old = [{"ID": "old", "Status": "Enabled", "Prefix": "logs/", "Expiration": {"Days": 9}}]
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": old})
+    seen = _put(looker, bucket)
+    result = _move(client, seen)
+    assert result.outcome is ChangeOutcome.ERROR
+    assert "old form" in result.detail
+    client.retire(bucket)
+    assert _rules(s3, bucket) == old
+    assert _tags(s3, seen) == {}
 
 
 def test_our_rule_is_mended_when_somebody_changed_it(

@@ -13,11 +13,12 @@ What the rules cannot do is an error of that object, and names the setting under
 - Objects below 128 KiB stay, unless the rule says from what size on it applies (``ObjectSizeGreaterThan``). Ours do,
   with the smallest size that the user guide's examples show, so what has at most one byte stays.
 - An object has at most ten tags, and ours is one of them while the move is under way.
+- Rules of the old form, with a ``Prefix`` and no ``Filter``, tolerate none like ours beside them. They are not touched.
 
 A bucket has one lifecycle configuration, which is read and written as a whole and without any condition. Ours are added
 to what is there, read just before, and read again just after; whoever writes his own in the milliseconds between wins
 or loses against us, and S3 offers nothing against that. Rules of others are written back as they were read. Rules that
-got lost come back with the next submission, and object tags are likewise read just before they are written. In a bucket
+got lost come back with the next submission. Object tags are likewise read just before they are written. In a bucket
 without versions a tag may meet an object that was overwritten a moment before; it is taken off at the next submission.
 """
 
@@ -52,6 +53,11 @@ TAG: Final = "cloudflux-move"
 RULE: Final = "cloudflux-move-"
 """What the names of our rules begin with; the class follows."""
 _INSTEAD: Final = "a copy does it, where remove_superseded_versions allows the version copied from to be deleted"
+_OLD_FORM: Final = (
+    "has lifecycle rules of the old form (a Prefix instead of a Filter), beside which S3 takes none for tags: "
+    f"rewrite them with Filter, or {_INSTEAD}"
+)
+"""S3 answers InvalidRequest, "Filter element can only be used in Lifecycle V2"."""
 _MOST_TAGS: Final = 10
 _MOST_RULES: Final = 1000
 _INFREQUENT: Final = frozenset({"STANDARD_IA", "ONEZONE_IA"})
@@ -303,6 +309,8 @@ class LifecycleTierClient:
                 missing = [rule for rule in wanted if rule not in rules]
                 if not missing:
                     break
+                if any("Filter" not in rule for rule in rules):
+                    return ChangeOutcome.ERROR, f"bucket {bucket!r} {_OLD_FORM}"
                 names = {rule["ID"] for rule in missing}
                 merged = [rule for rule in rules if rule.get("ID") not in names] + missing
                 if len(merged) > _MOST_RULES:

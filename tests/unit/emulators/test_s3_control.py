@@ -183,7 +183,7 @@ def test_rules_are_given_back_word_for_word(s3: Any, bucket: str) -> None:
         {
             "ID": "old",
             "Status": "Disabled",
-            "Prefix": "logs/",
+            "Filter": {"Prefix": "logs/"},
             "Expiration": {"Days": 9},
             "NoncurrentVersionExpiration": {"NoncurrentDays": 3, "NewerNoncurrentVersions": 2},
         },
@@ -203,6 +203,14 @@ def test_a_rule_that_moves_to_infrequent_access_too_early_is_refused(s3: Any, bu
         _put_rules(s3, bucket, _rule("STANDARD_IA", 29))
     with pytest.raises(ClientError, match="NoSuchLifecycleConfiguration"):
         s3.get_bucket_lifecycle_configuration(Bucket=bucket)
+
+
+def test_rules_with_a_filter_are_refused_beside_such_of_the_old_form(s3: Any, bucket: str) -> None:
+    old = {"ID": "old", "Status": "Enabled", "Prefix": "logs/", "Expiration": {"Days": 9}}
+    with pytest.raises(ClientError, match="only be used in Lifecycle V2"):
+        _put_rules(s3, bucket, old, _rule("GLACIER", 0))
+    _put_rules(s3, bucket, old)
+    assert s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"] == [old]
 
 
 def test_a_transition_changes_the_class_and_nothing_else(s3: Any, admin: Admin, bucket: str) -> None:

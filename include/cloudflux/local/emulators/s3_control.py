@@ -9,7 +9,7 @@
   more than 1,000 objects more than half failed.
 - ``?lifecycle`` of a bucket: moto checks a configuration, but keeps only a part of it; here it is kept and given back
   word for word, with its default for small objects. A rule that moves objects to an infrequent access class before
-  30 days is refused.
+  30 days is refused, and so are rules with ``Filter`` beside others of the old form, with ``Prefix``.
 - ``POST /_cloudflux/lifecycle?bucket=NAME&at=TIME``: apply the transitions that are due at a time (now, unless told)
   to the current versions in a bucket (in all, unless told), in place: ETag, time and version stay. Answers how many
   objects changed their class.
@@ -370,6 +370,8 @@ def _check_rules(document: ET.Element) -> None:
     names = [name for rule in rules if (name := rule.findtext("ID"))]
     if len(set(names)) != len(names):
         raise _Refused(400, "InvalidArgument", "Rule ID must be unique. Found same ID for more than one rule")
+    if len({rule.find("Prefix") is None for rule in rules}) > 1:
+        raise _Refused(400, "InvalidRequest", "Filter element can only be used in Lifecycle V2.")
     for transition in (element for rule in rules for element in rule.findall("Transition")):
         days, storage_class = transition.findtext("Days"), transition.findtext("StorageClass")
         if days is not None and storage_class in _INFREQUENT and int(days) < 30:
