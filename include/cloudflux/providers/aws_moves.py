@@ -269,7 +269,7 @@ class S3Moves:
             raise _Unusable(
                 ChangeOutcome.ERROR,
                 f"bucket {bucket!r} keeps versions: a copy would leave the version it was made from, billed for ever. "
-                "Set `remove_superseded_versions: true` for it in the estate file, or let lifecycle rules move its objects",
+                "Set `remove_superseded_versions: true` for it in the estate file, or let lifecycle rules do it",
             )
 
     async def _restore(self, ref: ObjectRef, now: ObjectState, order: RestoreOrder) -> None:
