@@ -13,12 +13,15 @@ import pytest
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import STANDARD_CLASS, Provider
 from cloudflux.providers.memory import MemoryTierClient
+from cloudflux.providers.pace import Pace
 
 GAPS: dict[str, dict[str, str]] = {
     # backend -> what it cannot do -> whose gap it is, and why
     "azure": {
         "dot-segments": "the SDK's transport folds a/../b to b before it sends, so such a blob cannot be addressed",
+        "slow-restore": "Azurite rehydrates at once",
     },
+    "s3": {"slow-restore": "moto restores at once"},
     "gcs": {"object-tags": "Google Cloud Storage has no tags on objects"},
     "memory-gcp": {"object-tags": "Google Cloud Storage has no tags on objects"},
 }
@@ -38,6 +41,11 @@ class Backend:
     """Arrange that a callable runs just before the next change is sent, and whether its answer is lost."""
     lost_before_sending: Callable[[pytest.MonkeyPatch], None]
     lockable_bucket: Callable[[str], None] = field(default=lambda bucket: None)
+    deny: Callable[[pytest.MonkeyPatch, ObjectRef], None] | None = None
+    """Refuse every look at one object from now on."""
+    throttle: Callable[[pytest.MonkeyPatch, ObjectRef], None] | None = None
+    """Serve changes of one object no longer."""
+    finish_restore: Callable[[ObjectRef], None] | None = None
 
     @property
     def provider(self) -> Provider:
@@ -91,12 +99,15 @@ def memory_backend(provider: Provider) -> Backend:
         lambda ref: client.lock(ref, "legal hold"),
         intercept,
         lost_before_sending,
+        deny=lambda monkeypatch, ref: client.deny(ref),
+        throttle=lambda monkeypatch, ref: client.throttle(ref),
+        finish_restore=client.finish_restore,
     )
 
 
 def s3_backend(s3: Any) -> Backend:
     from cloudflux.providers.aws import AwsTierClient
-    from cloudflux.providers.aws_requests import AnswerLost, Patience
+    from cloudflux.providers.aws_requests import Answer, AnswerLost, Patience
 
     client = AwsTierClient(s3, in_flight=32, patience=Patience(attempts=2))
     transport = client._requests._transport
@@ -131,42 +142,131 @@ def s3_backend(s3: Any) -> Backend:
     def lockable_bucket(bucket: str) -> None:
         s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True, ObjectOwnership="BucketOwnerEnforced")
 
-    return Backend("s3", client, *CLASSES[Provider.AWS], lock, intercept, lost_before_sending, lockable_bucket)
+    def refuse(status: int, code: str, is_refused: Callable[[str, str], bool]) -> Callable[..., None]:
+        def arrange(monkeypatch: pytest.MonkeyPatch, ref: ObjectRef) -> None:
+            original = transport.send
+
+            async def send(method: str, url: str, headers: Any, body: bytes) -> Any:
+                if is_refused(method, url) and url.partition("?")[0].endswith(f"/{ref.key}"):
+                    return Answer(
+                        status, {}, b"" if method == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
+                    )
+                return await original(method, url, headers, body)
+
+            monkeypatch.setattr(transport, "send", send)
+
+        return arrange
+
+    return Backend(
+        "s3",
+        client,
+        *CLASSES[Provider.AWS],
+        lock,
+        intercept,
+        lost_before_sending,
+        lockable_bucket,
+        deny=refuse(403, "AccessDenied", lambda method, url: method == "HEAD"),
+        throttle=refuse(503, "SlowDown", lambda method, url: method == "PUT"),
+    )
+
+
+def _no_waiting(bucket: str) -> Pace:
+    return Pace(max_in_flight=16, sleep=lambda seconds: None)
+
+
+def _dispatch_of(
+    owner: Any, attribute: str, is_change: Callable[..., bool], lost: Exception
+) -> tuple[Callable[..., None], Callable[[pytest.MonkeyPatch], None]]:
+    """Meet changes where the SDK's transport sends them: run something before, lose the answer, or send nothing."""
+
+    def intercept(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], lose_answer: bool) -> None:
+        original = getattr(owner, attribute)
+
+        def send(*arguments: Any, **options: Any) -> Any:
+            if not is_change(*arguments, **options):
+                return original(*arguments, **options)
+            before()
+            answer = original(*arguments, **options)
+            if lose_answer:
+                raise lost
+            return answer
+
+        monkeypatch.setattr(owner, attribute, send)
+
+    def lost_before_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = getattr(owner, attribute)
+
+        def send(*arguments: Any, **options: Any) -> Any:
+            if is_change(*arguments, **options):
+                raise lost
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, attribute, send)
+
+    return intercept, lost_before_sending
 
 
 def azure_backend(service: Any) -> Backend:
-    from azure.core.exceptions import ServiceRequestError, ServiceResponseError
-    from azure.storage.blob import ContainerClient
+    from azure.core.exceptions import ServiceResponseError
 
     from cloudflux.providers.azure import AzureTierClient
 
     def lock(ref: ObjectRef) -> None:
         service.get_blob_client(ref.bucket, ref.key).acquire_lease()
 
-    def intercept(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], lose_answer: bool) -> None:
-        original = ContainerClient.set_standard_blob_tier_blobs
+    def is_change(request: Any, **options: Any) -> bool:
+        return "comp=batch" in request.url
 
-        def set_tiers(self: Any, *arguments: Any, **options: Any) -> Any:
-            before()
-            answer = original(self, *arguments, **options)
-            if lose_answer:
-                raise ServiceResponseError("the connection broke")
-            return answer
+    transport = service._pipeline._transport
+    intercept, lost_before_sending = _dispatch_of(
+        transport, "send", is_change, ServiceResponseError("the connection broke")
+    )
 
-        monkeypatch.setattr(ContainerClient, "set_standard_blob_tier_blobs", set_tiers)
+    def answer(request: Any, status: int, code: str) -> Any:
+        import requests
+        from azure.core.pipeline.transport import RequestsTransportResponse
 
-    def lost_before_sending(monkeypatch: pytest.MonkeyPatch) -> None:
-        def set_tiers(self: Any, *arguments: Any, **options: Any) -> Any:
-            raise ServiceRequestError("no connection")
+        response = requests.Response()
+        response.status_code = status
+        response.headers["x-ms-error-code"] = code
+        response._content = b""
+        return RequestsTransportResponse(request, response)
 
-        monkeypatch.setattr(ContainerClient, "set_standard_blob_tier_blobs", set_tiers)
+    def deny(monkeypatch: pytest.MonkeyPatch, ref: ObjectRef) -> None:
+        original = transport.send
 
-    return Backend("azure", AzureTierClient(service), *CLASSES[Provider.AZURE], lock, intercept, lost_before_sending)
+        def send(request: Any, **options: Any) -> Any:
+            if request.method == "HEAD" and request.url.endswith(f"/{ref.key}"):
+                return answer(request, 403, "AuthorizationPermissionMismatch")
+            return original(request, **options)
+
+        monkeypatch.setattr(transport, "send", send)
+
+    def throttle(monkeypatch: pytest.MonkeyPatch, ref: ObjectRef) -> None:
+        original = transport.send
+
+        def send(request: Any, **options: Any) -> Any:
+            if is_change(request) and f"/{ref.key}?".encode() in request.data:
+                return answer(request, 503, "ServerBusy")
+            return original(request, **options)
+
+        monkeypatch.setattr(transport, "send", send)
+
+    client = AzureTierClient(service, pace_of=_no_waiting, attempts=3, sleep=lambda seconds: None)
+    return Backend(
+        "azure",
+        client,
+        *CLASSES[Provider.AZURE],
+        lock,
+        intercept,
+        lost_before_sending,
+        deny=deny,
+        throttle=throttle,
+    )
 
 
 def gcs_backend(gcs: Any) -> Backend:
     import requests
-    from google.cloud.storage import Blob
 
     from cloudflux.providers.gcp import GcpTierClient
 
@@ -175,22 +275,28 @@ def gcs_backend(gcs: Any) -> Backend:
         blob.temporary_hold = True
         blob.patch()
 
-    def intercept(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], lose_answer: bool) -> None:
-        original = Blob.rewrite
+    def is_change(method: str, url: str, data: Any = None, **options: Any) -> bool:
+        return "/batch/" in url and b"/rewriteTo/" in data
 
-        def rewrite(self: Any, *arguments: Any, **options: Any) -> Any:
-            before()
-            answer = original(self, *arguments, **options)
-            if lose_answer:
-                raise requests.ConnectionError("the connection broke")
-            return answer
+    intercept, lost_before_sending = _dispatch_of(
+        gcs._http, "request", is_change, requests.ConnectionError("the connection broke")
+    )
 
-        monkeypatch.setattr(Blob, "rewrite", rewrite)
+    def refuse(kind: str) -> Callable[[pytest.MonkeyPatch, ObjectRef], None]:
+        def arrange(monkeypatch: pytest.MonkeyPatch, ref: ObjectRef) -> None:
+            url = f"{gcs._connection.API_BASE_URL}/_cloudflux/refused"
+            gcs._http.request("PUT", url, json={kind: [f"{ref.bucket}/{ref.key}"]}).raise_for_status()
 
-    def lost_before_sending(monkeypatch: pytest.MonkeyPatch) -> None:
-        def rewrite(self: Any, *arguments: Any, **options: Any) -> Any:
-            raise requests.ConnectionError("no connection")
+        return arrange
 
-        monkeypatch.setattr(Blob, "rewrite", rewrite)
-
-    return Backend("gcs", GcpTierClient(gcs), *CLASSES[Provider.GCP], lock, intercept, lost_before_sending)
+    client = GcpTierClient(gcs, pace_of=_no_waiting, attempts=3, sleep=lambda seconds: None)
+    return Backend(
+        "gcs",
+        client,
+        *CLASSES[Provider.GCP],
+        lock,
+        intercept,
+        lost_before_sending,
+        deny=refuse("denied"),
+        throttle=refuse("throttled"),
+    )

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from contract.backends import Backend
 
-from cloudflux.domain.errors import ObjectLocked, ObjectNotFound, TerminalError, TransientError
-from cloudflux.domain.migrations import ChangeOutcome, TierChange
-from cloudflux.domain.objects import ObjectState
+from cloudflux.domain.errors import BucketNotFound, ObjectLocked, ObjectNotFound, TerminalError
+from cloudflux.domain.migrations import ChangeOutcome, RestoreOrder, TierChange
+from cloudflux.domain.objects import ObjectState, RestoreState, Unseen
 from cloudflux.domain.tiers import tier_of
 from cloudflux.domain.verification import differences
 from cloudflux.lake.schemas import INVENTORY
@@ -234,15 +234,150 @@ def test_the_object_decides_when_the_answer_was_lost(
     assert backend.client.head(seen.ref).storage_class == backend.warm
 
 
-def test_the_error_is_transient_when_the_request_was_never_received(
+def test_an_object_is_unavailable_when_the_request_is_never_received(
     backend: Backend, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = _put(backend, bucket)
     with monkeypatch.context() as patch:
         backend.lost_before_sending(patch)
-        with pytest.raises(TransientError):
-            backend.client.change_tiers([TierChange(seen, backend.warm)])
+        result = _change_one(backend, seen, backend.warm)
+    assert result.outcome is ChangeOutcome.UNAVAILABLE
+    assert result.detail
     assert backend.client.head(seen.ref) == seen
+
+
+def test_an_object_moves_when_its_state_of_now_is_given(backend: Backend, bucket: str) -> None:
+    seen = _put(backend, bucket)
+    (now,) = backend.client.head_many([seen.ref])
+    assert now == seen
+    (result,) = backend.client.change_tiers([TierChange(seen, backend.warm, now=now)])
+    assert result.outcome is ChangeOutcome.CHANGED
+    assert differences(seen, backend.client.head(seen.ref), backend.warm, keeps_etag=False) == ()
+
+
+def test_the_change_is_a_conflict_when_the_state_of_now_is_stale(backend: Backend, bucket: str) -> None:
+    seen = _put(backend, bucket, data=b"old")
+    (now,) = backend.client.head_many([seen.ref])
+    newer = _put(backend, bucket, data=b"new", metadata={"owner": "bob"})
+    (result,) = backend.client.change_tiers([TierChange(seen, backend.warm, now=now)])
+    assert result.outcome is ChangeOutcome.CONFLICT
+    after = backend.client.head(seen.ref)
+    assert (after.etag, after.metadata, after.storage_class) == (newer.etag, {"owner": "bob"}, backend.standard)
+    assert backend.client.get_object(seen.ref) == b"new"
+
+
+def test_the_change_is_a_conflict_when_the_state_of_now_is_not_what_was_seen(backend: Backend, bucket: str) -> None:
+    seen = _put(backend, bucket, data=b"old")
+    newer = _put(backend, bucket, data=b"new")
+    (result,) = backend.client.change_tiers([TierChange(seen, backend.warm, now=newer)])
+    assert result.outcome is ChangeOutcome.CONFLICT
+    assert backend.client.head(seen.ref) == newer
+
+
+def test_an_attempt_counts_as_changed_when_the_one_before_it_had_moved_the_object(
+    backend: Backend, bucket: str
+) -> None:
+    seen = _put(backend, bucket)
+    assert _change_one(backend, seen, backend.warm).outcome is ChangeOutcome.CHANGED
+    (now,) = backend.client.head_many([seen.ref])
+    (again,) = backend.client.change_tiers([TierChange(seen, backend.warm, now=now)])
+    assert (again.outcome, again.detail) == (ChangeOutcome.CHANGED, "already there")
+    assert backend.client.head(seen.ref) == now
+
+
+def test_a_denied_object_is_unseen_and_the_others_are_told(
+    backend: Backend, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [_put(backend, bucket, key=key) for key in ("free", "denied")]
+    assert backend.deny is not None
+    backend.deny(monkeypatch, states[1].ref)
+    free, denied, missing = backend.client.head_many([*(state.ref for state in states), backend.ref(bucket, "missing")])
+    assert (free, missing) == (states[0], None)
+    assert isinstance(denied, Unseen)
+    assert (denied.ref.key, denied.passing) == ("denied", False)
+    assert "denied" in denied.reason
+    results = backend.client.change_tiers([TierChange(state, backend.warm) for state in states])
+    assert [result.outcome for result in results] == [ChangeOutcome.CHANGED, ChangeOutcome.ERROR]
+
+
+def test_the_others_move_when_one_object_is_not_served(
+    backend: Backend, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, free = (_put(backend, bucket, key=key) for key in ("busy", "free"))
+    assert backend.throttle is not None
+    with monkeypatch.context() as patch:
+        backend.throttle(patch, busy.ref)
+        changes = [TierChange(busy, backend.warm), TierChange(free, backend.cold)]  # so they are no batch
+        outcomes = [result.outcome for result in backend.client.change_tiers(changes)]
+    assert outcomes == [ChangeOutcome.UNAVAILABLE, ChangeOutcome.CHANGED]
+    assert backend.client.head(busy.ref) == busy
+
+
+def test_more_than_a_thousand_objects_move_in_one_call(backend: Backend, bucket: str) -> None:
+    keys = [f"many/{number:05}" for number in range(1100)]
+    map_concurrently(lambda key: _put(backend, bucket, key=key, data=key.encode()), keys, 16)
+    seen = backend.client.head_many([backend.ref(bucket, key) for key in keys])
+    results = backend.client.change_tiers([TierChange(state, backend.warm, now=state) for state in seen])
+    assert [result.ref.key for result in results] == keys
+    assert {result.outcome for result in results} == {ChangeOutcome.CHANGED}
+    after = backend.client.head_many([state.ref for state in seen])
+    differing = [differences(was, now, backend.warm, keeps_etag=False) for was, now in zip(seen, after, strict=True)]
+    assert differing == [()] * len(keys)
+
+
+def test_many_looks_tell_what_single_looks_tell(backend: Backend, bucket: str) -> None:
+    keys = [f"{folder}/{number:03}" for folder in ("near", "b/\u00e9 +%&<", "z") for number in range(12)]
+    states = map_concurrently(lambda key: _put(backend, bucket, key=key), keys, 16)
+    map_concurrently(lambda number: _put(backend, bucket, key=f"far/{number:04}"), range(300), 16)
+    wanted = [
+        *(state.ref for state in states),
+        *(backend.ref(bucket, f"far/{number:04}") for number in range(0, 300, 25)),
+    ]
+    single = [backend.client.head(ref) for ref in wanted]
+    assert backend.client.head_many([*wanted, backend.ref(bucket, "near/999")]) == [*single, None]
+    backend.client.delete_object(wanted[3])
+    assert backend.client.head_many(wanted) == [*single[:3], None, *single[4:]]
+
+
+def test_the_bucket_is_named_when_there_is_none_to_look_or_move_in(backend: Backend, bucket: str) -> None:
+    seen = _put(backend, bucket)
+    gone = replace(seen, ref=replace(seen.ref, bucket=f"{bucket}-gone"))
+    with pytest.raises(BucketNotFound, match=f"{bucket}-gone"):
+        backend.client.head_many([gone.ref])
+    with pytest.raises(BucketNotFound, match=f"{bucket}-gone"):
+        backend.client.head_many([replace(gone.ref, key=str(number)) for number in range(20)])
+    with pytest.raises(BucketNotFound, match=f"{bucket}-gone"):
+        backend.client.change_tiers([TierChange(gone, backend.warm)])
+    with pytest.raises(BucketNotFound, match=f"{bucket}-gone"):
+        backend.client.change_tiers([TierChange(gone, backend.warm, now=gone)])
+
+
+def test_an_archived_object_stays_when_no_restore_is_ordered(backend: Backend, bucket: str) -> None:
+    for archive_class in sorted(backend.client.capabilities.restore_needed_from):
+        seen = _put(backend, bucket, storage_class=archive_class)
+        result = _change_one(backend, seen, backend.standard)
+        assert result.outcome is ChangeOutcome.ERROR
+        assert "restore it first" in result.detail
+        assert backend.client.head(seen.ref).storage_class == archive_class
+
+
+def test_an_archived_object_is_moved_when_its_restore_is_done(
+    backend: Backend, bucket: str, request: pytest.FixtureRequest
+) -> None:
+    if not backend.client.capabilities.restore_needed_from:
+        pytest.skip("every class of this provider can be read at once")
+    backend.lacks(request, "slow-restore")
+    seen = _put(backend, bucket, storage_class=min(backend.client.capabilities.restore_needed_from))
+    change = TierChange(seen, backend.standard, restore=RestoreOrder("standard", 3))
+    for _ in range(2):  # asking again is how one polls
+        (result,) = backend.client.change_tiers([change])
+        assert result.outcome is ChangeOutcome.RESTORING
+        assert backend.client.head(seen.ref).restore is RestoreState.RUNNING
+    assert backend.finish_restore is not None
+    backend.finish_restore(seen.ref)
+    (result,) = backend.client.change_tiers([change])
+    assert result.outcome is ChangeOutcome.CHANGED
+    assert differences(seen, backend.client.head(seen.ref), backend.standard, keeps_etag=False) == ()
 
 
 def test_all_objects_are_listed_once_when_they_fill_more_than_a_page(backend: Backend, bucket: str) -> None:

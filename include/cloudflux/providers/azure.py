@@ -1,20 +1,29 @@
 """Azure Blob Storage: a blob changes its tier in place, in batches of up to 256.
 
-Set Blob Tier takes no ETag condition, so the client looks at ETag and lease just before, and at the ETag again just
-after: a blob that was overwritten in between keeps its new content, and the result is a conflict.
+Set Blob Tier takes no ETag condition. The client looks at ETag and lease just before, and at the ETag again just after:
+a blob that was overwritten in between keeps its new content and gets its tier back, and the result is a conflict. With
+``lease_moves`` the blob is leased on the condition of its ETag for the moment of the change: nobody can overwrite it
+then, at the price of two more requests for each blob.
+
+Snapshots and versions are left alone: only the base blob is named. Immutability policies and legal holds do not forbid
+another tier (learn.microsoft.com/azure/storage/blobs/immutable-storage-overview): a tier is no part of the content.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import pyarrow as pa
 from azure.core.exceptions import (
     AzureError,
+    ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
     ResourceNotFoundError,
@@ -23,11 +32,34 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import ContentSettings, StandardBlobTier
 
-from cloudflux.domain.errors import CloudFluxError, ObjectLocked, ObjectNotFound, TerminalError, TransientError
+from cloudflux.domain.errors import (
+    AccountRefused,
+    BucketNotFound,
+    CloudFluxError,
+    CredentialsRefused,
+    ObjectLocked,
+    ObjectNotFound,
+    TerminalError,
+    TransientError,
+)
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
-from cloudflux.domain.objects import ObjectRef, ObjectState
+from cloudflux.domain.objects import ObjectRef, ObjectState, RestoreState, Unseen
 from cloudflux.domain.tiers import Provider
+from cloudflux.providers.azure_requests import Blob, BlobRequests, Properties, TierSetting, error_of
+from cloudflux.providers.batches import (
+    EVERYTHING_REFUSED,
+    NOT_ACTED_ON,
+    UNCERTAIN,
+    Answer,
+    AnswerLost,
+    Patience,
+    ask,
+    change_in_batch,
+    look_at,
+    unavailable_or_refused,
+)
 from cloudflux.providers.inventory import inventory_batch
+from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import (
     AGENT,
     CAPABILITIES,
@@ -38,26 +70,53 @@ from cloudflux.providers.protocol import (
     unknown_class,
 )
 
-_PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
-_LEASED: Final = frozenset({"LeaseIdMissing", "LeaseIdMismatchWithBlobOperation", "LeaseNotPresentWithBlobOperation"})
+LISTED_PAGE: Final = 5000
+"""The most that List Blobs gives at once."""
+_LEASED: Final = frozenset(
+    {"LeaseAlreadyPresent", "LeaseIdMissing", "LeaseIdMismatchWithBlobOperation", "LeaseNotPresentWithBlobOperation"}
+)
 _LOCKED: Final = _LEASED | {"BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold"}
-_NO_SUCH_BLOB: Final = frozenset({"BlobNotFound", "ContainerNotFound"})
-_REHYDRATING: Final = frozenset({"BlobBeingRehydrated", "BlobArchived"})
-_KEPT_HEADERS: Final = ("cache_control", "content_disposition", "content_encoding", "content_language")
+_NO_SUCH_CONTAINER: Final = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
+_NO_CREDENTIALS: Final = frozenset(
+    # AuthorizationFailure is not about one blob: the account lets nobody in from here, or not who we say we are
+    {"AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo", "NoAuthenticationInformation"}
+)
+_ACCOUNT_REFUSED: Final = frozenset({"AccountIsDisabled", "InsufficientAccountPermissions", "AccountLimitExceeded"})
+_REHYDRATING: Final = frozenset({"BlobBeingRehydrated"})
+_KEPT_HEADERS: Final = ("cache-control", "content-disposition", "content-encoding", "content-language")
+_PRIORITIES: Final = {"standard": "Standard", "high": "High"}
+_LEASE_SECONDS: Final = 60
+"""The longest that ends by itself: a batch that takes longer is refused, and its blobs are free again soon."""
 
 
 class AzureTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``BlobServiceClient``, as ``WasbHook.get_conn()`` gives it.
 
-    ``in_flight`` requests run at once, each in a thread.
+    ``in_flight`` requests run at once, each in a thread; a batch of changes is one request, and counts as its changes
+    in a container's ``pace_of``. A request is sent ``attempts`` times until it is served. ``lease_moves`` leases every
+    blob while its tier is changed.
     """
 
     provider: Provider = Provider.AZURE
     capabilities: TierCapabilities = CAPABILITIES[Provider.AZURE]
 
-    def __init__(self, service: Any, *, in_flight: int = 10) -> None:
+    def __init__(
+        self,
+        service: Any,
+        *,
+        in_flight: int = 16,
+        pace_of: Callable[[str], Pace] | None = None,
+        lease_moves: bool = False,
+        attempts: int = 8,
+        timeout_seconds: float = 60,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._service = service
         self._in_flight = in_flight
+        self._pace_of = pace_of or lru_cache(maxsize=None)(lambda bucket: Pace(max_in_flight=in_flight))
+        self._lease_moves = lease_moves
+        self._patience = Patience(attempts, sleep)
+        self._requests = BlobRequests(service, timeout_seconds)
         policy = service._config.user_agent_policy
         if AGENT not in policy.user_agent:
             policy.add_user_agent(AGENT)
@@ -140,239 +199,425 @@ class AzureTierClient:
     def list_pages(self, bucket: str, prefix: str = "") -> Iterator[list[ObjectState]]:
         """List live blobs by name, at most 1000 at a time."""
         for page in self._listing(bucket, prefix):
-            yield [_listed_state(ObjectRef(Provider.AZURE, bucket, blob.name), blob) for blob in page]
+            states = (_state(ObjectRef(Provider.AZURE, bucket, blob.name), blob) for blob in page)
+            yield [replace(state, metadata={}, headers=None) for state in states]
 
     def list_inventory(self, bucket: str, day: date, prefix: str = "") -> Iterator[pa.RecordBatch]:
         """List live blobs as batches in the inventory's schema."""
         for page in self._listing(bucket, prefix):
+            told = [blob.properties for blob in page]
             yield inventory_batch(
                 Provider.AZURE,
                 bucket,
                 day,
                 keys=[blob.name for blob in page],
-                sizes_bytes=[blob.size for blob in page],
-                storage_classes=[_tier(blob) for blob in page],
-                etags=[blob.etag.strip('"') for blob in page],
-                last_modified_at=[blob.last_modified for blob in page],
-                class_since_at=[_class_since(blob) for blob in page],
-                content_types=[blob.content_settings.content_type for blob in page],
-                lock_reasons=[_lock_reason(blob) for blob in page],
+                sizes_bytes=[int(each["content-length"]) for each in told],
+                storage_classes=[_tier(each) for each in told],
+                etags=[each["etag"].strip('"') for each in told],
+                last_modified_at=[_at(each["last-modified"]) for each in told],
+                class_since_at=[_class_since(each) for each in told],
+                content_types=[each.get("content-type") for each in told],
+                lock_reasons=[_lock_reason(each) for each in told],
             )
 
     def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
-        """List files by key, from ``start_from`` on; Azure lists those before it too, and they are left out here."""
-        for page in self._listing(bucket, prefix):
+        """List files by key, from ``start_from`` on."""
+        for page in self._listing(bucket, prefix, start_from):
+            # services before version 2026-02-06 list what comes before as well
             for blob in (blob for blob in page if blob.name >= start_from):
-                yield StoredFile(bucket, blob.name, blob.etag.strip('"'), blob.size, blob.last_modified)
+                told = blob.properties
+                etag, size_bytes = told["etag"].strip('"'), int(told["content-length"])
+                yield StoredFile(bucket, blob.name, etag, size_bytes, _at(told["last-modified"]))
 
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:
         """Tell the state of the live blob of that name. Raises ``ObjectNotFound``."""
-        state = _state(ref, properties := self._properties(ref))
-        if not tags or not properties.tag_count:
+        pace = self._pace_of(ref.bucket)
+        answer = ask(lambda: self._requests.look(ref.bucket, ref.key), pace, self._patience, ref.uri)
+        if answer.status != 200:
+            raise _refusal(answer.status, *error_of(answer), ref.uri)
+        state = _state(ref, answer.content)
+        if not tags or answer.content.properties.get("tag-count", "0") == "0":
             return state
-        try:
-            return replace(state, tags=dict(self._blob(ref).get_blob_tags()))
-        except AzureError as exc:
-            raise _translated(exc, ref.uri) from exc
+        answer = ask(lambda: self._requests.tags(ref.bucket, ref.key), pace, self._patience, ref.uri)
+        if answer.status != 200:
+            raise _refusal(answer.status, *error_of(answer), ref.uri)
+        return replace(state, tags=answer.content)
 
-    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | None]:
-        """Look at many blobs at once, in order; None for one that is not there."""
+    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | Unseen | None]:
+        """Look at many blobs at once, in order; None for one that is not there.
 
-        def head(ref: ObjectRef) -> ObjectState | None:
-            try:
-                return self.head(ref, tags=tags)
-            except ObjectNotFound:
-                return None
-
-        return map_concurrently(head, refs, self._in_flight)
+        Where they lie close together they are listed, at most 5,000 in a request; a listing tells what a look tells.
+        """
+        return self._looks(refs, tags=tags, include="metadata,tags" if tags else "metadata")
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Move each blob to its tier, if it is still the one that was seen."""
         results: dict[int, TierChangeResult] = {}
-        for number, obstacle in enumerate(map_concurrently(self._obstacle, changes, self._in_flight)):
-            if obstacle is not None:
-                results[number] = obstacle
+        ready: dict[int, TierChange] = {}
         wanted: dict[tuple[str, str], list[int]] = {}
-        for number, change in enumerate(changes):
-            if number not in results:
+        for number, (change, state) in enumerate(zip(changes, self._just_seen(changes), strict=True)):
+            decided = self._decided(change, state)
+            if isinstance(decided, TierChangeResult):
+                results[number] = decided
+            else:
+                ready[number] = decided
                 wanted.setdefault((change.ref.bucket, change.to_class), []).append(number)
-        for (bucket, to_class), numbers in wanted.items():
-            for first in range(0, len(numbers), self.capabilities.batch_size):
-                batch = numbers[first : first + self.capabilities.batch_size]
-                answers = self._set_tiers(bucket, to_class, [changes[number] for number in batch])
-                results.update(zip(batch, answers, strict=True))
+        size = self.capabilities.batch_size
+        batches = [
+            numbers[first : first + size] for numbers in wanted.values() for first in range(0, len(numbers), size)
+        ]
+
+        def move(numbers: list[int]) -> list[TierChangeResult]:
+            batch = [ready[number] for number in numbers]
+            return self._move_leased(batch) if self._lease_moves else self._move(batch)
+
+        # A batch under leases has requests of its own at once.
+        at_once = 1 if self._lease_moves else self._in_flight
+        for numbers, moved in zip(batches, map_concurrently(move, batches, at_once), strict=True):
+            results.update(zip(numbers, moved, strict=True))
+        doubtful = [number for number in sorted(ready) if results[number].outcome is ChangeOutcome.CHANGED]
+        confirmed = self._confirmed([ready[number] for number in doubtful], [results[number] for number in doubtful])
+        results.update(zip(doubtful, confirmed, strict=True))
         return [results[number] for number in range(len(changes))]
 
-    def _obstacle(self, change: TierChange) -> TierChangeResult | None:
-        """Tell why the tier needs no change, or must not be changed; None when the change can go ahead."""
-
-        def result(outcome: ChangeOutcome, detail: str) -> TierChangeResult:
-            return TierChangeResult(change.ref, outcome, detail)
-
-        if change.to_class not in self.capabilities.classes:
-            return result(ChangeOutcome.ERROR, unknown_class(Provider.AZURE, change.to_class))
-        try:
-            properties = self._properties(change.ref)
-        except ObjectNotFound:
-            return result(ChangeOutcome.NOT_FOUND, "the blob is gone")
-        except TerminalError as exc:
-            return result(ChangeOutcome.ERROR, str(exc))
-        now = _state(change.ref, properties)
-        found = None
-        if now.etag != change.seen.etag:
-            found = result(ChangeOutcome.CONFLICT, f"its ETag was {change.seen.etag} and is {now.etag}")
-        elif now.storage_class == change.to_class and not properties.blob_tier_inferred:
-            found = result(ChangeOutcome.CHANGED, "already there")
-        elif now.lock_reason is not None:
-            found = result(ChangeOutcome.LOCKED, now.lock_reason)
-        elif properties.archive_status:
-            found = result(ChangeOutcome.RESTORING, properties.archive_status)
-        return found
-
-    def _set_tiers(self, bucket: str, to_class: str, changes: Sequence[TierChange]) -> list[TierChangeResult]:
-        container = self._service.get_container_client(bucket)
-        names = [change.ref.key for change in changes]
-        try:
-            answers = list(container.set_standard_blob_tier_blobs(to_class, *names, raise_on_any_failure=False))
-        except (ServiceRequestError, ServiceResponseError) as exc:
-            return [self._settled(change, exc) for change in changes]
-        except AzureError as exc:
-            error = _translated(exc, f"a batch of {len(changes)} blobs in container {bucket!r}")
-            if isinstance(error, TransientError):
-                raise error from exc
-            return [TierChangeResult(change.ref, ChangeOutcome.ERROR, str(error)) for change in changes]
-        # A batch that is refused as a whole comes back as one part with its status, and no exception.
-        if len(answers) != len(changes):
-            statuses = ", ".join(str(answer.status_code) for answer in answers[:3])
-            detail = f"Azure answered a batch of {len(changes)} with {len(answers)} parts ({statuses})"
-            return [TierChangeResult(change.ref, ChangeOutcome.ERROR, detail) for change in changes]
-        throttled = [answer.status_code for answer in answers if answer.status_code in _PASSING]
-        if throttled:
-            raise TransientError(
-                f"Azure answered {len(throttled)} of {len(answers)} changes in container {bucket!r} with "
-                f"{throttled[0]}: try again later"
+    def _looks(self, refs: Sequence[ObjectRef], *, tags: bool, include: str) -> list[ObjectState | Unseen | None]:
+        """Look at blobs with the listing's ``include``, and one by one where listing does not pay."""
+        keys: dict[str, list[str]] = {}
+        for ref in refs:
+            keys.setdefault(ref.bucket, []).append(ref.key)
+        found: dict[tuple[str, str], ObjectState | Unseen | None] = {}
+        for bucket, wanted in keys.items():
+            states = look_at(
+                wanted,
+                list_from=self._list_from(bucket, include),
+                look=self._look_one(bucket, tags),
+                page_objects=LISTED_PAGE,
+                look_batch=1,
+                in_flight=self._in_flight,
             )
-        return map_concurrently(self._result, list(zip(changes, answers, strict=True)), self._in_flight)
+            found.update(((bucket, key), state) for key, state in states.items())
+        return [found[ref.bucket, ref.key] for ref in refs]
 
-    def _result(self, pair: tuple[TierChange, Any]) -> TierChangeResult:
-        """Read one part of a batch's answer, and look at the blob again when it was changed."""
-        change, answer = pair
-        code = answer.headers.get("x-ms-error-code", "")
+    def _list_from(self, bucket: str, include: str) -> Callable[[str, str, int], tuple[list[ObjectState], bool]]:
+        def page(start: str, prefix: str, limit: int) -> tuple[list[ObjectState], bool]:
+            blobs, marker = self._page(bucket, prefix, start=start, limit=limit, include=include)
+            return [_state(ObjectRef(Provider.AZURE, bucket, blob.name), blob) for blob in blobs], bool(marker)
+
+        return page
+
+    def _look_one(self, bucket: str, tags: bool) -> Callable[[Sequence[str]], list[ObjectState | Unseen | None]]:
+        def look(keys: Sequence[str]) -> list[ObjectState | Unseen | None]:
+            (key,) = keys
+            ref = ObjectRef(Provider.AZURE, bucket, key)
+            try:
+                return [self.head(ref, tags=tags)]
+            except ObjectNotFound:
+                return [None]
+            except EVERYTHING_REFUSED:
+                raise
+            except (TerminalError, TransientError) as exc:
+                return [Unseen(ref, str(exc), isinstance(exc, TransientError))]
+
+        return look
+
+    def _just_seen(self, changes: Sequence[TierChange]) -> list[ObjectState | Unseen | None]:
+        """Give the blobs' states of now: those that came with the changes, and looks at the others."""
+        bare = [change.ref for change in changes if change.now is None]
+        looked = iter(self.head_many(bare, tags=False))
+        return [next(looked) if change.now is None else change.now for change in changes]
+
+    def _decided(self, change: TierChange, now: ObjectState | Unseen | None) -> TierChangeResult | TierChange:
+        """Tell why the tier needs no change, or must not be changed; else give the change, which can go ahead."""
+        if now is None:
+            return TierChangeResult(change.ref, ChangeOutcome.NOT_FOUND, "the blob is gone")
+        if isinstance(now, Unseen):
+            return unavailable_or_refused(change, now)
+        outcome, detail = None, ""
+        if change.to_class not in self.capabilities.classes:
+            outcome, detail = ChangeOutcome.ERROR, unknown_class(Provider.AZURE, change.to_class)
+        elif now.etag != change.seen.etag:
+            outcome, detail = ChangeOutcome.CONFLICT, f"its ETag was {change.seen.etag} and is {now.etag}"
+        elif now.restore is RestoreState.RUNNING:
+            outcome, detail = ChangeOutcome.RESTORING, "it is being rehydrated"
+        elif now.storage_class == change.to_class:
+            outcome, detail = ChangeOutcome.CHANGED, "already there"
+        elif now.lock_reason is not None and not (self._lease_moves and now.lock_reason.startswith(_LEASED_REASON)):
+            outcome, detail = ChangeOutcome.LOCKED, now.lock_reason
+        elif now.storage_class in self.capabilities.restore_needed_from:
+            if change.restore is None:
+                outcome, detail = ChangeOutcome.ERROR, f"it is in {now.storage_class}: restore it first"
+            elif change.restore.priority not in _PRIORITIES:
+                known = " or ".join(_PRIORITIES)
+                outcome = ChangeOutcome.ERROR
+                detail = f"Azure has no rehydration of priority {change.restore.priority!r}: choose {known}"
+        return replace(change, now=now) if outcome is None else TierChangeResult(change.ref, outcome, detail)
+
+    def _move(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+        """Set the tiers of one batch; CHANGED is to be confirmed by a look."""
+        bucket = changes[0].ref.bucket
+
+        def send(pending: Sequence[TierChange]) -> Answer | Sequence[Answer]:
+            answer = self._requests.set_tiers(bucket, [self._setting(change) for change in pending])
+            if isinstance(answer, Answer) and answer.status not in NOT_ACTED_ON | UNCERTAIN:
+                whole = f"a batch of {len(pending)} blobs in container {bucket!r}"
+                error = _refusal(answer.status, *error_of(answer), whole)
+                if isinstance(error, EVERYTHING_REFUSED):
+                    raise error
+            return answer
+
+        return change_in_batch(
+            changes,
+            send=send,
+            read=self._read,
+            look=self._settled,
+            pace=self._pace_of(bucket),
+            patience=self._patience,
+        )
+
+    def _setting(self, change: TierChange) -> TierSetting:
+        restored = change.now is not None and change.now.storage_class in self.capabilities.restore_needed_from
+        return TierSetting(
+            change.ref.key,
+            change.to_class,
+            _PRIORITIES[change.restore.priority] if restored and change.restore is not None else None,
+            self._requests.lease_id(change.ref.bucket, change.ref.key) if self._lease_moves else None,
+        )
+
+    def _move_leased(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+        """Set the tiers of one batch, each blob leased on the condition of its ETag meanwhile."""
+        refused = map_concurrently(self._acquire, changes, self._in_flight)
+        ours = [change for change, result in zip(changes, refused, strict=True) if result is None]
+        try:
+            moved = iter(self._move(ours) if ours else [])
+        finally:
+            map_concurrently(self._release, ours, self._in_flight)
+        return [result if result is not None else next(moved) for result in refused]
+
+    def _acquire(self, change: TierChange) -> TierChangeResult | None:
+        """Lease a blob if it is still the one that was seen; None when it is ours. An old lease of ours is renewed."""
+        ref = change.ref
+        headers = {
+            "x-ms-lease-duration": str(_LEASE_SECONDS),
+            "x-ms-proposed-lease-id": self._requests.lease_id(ref.bucket, ref.key),
+            "If-Match": f'"{change.seen.etag}"',
+        }
+        try:
+            answer = ask(
+                lambda: self._requests.lease(ref.bucket, ref.key, "acquire", headers),
+                self._pace_of(ref.bucket),
+                self._patience,
+                ref.uri,
+            )
+        except TransientError as exc:
+            return TierChangeResult(ref, ChangeOutcome.UNAVAILABLE, str(exc))
+        if answer.status in (200, 201):
+            return None
+        if answer.status == 412:
+            return TierChangeResult(ref, ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile")
+        return self._read(change, answer)
+
+    def _release(self, change: TierChange) -> None:
+        """Give a lease back. One that cannot be given back ends by itself within a minute."""
+        ref = change.ref
+        headers = {"x-ms-lease-id": self._requests.lease_id(ref.bucket, ref.key)}
+        self._pace_of(ref.bucket).admit()
+        with contextlib.suppress(AnswerLost):
+            self._requests.lease(ref.bucket, ref.key, "release", headers)
+
+    def _read(self, change: TierChange, answer: Answer) -> TierChangeResult:
+        """Read one answer of a batch. Raises what concerns more than this blob."""
         request_id = answer.headers.get("x-ms-request-id")
-        outcome, detail = ChangeOutcome.ERROR, f"Azure answered {answer.status_code} {code}".strip()
-        if answer.status_code in (200, 202):
-            return self._confirmed(change, request_id)
-        if answer.status_code == 404 or code in _NO_SUCH_BLOB:
+        if answer.status in (200, 202):
+            return TierChangeResult(change.ref, ChangeOutcome.CHANGED, "", request_id)
+        code, message = error_of(answer)
+        error = _refusal(answer.status, code, message, change.ref.uri)
+        if isinstance(error, EVERYTHING_REFUSED):
+            raise error
+        outcome, detail = ChangeOutcome.ERROR, f"Azure answered {answer.status} {code}".strip()
+        if isinstance(error, ObjectNotFound):
             outcome, detail = ChangeOutcome.NOT_FOUND, "the blob is gone"
+        elif self._lease_moves and code == "LeaseNotPresentWithBlobOperation":
+            outcome, detail = ChangeOutcome.UNAVAILABLE, "our lease had ended before the change was made"
         elif code in _LOCKED:
             outcome = ChangeOutcome.LOCKED
         elif code in _REHYDRATING:
             outcome = ChangeOutcome.RESTORING
         return TierChangeResult(change.ref, outcome, detail, request_id)
 
-    def _confirmed(self, change: TierChange, request_id: str | None, note: str = "") -> TierChangeResult:
-        try:
-            properties = self._properties(change.ref)
-        except ObjectNotFound:
+    def _settled(self, changes: Sequence[TierChange]) -> list[TierChangeResult | None]:
+        """Let the blobs themselves tell what became of changes whose answers were lost; None: nothing."""
+        looked = self._looks([change.ref for change in changes], tags=False, include="")
+        note = "the answer was lost, the blob has moved"
+        return [self._become(change, state, None, note) for change, state in zip(changes, looked, strict=True)]
+
+    def _confirmed(self, changes: Sequence[TierChange], results: Sequence[TierChangeResult]) -> list[TierChangeResult]:
+        """Look at blobs whose tier was set: Azure had no condition that they must still be what was seen."""
+        looked = self._looks([change.ref for change in changes], tags=False, include="")
+        confirmed = []
+        for change, result, state in zip(changes, results, looked, strict=True):
+            found = self._become(change, state, result.request_id, result.detail)
+            if found is None:
+                is_in = state.storage_class if isinstance(state, ObjectState) else "unknown"
+                detail = f"Azure accepted the change, but its tier is {is_in}"
+                found = TierChangeResult(change.ref, ChangeOutcome.ERROR, detail, result.request_id)
+            confirmed.append(found)
+        return confirmed
+
+    def _become(
+        self, change: TierChange, state: ObjectState | Unseen | None, request_id: str | None, note: str
+    ) -> TierChangeResult | None:
+        """Tell from a look what became of a change; None when the blob is as it was before."""
+        if state is None:
             return TierChangeResult(change.ref, ChangeOutcome.NOT_FOUND, "the blob was deleted meanwhile", request_id)
-        if properties.etag.strip('"') != change.seen.etag:
-            detail = f"it was overwritten meanwhile; the new content is untouched, its tier is {properties.blob_tier}"
+        if isinstance(state, Unseen):
+            return replace(unavailable_or_refused(change, state), request_id=request_id)
+        if state.etag != change.seen.etag:
+            detail = f"it was overwritten meanwhile; the new content is untouched, {self._give_back(change, state)}"
             return TierChangeResult(change.ref, ChangeOutcome.CONFLICT, detail, request_id)
-        if properties.archive_status:
-            return TierChangeResult(change.ref, ChangeOutcome.RESTORING, properties.archive_status, request_id)
-        if _tier(properties) != change.to_class:
-            detail = f"Azure accepted the change, but its tier is {properties.blob_tier}"
-            return TierChangeResult(change.ref, ChangeOutcome.ERROR, detail, request_id)
+        if state.restore is RestoreState.RUNNING:
+            return TierChangeResult(change.ref, ChangeOutcome.RESTORING, "it is being rehydrated", request_id)
+        if state.storage_class != change.to_class:
+            return None
         return TierChangeResult(change.ref, ChangeOutcome.CHANGED, note, request_id)
 
-    def _settled(self, change: TierChange, lost: Exception) -> TierChangeResult:
-        """Let the blob itself tell what became of a change whose answer was lost."""
-        result = self._confirmed(change, None, "the answer was lost, the blob has moved")
-        if result.outcome is ChangeOutcome.ERROR:
-            raise _translated(lost, change.ref.uri) from lost
-        return result
+    def _give_back(self, change: TierChange, newer: ObjectState) -> str:
+        """Give a blob that was overwritten its tier back, if our change met its new content; tells what was done."""
+        ref, was = change.ref, (change.now or change.seen).storage_class
+        pace = self._pace_of(ref.bucket)
+        stays = f"its tier is {newer.storage_class}"
+        try:
+            answer = ask(lambda: self._requests.look(ref.bucket, ref.key), pace, self._patience, ref.uri)
+            if answer.status != 200:
+                return stays
+            told = answer.content.properties
+            changed_at = told.get("access-tier-change-time")
+            ours = (
+                _tier(told) == change.to_class
+                and told.get("access-tier-inferred") != "true"
+                and changed_at is not None
+                and _at(changed_at) >= _at(told["last-modified"])
+            )
+            if not ours:
+                return stays
+            setting = TierSetting(ref.key, was)
+            answer = ask(
+                lambda: _single(self._requests.set_tiers(ref.bucket, [setting])), pace, self._patience, ref.uri
+            )
+        except TransientError as exc:
+            return f"{stays}, and could not be set back to {was}: {exc}"
+        if answer.status not in (200, 202):
+            return f"{stays}, and could not be set back to {was}: Azure answered {answer.status} {error_of(answer)[0]}"
+        return f"its tier was set back to {was}"
 
     def _blob(self, ref: ObjectRef) -> Any:
         return self._service.get_blob_client(ref.bucket, ref.key)
 
-    def _properties(self, ref: ObjectRef) -> Any:
-        try:
-            return self._blob(ref).get_blob_properties()
-        except AzureError as exc:
-            raise _translated(exc, ref.uri) from exc
+    def _listing(self, bucket: str, prefix: str, start: str = "") -> Iterator[list[Blob]]:
+        marker = ""
+        while True:
+            blobs, marker = self._page(bucket, prefix, start=start, marker=marker, limit=PAGE_OBJECTS)
+            if blobs:
+                yield blobs
+            if not marker:
+                return
 
-    def _listing(self, bucket: str, prefix: str) -> Iterator[list[Any]]:
-        container = self._service.get_container_client(bucket)
-        try:
-            for page in container.list_blobs(name_starts_with=prefix or None, results_per_page=PAGE_OBJECTS).by_page():
-                if blobs := list(page):
-                    yield blobs
-        except AzureError as exc:
-            raise _translated(exc, f"container {bucket!r}") from exc
+    def _page(self, bucket: str, prefix: str, **asked: Any) -> tuple[list[Blob], str]:
+        what = f"container {bucket!r}"
+        answer = ask(
+            lambda: self._requests.list_page(bucket, prefix, **asked), self._pace_of(bucket), self._patience, what
+        )
+        if answer.status != 200:
+            raise _refusal(answer.status, *error_of(answer), what)
+        page: tuple[list[Blob], str] = answer.content
+        return page
 
 
-def _listed_state(ref: ObjectRef, blob: Any) -> ObjectState:
-    """Give what a listing tells: no metadata, no headers."""
-    return replace(_state(ref, blob), metadata={}, headers=None)
-
-
-def _state(ref: ObjectRef, blob: Any) -> ObjectState:
-    settings = blob.content_settings
-    headers = {name.replace("_", "-"): value for name in _KEPT_HEADERS if (value := getattr(settings, name))}
-    if blob.encryption_scope:
-        headers["encryption-scope"] = blob.encryption_scope
-    md5 = base64.b64encode(bytes(settings.content_md5)).decode() if settings.content_md5 else None
+def _state(ref: ObjectRef, blob: Blob) -> ObjectState:
+    told = blob.properties
+    headers = {name: value for name in _KEPT_HEADERS if (value := told.get(name))}
+    if scope := told.get("encryption-scope"):
+        headers["encryption-scope"] = scope
+    md5 = told.get("content-md5")
+    # A version's id is no part of it: a listing does not tell it, and the ETag names the content.
     return ObjectState(
-        ref=replace(ref, version_id=blob.version_id),
-        size_bytes=blob.size,
-        storage_class=_tier(blob),
-        etag=blob.etag.strip('"'),
-        last_modified_at=blob.last_modified,
-        class_since_at=_class_since(blob),
-        content_type=settings.content_type,
+        ref=replace(ref, version_id=None),
+        size_bytes=int(told["content-length"]),
+        storage_class=_tier(told),
+        etag=told["etag"].strip('"'),
+        last_modified_at=_at(told["last-modified"]),
+        class_since_at=_class_since(told),
+        content_type=told.get("content-type") or None,
         checksum=f"md5:{md5}" if md5 else None,
-        metadata=dict(blob.metadata or {}),
-        lock_reason=_lock_reason(blob),
+        metadata=blob.metadata,
+        tags=blob.tags,
+        lock_reason=_lock_reason(told),
         headers=headers,
+        restore=RestoreState.RUNNING if told.get("archive-status") else None,
     )
 
 
-def _tier(blob: Any) -> str:
+def _tier(told: Properties) -> str:
     """Tell the tier; append and page blobs have none, and are priced like hot ones."""
-    return str(blob.blob_tier or "Hot")
+    return told.get("access-tier") or "Hot"
 
 
-def _class_since(blob: Any) -> datetime:
+def _class_since(told: Properties) -> datetime:
     """Tell since when a blob is in its tier.
 
     Without a change of tier that is its last write: the creation time outlives overwriting, which starts the clock
     anew.
     """
-    since: datetime = blob.blob_tier_change_time or blob.last_modified
-    return since
+    return _at(told.get("access-tier-change-time") or told["last-modified"])
 
 
-def _lock_reason(blob: Any) -> str | None:
-    """Tell why the tier must not be changed.
-
-    Immutability policies and legal holds do not forbid it: a tier is no part of the content.
-    """
-    if blob.lease.status == "locked":
-        return f"leased ({blob.lease.state})"
-    if blob.blob_type is not None and blob.blob_type != "BlockBlob":
-        return f"a {getattr(blob.blob_type, 'value', blob.blob_type)} has no tier that could be changed"
-    return None
+_LEASED_REASON: Final = "leased"
 
 
-def _translated(exc: Exception, what: str) -> CloudFluxError:
+def _lock_reason(told: Properties) -> str | None:
+    """Tell why the tier must not be changed."""
+    if told.get("lease-status") == "locked":
+        return f"{_LEASED_REASON} ({told.get('lease-state')})"
+    kind = told.get("blob-type") or "BlockBlob"
+    return None if kind == "BlockBlob" else f"a {kind} has no tier that could be changed"
+
+
+@lru_cache(maxsize=4096)
+def _at(text: str) -> datetime:
+    return parsedate_to_datetime(text)
+
+
+def _single(answer: Answer | Sequence[Answer]) -> Answer:
+    return answer if isinstance(answer, Answer) else answer[0]
+
+
+def _refusal(status: int, code: str, message: str, what: str) -> CloudFluxError:
+    """Give the error for what Azure refused."""
+    said = f"{status} {code}".strip()
+    error: CloudFluxError = TerminalError(f"Azure refused {what} with {said}: {message}")
+    if code in _NO_CREDENTIALS or status == 401:
+        # its message would repeat the signature
+        error = CredentialsRefused(f"Azure does not accept our credentials ({said}, at {what}): renew them")
+    elif code in _ACCOUNT_REFUSED:
+        error = AccountRefused(f"Azure serves this storage account no longer ({said}, at {what}): {message}")
+    elif code in _NO_SUCH_CONTAINER:
+        error = BucketNotFound(f"there is no such container ({code}): {what}")
+    elif status in NOT_ACTED_ON | UNCERTAIN:
+        error = TransientError(f"Azure could not serve {what} now ({said}): try again later")
+    elif status == 404:
+        error = ObjectNotFound(f"there is no object {what}")
+    elif code in _LOCKED:
+        error = ObjectLocked(f"{what} is locked: {code}")
+    return error
+
+
+def _translated(exc: AzureError, what: str) -> CloudFluxError:
+    """Give the error for what the SDK raised."""
+    if isinstance(exc, ClientAuthenticationError) and exc.response is None:
+        return CredentialsRefused(
+            f"Azure does not accept our credentials ({type(exc).__name__}, at {what}): renew them"
+        )
     if isinstance(exc, (ServiceRequestError, ServiceResponseError)) or not isinstance(exc, HttpResponseError):
         return TransientError(f"the connection to Azure failed at {what}: {exc}")
     code = getattr(exc, "error_code", None) or exc.reason or ""
     code = str(getattr(code, "value", code))  # an enumeration, where the SDK knows the code
-    if isinstance(exc, ResourceNotFoundError) and code != "ContainerNotFound":
-        return ObjectNotFound(f"there is no object {what}")
-    if exc.status_code in _PASSING:
-        return TransientError(f"Azure could not serve {what} now ({exc.status_code} {code}): try again later")
-    if code in _LOCKED:
-        return ObjectLocked(f"{what} is locked: {code}")
-    return TerminalError(f"Azure refused {what} with {exc.status_code} {code}: {exc.message}")
+    return _refusal(exc.status_code or 0, code, exc.message, what)

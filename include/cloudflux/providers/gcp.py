@@ -1,37 +1,57 @@
-"""Google Cloud Storage: an object changes its class by being rewritten in place.
+"""Google Cloud Storage: an object changes its class by being rewritten in place, in batches of up to 100.
 
 The rewrite is conditional on the generation and metageneration that were seen, of the source as of the destination, and
 carries the object's metadata and, where buckets still use them, its ACL. It makes a new generation: in a versioned
-bucket the one before, which would be billed for ever, is deleted once the new one is seen.
+bucket the one before would be billed for ever. It is deleted once the new one is seen, if the bucket's owner allows
+that; else nothing moves there.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import pyarrow as pa
 import requests
-from google.api_core.exceptions import (
-    Conflict,
-    Forbidden,
-    GoogleAPICallError,
-    NotFound,
-    PreconditionFailed,
-    RetryError,
-    TooManyRequests,
-)
-from google.auth.exceptions import TransportError
+from google.api_core.exceptions import Conflict, GoogleAPICallError, NotFound, RetryError
+from google.auth.exceptions import GoogleAuthError, TransportError
 
-from cloudflux.domain.errors import CloudFluxError, ObjectLocked, ObjectNotFound, TerminalError, TransientError
+from cloudflux.domain.errors import (
+    AccountRefused,
+    BucketNotFound,
+    CloudFluxError,
+    CredentialsRefused,
+    ObjectLocked,
+    ObjectNotFound,
+    TerminalError,
+    TransientError,
+)
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
-from cloudflux.domain.objects import ObjectRef, ObjectState
+from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.tiers import Provider
 from cloudflux.domain.verification import same_content
+from cloudflux.providers import gcp_requests
+from cloudflux.providers.batches import (
+    EVERYTHING_REFUSED,
+    NOT_ACTED_ON,
+    UNCERTAIN,
+    Answer,
+    Patience,
+    ask,
+    ask_in_batch,
+    change_in_batch,
+    look_at,
+    unavailable_or_refused,
+)
+from cloudflux.providers.gcp_requests import BATCH_CALLS, Call, ObjectRequests, error_of
 from cloudflux.providers.inventory import inventory_batch
+from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import (
     CAPABILITIES,
     PAGE_OBJECTS,
@@ -41,7 +61,11 @@ from cloudflux.providers.protocol import (
     unknown_class,
 )
 
-_FAULTS: Final = (GoogleAPICallError, RetryError, TransportError, requests.RequestException)
+_FAULTS: Final = (GoogleAPICallError, RetryError, GoogleAuthError, requests.RequestException)
+_ACCOUNT_REFUSED: Final = frozenset(
+    {"accountDisabled", "dailyLimitExceeded", "quotaExceeded", "UserProjectAccountProblem"}
+)
+_LOCKED: Final = frozenset({"objectUnderActiveHold", "retentionPolicyNotMet"})
 _KEPT_HEADERS: Final = (
     ("cacheControl", "cache-control"),
     ("contentDisposition", "content-disposition"),
@@ -50,6 +74,12 @@ _KEPT_HEADERS: Final = (
     ("customTime", "custom-time"),
     ("kmsKeyName", "kms-key-name"),
 )
+_CARRIED: Final = (
+    "cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "contexts", "customTime",
+    "eventBasedHold", "kmsKeyName", "metadata", "temporaryHold",
+)  # fmt: skip
+"""What a rewrite must be told of an object, or it is lost. Retention is not: an object under it is not moved."""
+_REMEMBERED: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +88,55 @@ class _BucketFacts:
 
     versioned: bool
     autoclass: bool
+    has_acls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a rewrite needs to know of an object beside its state."""
+
+    etag: str
+    generation: str
+    metageneration: str
+    carried: Mapping[str, Any]
 
 
 class GcpTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``google.cloud.storage.Client``, as ``GCSHook.get_conn()`` gives it.
 
-    ``in_flight`` requests run at once, each in a thread. Our name in the user agent is up to whoever makes the client
-    (``client_info``): afterwards it cannot be set.
+    ``in_flight`` requests run at once, each in a thread; a batch is one request, and counts as its calls in a bucket's
+    ``pace_of``. A request is sent ``attempts`` times until it is served. ``remove_superseded`` tells whether the
+    generation that a move supersedes in a versioned bucket may be deleted, of all buckets or of one. Our name in the
+    user agent is up to whoever makes the client (``client_info``): afterwards it cannot be set.
     """
 
     provider: Provider = Provider.GCP
     capabilities: TierCapabilities = CAPABILITIES[Provider.GCP]
 
     def __init__(
-        self, client: Any, *, in_flight: int = 10, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        client: Any,
+        *,
+        in_flight: int = 16,
+        pace_of: Callable[[str], Pace] | None = None,
+        remove_superseded: bool | Callable[[str], bool] = True,
+        attempts: int = 8,
+        timeout_seconds: float = 60,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self._in_flight = in_flight
+        self._pace_of = pace_of or lru_cache(maxsize=None)(lambda bucket: Pace(max_in_flight=in_flight))
+        self._may_remove = remove_superseded if callable(remove_superseded) else lambda bucket: bool(remove_superseded)
+        self._patience = Patience(attempts, sleep)
+        self._requests = ObjectRequests(client, timeout_seconds, in_flight)
         self._clock = clock  # tells only whether a retention is over
         self._facts: dict[str, _BucketFacts] = {}
         self._facts_lock = threading.Lock()
+        self._sources: OrderedDict[tuple[str, str], _Source] = OrderedDict()
+        """Of the objects looked at last: a state has no metageneration, on which a rewrite is conditional."""
+        self._sources_lock = threading.Lock()
 
     def create_bucket(self, bucket: str) -> None:
         """Create a bucket without ACLs; one that is ours already is fine."""
@@ -189,149 +248,392 @@ class GcpTierClient:
 
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:
         """Tell the state of the live object of that name. Raises ``ObjectNotFound``."""
-        return self._state(ref, self._load(ref)._properties)
+        call = gcp_requests.look(ref.bucket, ref.key)
+        answer = ask(lambda: self._requests.call(call), self._pace_of(ref.bucket), self._patience, ref.uri)
+        if answer.status != 200:
+            raise _refusal(answer, ref.uri)
+        return self._seen(ref.bucket, answer.content)
 
-    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | None]:
-        """Look at many objects at once, in order; None for one that is not there."""
+    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | Unseen | None]:
+        """Look at many objects at once, in order; None for one that is not there.
 
-        def head(ref: ObjectRef) -> ObjectState | None:
-            try:
-                return self.head(ref, tags=tags)
-            except ObjectNotFound:
-                return None
-
-        return map_concurrently(head, refs, self._in_flight)
+        Where they lie close together they are listed, at most 1,000 in a request; the others are asked for in batches.
+        """
+        keys: dict[str, list[str]] = {}
+        for ref in refs:
+            keys.setdefault(ref.bucket, []).append(ref.key)
+        found: dict[tuple[str, str], ObjectState | Unseen | None] = {}
+        for bucket, wanted in keys.items():
+            states = look_at(
+                wanted,
+                list_from=self._list_from(bucket),
+                look=self._look(bucket),
+                page_objects=PAGE_OBJECTS,
+                look_batch=BATCH_CALLS,
+                in_flight=self._in_flight,
+            )
+            found.update(((bucket, key), state) for key, state in states.items())
+        return [found[ref.bucket, ref.key] for ref in refs]
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Move each object to its class, if it is still the one that was seen."""
-        return map_concurrently(self._change, changes, self._in_flight)
+        results: dict[int, TierChangeResult] = {}
+        ready: dict[int, TierChange] = {}
+        sources: dict[ObjectRef, _Source] = {}
+        moves: dict[str, list[int]] = {}
+        made: dict[str, list[int]] = {}
+        for number, (change, (state, source)) in enumerate(zip(changes, self._just_seen(changes), strict=True)):
+            decided = self._decided(change, state)
+            if isinstance(decided, TierChange) and source is not None:
+                ready[number] = decided
+                sources[change.ref] = source
+                moves.setdefault(change.ref.bucket, []).append(number)
+            elif isinstance(decided, TierChange):
+                detail = f"more than {_REMEMBERED} objects were looked at before it was moved"
+                results[number] = TierChangeResult(change.ref, ChangeOutcome.UNAVAILABLE, detail)
+            else:
+                results[number] = decided
+                if decided.outcome is ChangeOutcome.CHANGED and isinstance(state, ObjectState):
+                    ready[number] = replace(change, now=state)
+                    made.setdefault(change.ref.bucket, []).append(number)
 
-    def _change(self, change: TierChange) -> TierChangeResult:
+        def finish(numbers: list[int]) -> list[TierChangeResult]:
+            return self._finish([ready[number] for number in numbers])
+
+        def move(numbers: list[int]) -> list[TierChangeResult]:
+            return self._move([ready[number] for number in numbers], sources)
+
+        for numbers, outcomes in self._batched(finish, made) + self._batched(move, moves):
+            results.update(zip(numbers, outcomes, strict=True))
+        return [results[number] for number in range(len(changes))]
+
+    def _batched(
+        self, work: Callable[[list[int]], list[TierChangeResult]], numbers_of: Mapping[str, list[int]]
+    ) -> list[tuple[list[int], list[TierChangeResult]]]:
+        batches = [
+            numbers[first : first + BATCH_CALLS]
+            for numbers in numbers_of.values()
+            for first in range(0, len(numbers), BATCH_CALLS)
+        ]
+        return list(zip(batches, map_concurrently(work, batches, self._in_flight), strict=True))
+
+    def _just_seen(self, changes: Sequence[TierChange]) -> list[tuple[ObjectState | Unseen | None, _Source | None]]:
+        """Give the objects' states of now: those that came with the changes, and looks at the others.
+
+        A state that another process looked at does not tell the metageneration on which the rewrite is to depend: such
+        an object is looked at again.
+        """
+        sources = [self._source(change.now) if change.now is not None else None for change in changes]
+        bare = [change.ref for change, source in zip(changes, sources, strict=True) if source is None]
+        looked = iter(self.head_many(bare))
+        seen: list[tuple[ObjectState | Unseen | None, _Source | None]] = []
+        for change, source in zip(changes, sources, strict=True):
+            if source is not None:
+                seen.append((change.now, source))
+            else:
+                state = next(looked)
+                seen.append((state, self._source(state) if isinstance(state, ObjectState) else None))
+        return seen
+
+    def _decided(self, change: TierChange, now: ObjectState | Unseen | None) -> TierChangeResult | TierChange:
+        """Tell why nothing needs to be rewritten, or must not be; else give the change, which can go ahead."""
+        if now is None:
+            return TierChangeResult(change.ref, ChangeOutcome.NOT_FOUND, "the object is gone")
+        if isinstance(now, Unseen):
+            return unavailable_or_refused(change, now)
+        bucket = change.ref.bucket
+        outcome, detail = None, ""
         if change.to_class not in self.capabilities.classes:
             return TierChangeResult(change.ref, ChangeOutcome.ERROR, unknown_class(Provider.GCP, change.to_class))
         try:
-            facts = self._bucket_facts(change.ref.bucket)
-            blob = self._load(change.ref, projection="full")  # with the ACL, where there is one
-            obstacle = self._obstacle(change, self._state(change.ref, blob._properties), facts)
-            return obstacle if obstacle is not None else self._rewrite(change, blob, facts)
-        except ObjectNotFound:
-            return TierChangeResult(change.ref, ChangeOutcome.NOT_FOUND, "the object is gone")
-        except ObjectLocked as exc:
-            return TierChangeResult(change.ref, ChangeOutcome.LOCKED, str(exc))
+            facts = self._bucket_facts(bucket)
+        except TransientError as exc:
+            return TierChangeResult(change.ref, ChangeOutcome.UNAVAILABLE, str(exc))
+        except EVERYTHING_REFUSED:
+            raise
         except TerminalError as exc:
             return TierChangeResult(change.ref, ChangeOutcome.ERROR, str(exc))
-
-    @staticmethod
-    def _obstacle(change: TierChange, now: ObjectState, facts: _BucketFacts) -> TierChangeResult | None:
-        """Tell why nothing needs to be rewritten, or must not be; None when the rewrite can go ahead."""
-        outcome, detail = None, ""
-        generation = change.seen.ref.version_id
-        unchanged = now.ref.version_id == generation if generation else now.etag == change.seen.etag
+        unchanged = now.etag == change.seen.etag
         if now.storage_class == change.to_class and (unchanged or same_content(change.seen, now)):
             outcome, detail = ChangeOutcome.CHANGED, "already there"
-        elif not unchanged:
-            was = f"generation {generation}" if generation else f"ETag {change.seen.etag}"
-            outcome, detail = ChangeOutcome.CONFLICT, f"it was {was} and is generation {now.ref.version_id}"
+        elif not unchanged or (change.now is not None and change.now.etag != now.etag):
+            was = _named(change.seen)
+            outcome, detail = ChangeOutcome.CONFLICT, f"it was {was} and is {_named(now)}"
         elif now.lock_reason is not None:
             outcome, detail = ChangeOutcome.LOCKED, now.lock_reason
         elif facts.autoclass:
             outcome = ChangeOutcome.ERROR
-            detail = f"Autoclass decides the classes in bucket {change.ref.bucket!r}: take the bucket off the estate"
-        return None if outcome is None else TierChangeResult(change.ref, outcome, detail)
+            detail = f"Autoclass decides the classes in bucket {bucket!r}: take the bucket off the estate"
+        elif facts.versioned and not self._may_remove(bucket):
+            outcome = ChangeOutcome.ERROR
+            detail = (
+                f"bucket {bucket!r} keeps versions, and the one that a move supersedes would be billed for ever: "
+                "allow remove_superseded_versions for it"
+            )
+        return replace(change, now=now) if outcome is None else TierChangeResult(change.ref, outcome, detail)
 
-    def _rewrite(self, change: TierChange, blob: Any, facts: _BucketFacts) -> TierChangeResult:
-        generation, metageneration = int(blob.generation), int(blob.metageneration)
-        # A rewrite takes the metadata of its body alone: the blob, which was loaded, carries all of it.
-        blob.storage_class = change.to_class
-        if "kmsKeyName" in blob._properties:
-            # Named with a key's version, the library would not pass the key on, and the bucket's default would be used.
-            blob._properties["kmsKeyName"] = _without_key_version(blob._properties["kmsKeyName"])
-        source = self._client.bucket(change.ref.bucket).blob(change.ref.key, generation=generation)
-        token: str | None = None
-        try:
-            while True:
-                token, _, _ = blob.rewrite(
-                    source,
-                    token=token,
-                    if_generation_match=generation,
-                    if_metageneration_match=metageneration,
-                    if_source_generation_match=generation,
-                    if_source_metageneration_match=metageneration,
-                )
-                if token is None:
-                    break
-        except (PreconditionFailed, NotFound):
-            # Overwritten or deleted; or the library repeated a request whose answer was lost, and met what it had made.
-            return self._settled(change, None)
-        except (RetryError, TransportError, requests.RequestException) as exc:
-            return self._settled(change, exc)
-        except _FAULTS as exc:
-            raise _translated(exc, change.ref.uri) from exc
-        if facts.versioned and (left_behind := self._remove_old_generation(change, generation, blob)):
-            return TierChangeResult(change.ref, ChangeOutcome.ERROR, left_behind)
-        return TierChangeResult(change.ref, ChangeOutcome.CHANGED)
+    def _finish(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+        """Remove what an earlier attempt at changes that are made already has left behind."""
+        done = [TierChangeResult(change.ref, ChangeOutcome.CHANGED, "already there") for change in changes]
+        bucket = changes[0].ref.bucket
+        if not self._bucket_facts(bucket).versioned:
+            return done
+        superseded = [
+            number
+            for number, change in enumerate(changes)
+            if change.now is not None
+            and change.seen.ref.version_id is not None
+            and change.seen.ref.version_id != change.now.ref.version_id
+        ]
+        if superseded and self._may_remove(bucket):
+            for number, left in zip(superseded, self._remove([changes[n] for n in superseded]), strict=True):
+                if left is not None:
+                    done[number] = TierChangeResult(changes[number].ref, ChangeOutcome.ERROR, left)
+        return done
 
-    def _settled(self, change: TierChange, lost: Exception | None) -> TierChangeResult:
-        """Let the object itself tell what became of a rewrite."""
-        now = self.head(change.ref)
-        if now.storage_class == change.to_class and same_content(change.seen, now):
-            return TierChangeResult(change.ref, ChangeOutcome.CHANGED, "an answer was lost, the object has moved")
-        if lost is not None:
-            raise _translated(lost, change.ref.uri) from lost
-        return TierChangeResult(change.ref, ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile")
+    def _move(self, changes: Sequence[TierChange], sources: Mapping[ObjectRef, _Source]) -> list[TierChangeResult]:
+        """Rewrite one batch of objects of one bucket."""
+        bucket = changes[0].ref.bucket
+        facts = self._bucket_facts(bucket)
+        acls, refused = self._acls(changes) if facts.has_acls else ({}, {})
+        tokens: dict[ObjectRef, str] = {}
 
-    def _remove_old_generation(self, change: TierChange, old: int, blob: Any) -> str | None:
-        """Delete the generation that was rewritten, once the new one is seen; tells what is left when it cannot."""
-        now = self._state(change.ref, blob._properties)
-        if now.size_bytes != change.seen.size_bytes or now.storage_class != change.to_class:
-            return f"generation {now.ref.version_id} is not the copy of {old} that it should be: both are kept"
-        try:
-            self._client.bucket(change.ref.bucket).blob(change.ref.key, generation=old).delete()
-        except NotFound:
-            return None
-        except _FAULTS as exc:
-            error = _translated(exc, change.ref.uri)
-            return f"it moved, but its old generation {old} is left and billed: {error}"
-        return None
+        def send(pending: Sequence[TierChange]) -> Answer | Sequence[Answer]:
+            answer = self._requests.batch(
+                [
+                    gcp_requests.rewrite(
+                        bucket,
+                        change.ref.key,
+                        {**sources[change.ref].carried, **acls.get(change.ref, {}), "storageClass": change.to_class},
+                        generation=sources[change.ref].generation,
+                        metageneration=sources[change.ref].metageneration,
+                        token=tokens.get(change.ref),
+                    )
+                    for change in pending
+                ]
+            )
+            if isinstance(answer, Answer) and answer.status not in NOT_ACTED_ON | UNCERTAIN:
+                error = _refusal(answer, f"a batch of {len(pending)} objects in bucket {bucket!r}")
+                if isinstance(error, EVERYTHING_REFUSED):
+                    raise error
+            return answer
+
+        results = dict(refused)
+        pending = [change for change in changes if change.ref not in refused]
+        while pending:
+            sent = change_in_batch(
+                pending,
+                send=send,
+                read=self._read,
+                look=self._settled,
+                pace=self._pace_of(bucket),
+                patience=self._patience,
+            )
+            results.update((result.ref, result) for result in sent)
+            # A long rewrite gives a token, and goes on when it is called again with it.
+            tokens = {result.ref: result.detail for result in sent if result.outcome is ChangeOutcome.PENDING}
+            pending = [change for change in pending if change.ref in tokens]
+        moved = [change for change in changes if results[change.ref].outcome is ChangeOutcome.CHANGED]
+        if facts.versioned and moved:
+            for change, left in zip(moved, self._remove(moved), strict=True):
+                if left is not None:
+                    results[change.ref] = replace(results[change.ref], outcome=ChangeOutcome.ERROR, detail=left)
+        return [results[change.ref] for change in changes]
+
+    def _acls(
+        self, changes: Sequence[TierChange]
+    ) -> tuple[dict[ObjectRef, Mapping[str, Any]], dict[ObjectRef, TierChangeResult]]:
+        """Read the access control lists that the rewrites must carry; and tell of which objects they cannot be read."""
+        bucket = changes[0].ref.bucket
+        acls: dict[ObjectRef, Mapping[str, Any]] = {}
+        refused: dict[ObjectRef, TierChangeResult] = {}
+        calls = {change.ref.key: gcp_requests.look(bucket, change.ref.key, acl=True) for change in changes}
+        for change, answer in zip(changes, self._asked(bucket, calls), strict=True):
+            outcome, detail = None, ""
+            if answer is None:
+                outcome, detail = ChangeOutcome.UNAVAILABLE, "its access control list could not be read"
+            elif answer.status == 404:
+                outcome, detail = ChangeOutcome.NOT_FOUND, "the object is gone"
+            elif answer.status != 200:
+                outcome, detail = ChangeOutcome.ERROR, str(_refusal(answer, change.ref.uri))
+            elif change.now is not None and answer.content.get("etag") != change.now.etag:
+                outcome, detail = ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile"
+            elif "acl" in answer.content:
+                acls[change.ref] = {"acl": answer.content["acl"]}
+            if outcome is not None:
+                refused[change.ref] = TierChangeResult(change.ref, outcome, detail)
+        return acls, refused
+
+    def _read(self, change: TierChange, answer: Answer) -> TierChangeResult:
+        """Read the answer to one rewrite; PENDING, with its token, when it has to be continued."""
+        outcome, detail = ChangeOutcome.CHANGED, ""
+        content = answer.content
+        if answer.status == 200 and not content.get("done"):
+            outcome, detail = ChangeOutcome.PENDING, str(content["rewriteToken"])
+        elif answer.status == 200:
+            copy = content.get("resource", {})
+            same = same_content(change.seen, replace(change.seen, checksum=_digests(copy)))
+            if int(copy["size"]) != change.seen.size_bytes or copy["storageClass"] != change.to_class or same is False:
+                outcome = ChangeOutcome.ERROR
+                detail = f"generation {copy['generation']} is not the copy that it should be"
+        elif answer.status == 412 or isinstance(_refusal(answer, change.ref.uri), ObjectNotFound):
+            # Overwritten, changed or deleted; or a call that was cut off was carried out after all, when we had looked.
+            found = self._settled([change])[0]
+            outcome, detail = ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile"
+            if found is not None:
+                return found
+        else:
+            error = _refusal(answer, change.ref.uri)
+            if isinstance(error, EVERYTHING_REFUSED):
+                raise error
+            outcome = ChangeOutcome.LOCKED if isinstance(error, ObjectLocked) else ChangeOutcome.ERROR
+            detail = str(error)
+        return TierChangeResult(change.ref, outcome, detail, answer.headers.get("x-guploader-uploadid"))
+
+    def _settled(self, changes: Sequence[TierChange]) -> list[TierChangeResult | None]:
+        """Let the objects themselves tell what became of rewrites whose answers were lost; None: nothing."""
+        settled: list[TierChangeResult | None] = []
+        for change, state in zip(changes, self.head_many([change.ref for change in changes]), strict=True):
+            outcome, detail = ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile"
+            if state is None:
+                outcome, detail = ChangeOutcome.NOT_FOUND, "the object is gone"
+            elif isinstance(state, Unseen):
+                settled.append(unavailable_or_refused(change, state))
+                continue
+            elif state.storage_class == change.to_class and same_content(change.seen, state):
+                outcome, detail = ChangeOutcome.CHANGED, "an answer was lost, the object has moved"
+            elif change.now is not None and state.etag == change.now.etag:
+                settled.append(None)
+                continue
+            settled.append(TierChangeResult(change.ref, outcome, detail))
+        return settled
+
+    def _remove(self, changes: Sequence[TierChange]) -> list[str | None]:
+        """Delete the generations that were seen, which are superseded; tells what is left where that cannot be."""
+        bucket = changes[0].ref.bucket
+        calls = {
+            change.ref.key: gcp_requests.delete_generation(bucket, change.ref.key, change.seen.ref.version_id)
+            for change in changes
+            if change.seen.ref.version_id is not None
+        }
+        asked = dict(zip(calls, self._asked(bucket, calls), strict=True))
+        left: list[str | None] = []
+        for change in changes:
+            generation = change.seen.ref.version_id
+            answer = asked.get(change.ref.key)
+            if answer is not None and answer.status in (200, 204, 404):
+                left.append(None)
+                continue
+            why = "it was not served" if answer is None else str(_refusal(answer, change.ref.uri))
+            left.append(f"it moved, but its old generation {generation} is left and billed: {why}")
+        return left
+
+    def _asked(self, bucket: str, calls: Mapping[str, Call]) -> list[Answer | None]:
+        """Send calls that may be repeated as one batch."""
+
+        def send(keys: Sequence[str]) -> Answer | Sequence[Answer]:
+            return self._requests.batch([calls[key] for key in keys])
+
+        return ask_in_batch(list(calls), send, self._pace_of(bucket), self._patience)
+
+    def _look(self, bucket: str) -> Callable[[Sequence[str]], list[ObjectState | Unseen | None]]:
+        def look(keys: Sequence[str]) -> list[ObjectState | Unseen | None]:
+            found: list[ObjectState | Unseen | None] = []
+            calls = {key: gcp_requests.look(bucket, key) for key in keys}
+            for key, answer in zip(keys, self._asked(bucket, calls), strict=True):
+                ref = ObjectRef(Provider.GCP, bucket, key)
+                if answer is None:
+                    found.append(Unseen(ref, f"{ref.uri} could not be looked at: it was not served", passing=True))
+                elif answer.status == 200:
+                    found.append(self._seen(bucket, answer.content))
+                else:
+                    error = _refusal(answer, ref.uri)
+                    if isinstance(error, EVERYTHING_REFUSED):
+                        raise error
+                    gone = isinstance(error, ObjectNotFound)
+                    found.append(None if gone else Unseen(ref, str(error), passing=False))
+            return found
+
+        return look
+
+    def _list_from(self, bucket: str) -> Callable[[str, str, int], tuple[list[ObjectState], bool]]:
+        def page(start: str, prefix: str, limit: int) -> tuple[list[ObjectState], bool]:
+            items, token = self._page(bucket, prefix, start=start, limit=limit)
+            return [self._seen(bucket, item) for item in items], bool(token)
+
+        return page
+
+    def _seen(self, bucket: str, item: Mapping[str, Any]) -> ObjectState:
+        """Give an object's state, and remember what a rewrite of it needs beside."""
+        state = self._state(ObjectRef(Provider.GCP, bucket, item["name"]), item)
+        carried = {name: item[name] for name in _CARRIED if name in item}
+        if "kmsKeyName" in carried:
+            # Named with a key's version it would be refused: a rewrite takes the newest.
+            carried["kmsKeyName"] = _without_key_version(carried["kmsKeyName"])
+        source = _Source(item["etag"], item["generation"], item["metageneration"], carried)
+        with self._sources_lock:
+            self._sources[bucket, item["name"]] = source
+            self._sources.move_to_end((bucket, item["name"]))
+            if len(self._sources) > _REMEMBERED:
+                self._sources.popitem(last=False)
+        return state
+
+    def _source(self, state: ObjectState) -> _Source | None:
+        """Give what a rewrite needs beside an object's state, if the object was looked at by this client."""
+        with self._sources_lock:
+            source = self._sources.get((state.ref.bucket, state.ref.key))
+        return source if source is not None and source.etag == state.etag else None
 
     def _bucket_facts(self, bucket: str) -> _BucketFacts:
         with self._facts_lock:
             if bucket not in self._facts:
-                try:
-                    found = self._client.get_bucket(bucket)
-                except NotFound as exc:
-                    raise TerminalError(f"there is no bucket {bucket!r}") from exc
-                except _FAULTS as exc:
-                    raise _translated(exc, f"bucket {bucket!r}") from exc
-                self._facts[bucket] = _BucketFacts(bool(found.versioning_enabled), bool(found.autoclass_enabled))
+                what = f"bucket {bucket!r}"
+                answer = ask(lambda: self._requests.bucket(bucket), self._pace_of(bucket), self._patience, what)
+                if answer.status == 404:
+                    raise BucketNotFound(f"there is no bucket {bucket!r}")
+                if answer.status != 200:
+                    raise _refusal(answer, what)
+                told = answer.content
+                uniform = told.get("iamConfiguration", {}).get("uniformBucketLevelAccess", {}).get("enabled")
+                self._facts[bucket] = _BucketFacts(
+                    versioned=bool(told.get("versioning", {}).get("enabled")),
+                    autoclass=bool(told.get("autoclass", {}).get("enabled")),
+                    has_acls=not uniform,
+                )
             return self._facts[bucket]
 
     def _blob(self, ref: ObjectRef) -> Any:
         return self._client.bucket(ref.bucket).blob(ref.key)
 
-    def _load(self, ref: ObjectRef, projection: str = "noAcl") -> Any:
+    def _load(self, ref: ObjectRef) -> Any:
         blob = self._blob(ref)
         try:
-            blob.reload(projection=projection)
+            blob.reload()
         except _FAULTS as exc:
             raise _translated(exc, ref.uri) from exc
         return blob
 
-    def _listing(self, bucket: str, prefix: str, start_from: str = "") -> Iterator[list[Mapping[str, Any]]]:
-        found = self._client.list_blobs(
-            bucket, prefix=prefix or None, start_offset=start_from or None, page_size=PAGE_OBJECTS
+    def _listing(self, bucket: str, prefix: str, start: str = "") -> Iterator[list[Mapping[str, Any]]]:
+        token = ""
+        while True:
+            items, token = self._page(bucket, prefix, start=start, token=token, limit=PAGE_OBJECTS)
+            if items:
+                yield items
+            if not token:
+                return
+
+    def _page(self, bucket: str, prefix: str, **asked: Any) -> tuple[list[Mapping[str, Any]], str]:
+        what = f"bucket {bucket!r}"
+        answer = ask(
+            lambda: self._requests.list_page(bucket, prefix, **asked), self._pace_of(bucket), self._patience, what
         )
-        try:
-            for page in found.pages:
-                if items := [blob._properties for blob in page]:
-                    yield items
-        except _FAULTS as exc:
-            raise _translated(exc, f"bucket {bucket!r}") from exc
+        if answer.status == 404:
+            raise BucketNotFound(f"there is no bucket {bucket!r}")
+        if answer.status != 200:
+            raise _refusal(answer, what)
+        return answer.content.get("items", []), answer.content.get("nextPageToken", "")
 
     def _state(self, ref: ObjectRef, item: Mapping[str, Any]) -> ObjectState:
-        digests = [
-            f"{name}:{item[field]}" for field, name in (("md5Hash", "md5"), ("crc32c", "crc32c")) if field in item
-        ]
         kept = {name: _without_key_version(str(item[field])) for field, name in _KEPT_HEADERS if field in item}
         return ObjectState(
             ref=replace(ref, version_id=str(item["generation"])),
@@ -341,8 +643,8 @@ class GcpTierClient:
             last_modified_at=_at(item["updated"]),
             class_since_at=_class_since(item),
             content_type=item.get("contentType"),
-            checksum=" ".join(digests) or None,
-            metadata=dict(item.get("metadata", {})),
+            checksum=_digests(item),
+            metadata=item.get("metadata") or {},
             lock_reason=self._lock_reason(item),
             headers=kept,
         )
@@ -363,6 +665,15 @@ def _at(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def _digests(item: Mapping[str, Any]) -> str | None:
+    digests = [f"{name}:{item[field]}" for field, name in (("md5Hash", "md5"), ("crc32c", "crc32c")) if field in item]
+    return " ".join(digests) or None
+
+
+def _named(state: ObjectState) -> str:
+    return f"generation {state.ref.version_id} (ETag {state.etag})"
+
+
 def _without_key_version(text: str) -> str:
     """Give an encryption key's name alone: a rewrite takes the key's newest version."""
     return text.partition("/cryptoKeyVersions/")[0]
@@ -372,13 +683,35 @@ def _class_since(item: Mapping[str, Any]) -> datetime:
     return _at(item.get("timeStorageClassUpdated") or item["timeCreated"])
 
 
+def _refusal(answer: Answer, what: str) -> CloudFluxError:
+    """Give the error for what Google Cloud Storage refused."""
+    return _error(answer.status, *error_of(answer), what)
+
+
+def _error(status: int, reason: str, message: str, what: str) -> CloudFluxError:
+    said = f"{status} {reason}".strip()
+    error: CloudFluxError = TerminalError(f"Google Cloud Storage refused {what} with {said}: {message}")
+    if status == 401:
+        error = CredentialsRefused(f"Google Cloud does not accept our credentials ({said}, at {what}): renew them")
+    elif status == 403 and (reason in _ACCOUNT_REFUSED or "billing" in message.lower()):
+        error = AccountRefused(f"Google Cloud serves this project no longer ({said}, at {what}): {message}")
+    elif status == 404 and "bucket does not exist" in message:
+        error = BucketNotFound(f"there is no bucket for {what}: {message}")
+    elif status == 404:
+        error = ObjectNotFound(f"there is no object {what}")
+    elif status in NOT_ACTED_ON | UNCERTAIN or status >= 500:
+        error = TransientError(f"Google Cloud Storage could not serve {what} now ({said}): try again later")
+    elif status == 403 and (reason in _LOCKED or "retention" in message or " hold" in message):
+        error = ObjectLocked(f"{what} is locked: {message}")
+    return error
+
+
 def _translated(exc: Exception, what: str) -> CloudFluxError:
-    if not isinstance(exc, GoogleAPICallError):
-        return TransientError(f"the connection to Google Cloud Storage failed at {what}: {exc}")
-    if isinstance(exc, NotFound):
-        return ObjectNotFound(f"there is no object {what}")
-    if isinstance(exc, TooManyRequests) or (exc.code or 0) >= 500 or exc.code == 408:
-        return TransientError(f"Google Cloud Storage could not serve {what} now ({exc.code}): try again later")
-    if isinstance(exc, Forbidden) and any(word in exc.message.lower() for word in ("hold", "retention")):
-        return ObjectLocked(f"{what} is locked: {exc.message}")
-    return TerminalError(f"Google Cloud Storage refused {what} with {exc.code}: {exc.message}")
+    """Give the error for what the library raised."""
+    if isinstance(exc, GoogleAPICallError):
+        reason = str(exc.errors[0].get("reason", "")) if exc.errors and isinstance(exc.errors[0], Mapping) else ""
+        return _error(int(exc.code or 0), reason, exc.message, what)
+    if isinstance(exc, GoogleAuthError) and not isinstance(exc, TransportError):
+        kind = type(exc).__name__
+        return CredentialsRefused(f"Google Cloud does not accept our credentials ({kind}, at {what}): renew them")
+    return TransientError(f"the connection to Google Cloud Storage failed at {what}: {exc}")

@@ -10,9 +10,9 @@ from datetime import date, datetime
 
 import pyarrow as pa
 
-from cloudflux.domain.errors import ObjectLocked, ObjectNotFound, TerminalError
+from cloudflux.domain.errors import BucketNotFound, ObjectLocked, ObjectNotFound, TerminalError, TransientError
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
-from cloudflux.domain.objects import ObjectRef, ObjectState
+from cloudflux.domain.objects import ObjectRef, ObjectState, RestoreState, Unseen
 from cloudflux.domain.tiers import STANDARD_CLASS, Provider
 from cloudflux.domain.verification import same_content
 from cloudflux.providers.inventory import inventory_batch
@@ -22,7 +22,9 @@ from cloudflux.providers.protocol import CAPABILITIES, PAGE_OBJECTS, StoredFile,
 class MemoryTierClient:
     """A ``TierClient`` and ``ObjectStore`` whose objects live as long as it does. Safe between threads.
 
-    As on Google Cloud, a client of that provider gives every content and every move a new generation.
+    As on Google Cloud, a client of that provider gives every content and every move a new generation. A restore that
+    was asked for runs until ``finish_restore``: then there is a copy beside the archived object, or on Azure the blob
+    is in the class it was restored to.
     """
 
     def __init__(self, provider: Provider, clock: Callable[[], datetime]) -> None:
@@ -31,6 +33,9 @@ class MemoryTierClient:
         self._clock = clock
         self._buckets: dict[str, dict[str, tuple[ObjectState, bytes]]] = {}
         self._generation = 0
+        self._restored_to: dict[ObjectRef, str] = {}
+        self._denied: set[ObjectRef] = set()
+        self._throttled: set[ObjectRef] = set()
         self._lock = threading.RLock()
 
     def create_bucket(self, bucket: str) -> None:
@@ -109,6 +114,26 @@ class MemoryTierClient:
             state, data = self._find(ref)
             self._buckets[ref.bucket][ref.key] = (replace(state, lock_reason=reason), data)
 
+    def deny(self, ref: ObjectRef) -> None:
+        """Refuse every look at an object and every change of it from now on."""
+        self._denied.add(replace(ref, version_id=None))
+
+    def throttle(self, ref: ObjectRef, throttled: bool = True) -> None:
+        """Serve changes of an object no longer, or again."""
+        (self._throttled.add if throttled else self._throttled.discard)(replace(ref, version_id=None))
+
+    def finish_restore(self, ref: ObjectRef) -> None:
+        """Let the restore of an object be done."""
+        with self._lock:
+            state, data = self._find(ref)
+            if state.restore is not RestoreState.RUNNING:
+                raise ValueError(f"no restore of {ref.uri} is running")
+            to_class = self._restored_to.pop(replace(ref, version_id=None))
+            done = replace(state, restore=RestoreState.READY)
+            if self.provider is Provider.AZURE:
+                done = replace(state, restore=None, storage_class=to_class, class_since_at=self._clock())
+            self._buckets[ref.bucket][ref.key] = (done, data)
+
     def list_pages(self, bucket: str, prefix: str = "") -> Iterator[list[ObjectState]]:
         """List live objects by key, at most 1000 at a time."""
         with self._lock:
@@ -149,17 +174,23 @@ class MemoryTierClient:
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:
         """Tell the state of the live object of that name. Raises ``ObjectNotFound``."""
         with self._lock:
+            if replace(ref, version_id=None) in self._denied:
+                raise TerminalError(f"{ref.uri} is denied")
             state = self._find(ref)[0]
         return state if tags else replace(state, tags={})
 
-    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | None]:
+    def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | Unseen | None]:
         """Look at many objects, in order; None for one that is not there."""
-        found: list[ObjectState | None] = []
+        found: list[ObjectState | Unseen | None] = []
         for ref in refs:
             try:
                 found.append(self.head(ref, tags=tags))
             except ObjectNotFound:
                 found.append(None)
+            except BucketNotFound:
+                raise
+            except (TerminalError, TransientError) as exc:
+                found.append(Unseen(ref, str(exc), isinstance(exc, TransientError)))
         return found
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
@@ -168,28 +199,56 @@ class MemoryTierClient:
             return [self._change(change) for change in changes]
 
     def _change(self, change: TierChange) -> TierChangeResult:
-        def result(outcome: ChangeOutcome, detail: str = "") -> TierChangeResult:
-            return TierChangeResult(change.ref, outcome, detail)
+        outcome, detail = self._refused(change)
+        if outcome is None:
+            state, data = self._find(change.ref)
+            now = self._clock()
+            moved = replace(state, storage_class=change.to_class, class_since_at=now, restore=None)
+            if not self.capabilities.keeps_last_modified:
+                moved = replace(moved, last_modified_at=now)
+            self._buckets[change.ref.bucket][change.ref.key] = (self._with_new_generation(moved), data)
+            outcome = ChangeOutcome.CHANGED
+        return TierChangeResult(change.ref, outcome, detail)
 
+    def _refused(self, change: TierChange) -> tuple[ChangeOutcome | None, str]:
+        """Tell why an object needs no change, or must not be changed; None when it is to be changed."""
+        there = self._bucket(change.ref.bucket).get(change.ref.key)
+        name = replace(change.ref, version_id=None)
+        outcome: ChangeOutcome | None = None
+        detail = ""
         if change.to_class not in self.capabilities.classes:
-            return result(ChangeOutcome.ERROR, unknown_class(self.provider, change.to_class))
-        there = self._buckets.get(change.ref.bucket, {}).get(change.ref.key)
-        if there is None:
-            return result(ChangeOutcome.NOT_FOUND, "the object is gone")
-        state, data = there
+            outcome, detail = ChangeOutcome.ERROR, unknown_class(self.provider, change.to_class)
+        elif name in self._denied:
+            outcome, detail = ChangeOutcome.ERROR, "access is denied"
+        elif name in self._throttled:
+            outcome, detail = ChangeOutcome.UNAVAILABLE, "it was not served"
+        elif there is None:
+            outcome, detail = ChangeOutcome.NOT_FOUND, "the object is gone"
+        else:
+            outcome, detail = self._obstacle(change, there[0])
+        return outcome, detail
+
+    def _obstacle(self, change: TierChange, state: ObjectState) -> tuple[ChangeOutcome | None, str]:
+        outcome: ChangeOutcome | None = None
+        detail = ""
         unchanged = state.etag == change.seen.etag
         if state.storage_class == change.to_class and (unchanged or same_content(change.seen, state)):
-            return result(ChangeOutcome.CHANGED, "already there")
-        if not unchanged:
-            return result(ChangeOutcome.CONFLICT, f"its ETag was {change.seen.etag} and is {state.etag}")
-        if state.lock_reason is not None:
-            return result(ChangeOutcome.LOCKED, state.lock_reason)
-        now = self._clock()
-        moved = replace(state, storage_class=change.to_class, class_since_at=now)
-        if not self.capabilities.keeps_last_modified:
-            moved = replace(moved, last_modified_at=now)
-        self._buckets[change.ref.bucket][change.ref.key] = (self._with_new_generation(moved), data)
-        return result(ChangeOutcome.CHANGED)
+            outcome, detail = ChangeOutcome.CHANGED, "already there"
+        elif not unchanged or (change.now is not None and state.etag != change.now.etag):
+            outcome, detail = ChangeOutcome.CONFLICT, f"its ETag was {change.seen.etag} and is {state.etag}"
+        elif state.lock_reason is not None:
+            outcome, detail = ChangeOutcome.LOCKED, state.lock_reason
+        elif state.restore is RestoreState.RUNNING:
+            outcome, detail = ChangeOutcome.RESTORING, "its restore is running"
+        elif state.storage_class in self.capabilities.restore_needed_from and state.restore is not RestoreState.READY:
+            if change.restore is None:
+                return ChangeOutcome.ERROR, f"it is in {state.storage_class}: restore it first"
+            data = self._buckets[change.ref.bucket][change.ref.key][1]
+            restoring = replace(state, restore=RestoreState.RUNNING)
+            self._buckets[change.ref.bucket][change.ref.key] = (restoring, data)
+            self._restored_to[replace(change.ref, version_id=None)] = change.to_class
+            outcome, detail = ChangeOutcome.RESTORING, f"a restore of priority {change.restore.priority} has begun"
+        return outcome, detail
 
     def _with_new_generation(self, state: ObjectState) -> ObjectState:
         if self.capabilities.conditional_on != "generation":
@@ -201,7 +260,7 @@ class MemoryTierClient:
         try:
             return self._buckets[bucket]
         except KeyError:
-            raise TerminalError(f"there is no bucket {bucket!r}: create it first") from None
+            raise BucketNotFound(f"there is no bucket {bucket!r}: create it first") from None
 
     def _find(self, ref: ObjectRef) -> tuple[ObjectState, bytes]:
         try:

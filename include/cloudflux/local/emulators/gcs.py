@@ -8,6 +8,11 @@ Faithful where moves depend on it: a rewrite makes a new generation in the wante
 refuse overwriting and deleting with 403; a rewrite whose body is not empty takes its metadata from that body alone;
 versioned buckets keep noncurrent generations; long rewrites take several calls (``--rewrite-bytes-per-call``).
 
+Beside the API, ``GET /_cloudflux/requests`` tells how often each object was looked at, written, rewritten or deleted
+(``operation`` and ``bucket`` narrow it, ``DELETE`` forgets it), and ``PUT /_cloudflux/refused`` with
+``{"denied": ["bucket/name"], "throttled": []}`` has every request for such an object refused with 403, or every rewrite
+of it with 503.
+
 Requests are answered one after another in one event loop, so each is atomic. Names and metadata lie in SQLite and
 contents in files, both below the data folder: a restart finds them again. Every operation is O(log objects), and a
 rewrite shares its source's content file.
@@ -29,12 +34,13 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
 import re
 import socket
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -44,6 +50,7 @@ from urllib.parse import parse_qs, quote, unquote
 from uuid import uuid4
 
 import google_crc32c
+import orjson
 import uvicorn
 
 Resource = dict[str, Any]
@@ -73,7 +80,7 @@ class Request:
         if not self.body.strip():
             return {}
         try:
-            content = json.loads(self.body)
+            content = orjson.loads(self.body)
         except ValueError as exc:
             raise ApiError(400, "parseError", f"the body is not JSON: {exc}") from exc
         if not isinstance(content, dict):
@@ -97,7 +104,7 @@ class Response:
     @classmethod
     def of(cls, resource: Resource, status: int = 200) -> Response:
         """Answer with a JSON resource."""
-        return cls(status, json.dumps(resource).encode(), {"content-type": "application/json; charset=UTF-8"})
+        return cls(status, orjson.dumps(resource), {"content-type": "application/json; charset=UTF-8"})
 
 
 class ApiError(Exception):
@@ -132,8 +139,11 @@ class Objects:
                 content TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY (bucket, name, generation)
             ) WITHOUT ROWID;
             CREATE UNIQUE INDEX IF NOT EXISTS live_objects ON objects (bucket, name) WHERE live = 1;
+            CREATE INDEX IF NOT EXISTS contents ON objects (content);
             """
         )
+        rows = self._db.execute("SELECT name, resource FROM buckets").fetchall()
+        self._buckets: dict[str, Resource] = {name: orjson.loads(text) for name, text in rows}
         ((newest,),) = self._db.execute("SELECT coalesce(max(generation), 0) FROM objects").fetchall()
         self._newest_generation: int = newest
 
@@ -145,21 +155,32 @@ class Objects:
         """Tell the time as the API writes it."""
         return _timestamp(self._clock())
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Write everything done in here in one transaction: a batch of calls costs one commit."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            # What an earlier call of a batch has done stays done, whatever becomes of a later one.
+            self._db.execute("COMMIT")
+
     def buckets(self) -> list[Resource]:
         """List all buckets by name."""
-        return [json.loads(text) for (text,) in self._db.execute("SELECT resource FROM buckets ORDER BY name")]
+        return [self._buckets[name] for name in sorted(self._buckets)]
 
     def bucket(self, name: str) -> Resource:
         """Give a bucket. Raises ``ApiError`` 404."""
-        rows = self._db.execute("SELECT resource FROM buckets WHERE name = ?", [name]).fetchall()
-        if not rows:
+        found = self._buckets.get(name)
+        if found is None:
             raise ApiError(404, "notFound", "The specified bucket does not exist.")
-        found: Resource = json.loads(rows[0][0])
         return found
 
     def put_bucket(self, resource: Resource) -> None:
         """Write a bucket."""
-        self._db.execute("INSERT OR REPLACE INTO buckets VALUES (?, ?)", [resource["name"], json.dumps(resource)])
+        text = orjson.dumps(resource).decode()
+        self._db.execute("INSERT OR REPLACE INTO buckets VALUES (?, ?)", [resource["name"], text])
+        self._buckets[resource["name"]] = resource
 
     def delete_bucket(self, name: str) -> None:
         """Delete an empty bucket. Raises ``ApiError`` 409 when it is not empty."""
@@ -167,6 +188,7 @@ class Objects:
         if self._db.execute("SELECT 1 FROM objects WHERE bucket = ? LIMIT 1", [name]).fetchall():
             raise ApiError(409, "conflict", "The bucket you tried to delete is not empty.")
         self._db.execute("DELETE FROM buckets WHERE name = ?", [name])
+        del self._buckets[name]
 
     def find(self, bucket: str, name: str, generation: str | None = None) -> tuple[Resource, str] | None:
         """Give an object's resource and content id: the live one, or one generation; None when there is none."""
@@ -175,7 +197,7 @@ class Objects:
             f"SELECT resource, content FROM objects WHERE bucket = ? AND name = ? AND {which}",  # noqa: S608  # constant
             [bucket, name, *values],
         ).fetchall()
-        return (json.loads(rows[0][0]), rows[0][1]) if rows else None
+        return (orjson.loads(rows[0][0]), rows[0][1]) if rows else None
 
     def get(self, bucket: str, name: str, generation: str | None = None) -> tuple[Resource, str]:
         """Give an object's resource and content id. Raises ``ApiError`` 404."""
@@ -192,7 +214,7 @@ class Objects:
             f"SELECT resource FROM objects WHERE bucket = ? AND name >= ? {live} ORDER BY name, generation",  # noqa: S608
             [bucket, start],
         ):
-            yield json.loads(text)
+            yield orjson.loads(text)
 
     def store(self, content: bytes) -> str:
         """Keep a content; the id that is returned names it."""
@@ -236,8 +258,10 @@ class Objects:
             self._retire(owner, before)
         self._db.execute(
             "INSERT INTO objects VALUES (?, ?, ?, 1, ?, ?)",
-            [bucket, name, self._newest_generation, content_id, json.dumps(resource)],
+            [bucket, name, self._newest_generation, content_id, orjson.dumps(resource).decode()],
         )
+        if before is not None and before[1] != content_id:
+            self.discard(before[1])
         return resource
 
     def patch(self, resource: Resource, changes: Resource) -> Resource:
@@ -260,7 +284,7 @@ class Objects:
         changed["etag"] = _etag(changed)
         self._db.execute(
             "UPDATE objects SET resource = ? WHERE bucket = ? AND name = ? AND generation = ?",
-            [json.dumps(changed), changed["bucket"], changed["name"], int(changed["generation"])],
+            [orjson.dumps(changed).decode(), changed["bucket"], changed["name"], int(changed["generation"])],
         )
         return changed
 
@@ -271,7 +295,8 @@ class Objects:
         if generation is None:
             self._retire(self.bucket(bucket), found)
         else:
-            self._remove(found)
+            self._remove(found[0])
+        self.discard(found[1])
 
     def _refuse_when_held(self, resource: Resource) -> None:
         name = f"Object '{resource['bucket']}/{resource['name']}'"
@@ -289,40 +314,30 @@ class Objects:
     def _retire(self, owner: Resource, found: tuple[Resource, str]) -> None:
         resource = found[0]
         if not owner.get("versioning", {}).get("enabled"):
-            self._remove(found)
+            self._remove(resource)
             return
         resource["timeDeleted"] = self.now()
         self._db.execute(
             "UPDATE objects SET live = 0, resource = ? WHERE bucket = ? AND name = ? AND generation = ?",
-            [json.dumps(resource), resource["bucket"], resource["name"], int(resource["generation"])],
+            [orjson.dumps(resource).decode(), resource["bucket"], resource["name"], int(resource["generation"])],
         )
 
-    def _remove(self, found: tuple[Resource, str]) -> None:
-        resource, content_id = found
+    def _remove(self, resource: Resource) -> None:
         self._db.execute(
             "DELETE FROM objects WHERE bucket = ? AND name = ? AND generation = ?",
             [resource["bucket"], resource["name"], int(resource["generation"])],
         )
-        self.discard(content_id)
 
     def discard(self, content_id: str) -> None:
-        """Remove a content; each belongs to one generation."""
-        (self._contents / content_id[:2] / content_id).unlink(missing_ok=True)
+        """Remove a content that no generation has any more."""
+        if not self._db.execute("SELECT 1 FROM objects WHERE content = ? LIMIT 1", [content_id]).fetchall():
+            (self._contents / content_id[:2] / content_id).unlink(missing_ok=True)
 
     def rewrite(self, source: tuple[Resource, str], bucket: str, name: str, editable: Resource) -> Resource:
         """Make a new generation with the source's content."""
         resource, content_id = source
         facts: Resource = {key: resource[key] for key in ("size", "md5Hash", "crc32c")}
-        # Shared, not copied: a second name for the file outlives the removal of the generation that is replaced.
-        shared = uuid4().hex
-        path = self._contents / shared[:2] / shared
-        path.parent.mkdir(exist_ok=True)
-        path.hardlink_to(self._contents / content_id[:2] / content_id)
-        try:
-            return self.insert(bucket, name, editable, facts, shared)
-        except ApiError:
-            path.unlink()
-            raise
+        return self.insert(bucket, name, editable, facts, content_id)
 
 
 class StorageApi:
@@ -333,13 +348,19 @@ class StorageApi:
         self._rewrite_bytes_per_call = rewrite_bytes_per_call
         self._rewrites: dict[str, tuple[str, int]] = {}  # token -> what it continues, bytes rewritten so far
         self._uploads: dict[str, tuple[str, Request, bytearray]] = {}  # resumable ones, by id
+        self._refused: dict[str, frozenset[tuple[str, ...]]] = {"denied": frozenset(), "throttled": frozenset()}
+        self._served: Counter[tuple[str, str, str]] = Counter()  # by operation, bucket and object
 
     def respond(self, request: Request) -> Response:
         """Answer one request."""
         try:
             for pattern, answer in self._ROUTES:
                 if match := pattern.fullmatch(request.path):
-                    return answer(self, request, *(unquote(part) for part in match.groups()))
+                    named = [unquote(part) for part in match.groups()]
+                    self._refuse(request, tuple(named[:2]))
+                    response = answer(self, request, *named)
+                    self._count(request, answer.__name__, named)
+                    return response
             raise ApiError(404, "notFound", f"this emulator has no {request.method} {request.path}")
         except ApiError as error:
             return error.response()
@@ -433,6 +454,44 @@ class StorageApi:
             answer["prefixes"] = prefixes
         return Response.of(answer)
 
+    def _refusals(self, request: Request) -> Response:
+        """Refuse from now on what names these objects: every request with 403, or rewrites with 503."""
+        if request.method != "PUT":
+            raise _not_allowed(request)
+        for kind, names in request.json().items():
+            self._refused[kind] = frozenset(tuple(str(name).split("/", 1)) for name in names)
+        return Response(204)
+
+    def _requests(self, request: Request) -> Response:
+        """Tell how often each object was read, written, rewritten, patched and deleted; refusals are not counted."""
+        if request.method == "DELETE":
+            self._served.clear()
+            return Response(204)
+        if request.method != "GET":
+            raise _not_allowed(request)
+        told: Resource = {}
+        for (operation, bucket, name), times in self._served.items():
+            wanted = {"operation": operation, "bucket": bucket}
+            if all(request.query.get(key, value) == value for key, value in wanted.items()):
+                told.setdefault(operation, {})[f"{bucket}/{name}"] = times
+        return Response.of(told)
+
+    def _count(self, request: Request, route: str, named: list[str]) -> None:
+        operation = {
+            "_object": {"GET": "get", "DELETE": "delete"}.get(request.method, "patch"),
+            "_copy": "copy",
+            "_download": "download",
+            "_list": "list",
+        }.get(route)
+        if operation is not None:
+            self._served[operation, named[0], named[1] if len(named) > 1 else ""] += 1
+
+    def _refuse(self, request: Request, named: tuple[str, ...]) -> None:
+        if named in self._refused["denied"]:
+            raise ApiError(403, "forbidden", f"the caller has no access to {'/'.join(named)}")
+        if named in self._refused["throttled"] and request.method == "POST":
+            raise ApiError(503, "backendError", "try again later")
+
     def _object(self, request: Request, bucket: str, name: str) -> Response:
         generation = request.query.get("generation")
         resource, content_id = self._objects.get(bucket, name, generation)
@@ -487,6 +546,7 @@ class StorageApi:
             token = uuid4().hex
             self._rewrites[token] = (f"{bucket}/{name}#{resource['generation']}>{to_bucket}/{to_name}", outcome)
             return Response.of({**answer, "done": False, "totalBytesRewritten": str(outcome), "rewriteToken": token})
+        self._served["rewrite", to_bucket, to_name] += 1
         view = self._object_view(request, outcome)
         return Response.of({**answer, "done": True, "totalBytesRewritten": str(size), "resource": view})
 
@@ -581,6 +641,7 @@ class StorageApi:
         except ApiError:
             self._objects.discard(content_id)
             raise
+        self._served["write", bucket, name] += 1
         return Response.of(self._object_view(request, resource))
 
     def _check_destination(self, request: Request, bucket: str, name: str) -> None:
@@ -593,24 +654,26 @@ class StorageApi:
         calls = [part for part in _parts(request.body, boundary) if part.strip()]
         if len(calls) > _MAX_BATCH:
             raise ApiError(400, "batchTooLarge", f"a batch of {len(calls)} calls: {_MAX_BATCH} is the limit")
-        answers = []
-        for call in calls:
-            outer, _, inner = _normalised(call).partition(b"\r\n\r\n")
-            head, _, body = inner.partition(b"\r\n\r\n")
-            request_line, *header_lines = head.decode().lstrip("\r\n").split("\r\n")
-            method, target, _ = request_line.split(" ", 2)
-            headers = {**_headers(header_lines), "host": request.headers.get("host", "")}
-            answer = self.respond(_request(method, re.sub(r"^https?://[^/]+", "", target), headers, body.strip()))
-            content_id = _headers(outer.decode().split("\r\n")).get("content-id", "").strip("<>")
-            lines = [f"{key}: {value}" for key, value in answer.headers.items()]
-            lines.append(f"Content-Length: {len(answer.body)}")
-            answers.append(
-                f"--batch_answer\r\nContent-Type: application/http\r\nContent-ID: <response-{content_id}>\r\n\r\n"
-                f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n" + "\r\n".join(lines) + "\r\n\r\n"
-                f"{answer.body.decode()}\r\n"
-            )
+        with self._objects.at_once():
+            answers = [self._batched(request, call) for call in calls]
         body = ("".join(answers) + "--batch_answer--\r\n").encode()
         return Response(200, body, {"content-type": "multipart/mixed; boundary=batch_answer"})
+
+    def _batched(self, request: Request, call: bytes) -> str:
+        """Answer one call of a batch."""
+        outer, _, inner = _normalised(call).partition(b"\r\n\r\n")
+        head, _, body = inner.partition(b"\r\n\r\n")
+        request_line, *header_lines = head.decode().lstrip("\r\n").split("\r\n")
+        method, target, _ = request_line.split(" ", 2)
+        headers = {**_headers(header_lines), "host": request.headers.get("host", "")}
+        answer = self.respond(_request(method, re.sub(r"^https?://[^/]+", "", target), headers, body.strip()))
+        content_id = _headers(outer.decode().split("\r\n")).get("content-id", "").strip("<>")
+        lines = "".join(f"{key}: {value}\r\n" for key, value in answer.headers.items())
+        return (
+            f"--batch_answer\r\nContent-Type: application/http\r\nContent-ID: <response-{content_id}>\r\n\r\n"
+            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
+            f"{lines}Content-Length: {len(answer.body)}\r\n\r\n{answer.body.decode()}\r\n"
+        )
 
     @staticmethod
     def _bucket_view(request: Request, resource: Resource) -> Resource:
@@ -635,6 +698,8 @@ class StorageApi:
         (re.compile(pattern), answer)
         for pattern, answer in (
             (r"/", _root),
+            (r"/_cloudflux/refused", _refusals),
+            (r"/_cloudflux/requests", _requests),
             (r"/storage/v1/b", _buckets),
             (r"/storage/v1/b/([^/]+)", _bucket),
             (r"/storage/v1/b/([^/]+)/o", _list),
