@@ -2,8 +2,8 @@
 
 This is the way for versioned buckets whose owner lets nobody delete a superseded version, and for buckets with object
 lock: nothing is copied, so there is no second version, and content, ETag, version and time stay what they were. It
-costs a transition request and two small tag requests an object, and time: S3 runs its rules once a day, from midnight
-UTC on.
+costs a transition request and four tag requests an object, and time: S3 runs its rules once a day, from midnight UTC
+on.
 
 What the rules cannot do is an error of that object, and names the setting under which a copy does it:
 
@@ -11,7 +11,7 @@ What the rules cannot do is an error of that object, and names the setting under
   INTELLIGENT_TIERING not to STANDARD_IA, from ONEZONE_IA and GLACIER_IR only to GLACIER and DEEP_ARCHIVE.
 - To STANDARD_IA and ONEZONE_IA only from 30 days after an object's creation on; a rule with fewer days is refused.
 - Objects below 128 KiB stay, unless the rule says from what size on it applies (``ObjectSizeGreaterThan``). Ours do,
-  with the smallest size that the user guide's examples show, so what has at most one byte stays.
+  from two bytes on: whether S3 takes 0 for that size is not documented.
 - An object has at most ten tags, and ours is one of them while the move is under way.
 - Rules of the old form, with a ``Prefix`` and no ``Filter``, tolerate none like ours beside them. They are not touched.
 
