@@ -244,6 +244,7 @@ def are_canaries(chosen: pa.Table, share: float) -> npt.NDArray[np.bool_]:
 
 
 def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
+    """Add up the moves by provider, bucket and pair of classes."""
     summed = chosen.group_by(_GROUP).aggregate(
         [
             ("size_bytes", "count"),
