@@ -6,15 +6,14 @@ share and a little more, so that it lands just below what the service takes; eve
 faster the longer nothing was cut, as CUBIC does for TCP (RFC 9438), so that a capacity that has grown is found within
 seconds and one that has not is left alone most of the time.
 
-Refusals that do not get fewer when the rate falls (a service that fails one request in twenty whatever one does) say
-nothing about its capacity: the share that was refused right after the last cuts, up to `BACKGROUND`, does not cut the
-rate again.
+Refusals that do not get fewer when the rate falls (a service that fails one request in ten whatever one does) say
+nothing about its capacity. What was refused right before and right after each of the last cuts is compared: as long as
+cutting does not help, only more refusals than usual cut again, and now and then a cut to see whether that still holds.
 """
 
 import asyncio
 import math
 import random
-import statistics
 import threading
 import time
 from collections import deque
@@ -22,11 +21,21 @@ from collections.abc import Callable
 
 WINDOW_SECONDS = 0.25
 """Answers are judged together for at least this long ..."""
-WINDOW_ANSWERS = 10
-"""... and until there are so many of them, or `PATIENCE_SECONDS` have passed."""
-PATIENCE_SECONDS = 5.0
-BACKGROUND = 0.05
-BACKGROUND_CUTS = 9
+WINDOW_ANSWERS = 50
+"""... and until there are so many of them, ..."""
+PATIENCE_SECONDS = 2.0
+"""... or this time has passed, ..."""
+PLAIN_REFUSALS = 10
+"""... or so many were refused that there is no doubt: these, and a third of all."""
+SETTLING_SECONDS = 0.25
+"""What is answered so soon after a cut was sent before it, and tells nothing about the new rate."""
+BACKGROUND = 0.2
+"""The largest share of refusals that may have nothing to do with the rate."""
+CUTS_COMPARED = 5
+CUTS_HELP = 0.4
+"""Cuts help when they leave less than this part of the share of refusals that led to them."""
+EVIDENCE_SECONDS = 5.0
+"""For so long it stays unquestioned that cuts do not help."""
 CUT_BELOW = 0.04
 """How far below the rate just served a cut goes, so that the queue of the service runs empty."""
 DEEPEST_CUT = 0.7
@@ -76,8 +85,12 @@ class Pace:
         self._served = 0
         self._refused = 0
         self._served_per_second: float | None = None
-        self._refused_all_the_same: deque[float] = deque(maxlen=BACKGROUND_CUTS)
-        """The shares refused right after a cut."""
+        self._settled_at = now
+        self._before_cut = (1, 1)
+        self._judges_cut = False
+        self._evidence_seconds = EVIDENCE_SECONDS
+        self._cuts: deque[tuple[int, int, int, int]] = deque(maxlen=CUTS_COMPARED)
+        """What was refused, of how many answers, right before and right after each of the last cuts."""
 
     @property
     def per_second(self) -> float | None:
@@ -119,20 +132,22 @@ class Pace:
         """The service answered: try a little more."""
         with self._lock:
             now = self._advance()
-            self._served += requests
             self._grow(now)
-            self._judge(now)
+            if now >= self._settled_at:
+                self._served += requests
+                self._judge(now)
 
     def throttled(self, retry_after: float | None = None) -> None:
         """503 SlowDown, 429, 500s: slow down, and let nothing start for as long as the service asked (seconds)."""
         with self._lock:
             now = self._advance()
-            self._refused += 1
+            if now >= self._settled_at:
+                self._refused += 1
             if retry_after is not None and retry_after > 0 and math.isfinite(retry_after):
                 self._paused_until = max(self._paused_until, now + retry_after)
             if self._found is None:
                 self._find_first(now)
-            else:
+            elif now >= self._settled_at:
                 self._judge(now)
 
     def backoff(self, attempt: int, retry_after: float | None = None) -> float:
@@ -196,7 +211,7 @@ class Pace:
         if self._served_per_second is not None and self._found > 2 * self._served_per_second:
             self._grown_at = now
             return
-        seconds = min(now - self._grown_at, WINDOW_SECONDS)
+        seconds = min(now - self._grown_at, 1 / SLOWEST_PER_SECOND)
         since_cut = min(now - self._cut_at, 10.0)
         self._found = self._bounded(
             self._found * math.exp((GROWTH_PER_SECOND + GROWTH_PER_SECOND_CUBED * since_cut**2) * seconds)
@@ -206,24 +221,46 @@ class Pace:
     def _judge(self, now: float) -> None:
         """Close a window that is long enough: cut the rate if more was refused in it than is at any rate."""
         elapsed = now - self._window_at
-        answers = self._served + self._refused
-        if elapsed < WINDOW_SECONDS or (answers < WINDOW_ANSWERS and elapsed < PATIENCE_SECONDS):
+        answers, refused = self._served + self._refused, self._refused
+        plain = refused >= PLAIN_REFUSALS and refused > answers / 3
+        if elapsed < WINDOW_SECONDS or (answers < WINDOW_ANSWERS and elapsed < PATIENCE_SECONDS and not plain):
             return
         self._served_per_second = self._served / elapsed
-        share = self._refused / answers
-        if self._cut_at == self._window_at:
-            self._refused_all_the_same.append(min(share, BACKGROUND))
-        background = statistics.fmean(self._refused_all_the_same) if self._refused_all_the_same else 0.0
+        if self._judges_cut:
+            self._compare_cut(refused, answers)
+        usual = answers * self._refused_anyway(now)
         self._open_window(now)
         # Two standard deviations of a Poisson count: chance alone must not cut the rate.
-        if self._found is not None and share * answers > answers * background + 2 * math.sqrt(answers * background):
-            # What was refused to requests sent before the last cut must not cut again below what was served meanwhile.
+        if self._found is not None and refused > usual + 2 * math.sqrt(usual):
+            share = refused / answers
+            # What the service did serve it takes again.
             lowered = max(self._found * (1 - min(DEEPEST_CUT, share + CUT_BELOW)), self._served_per_second)
             self._found = self._bounded(min(lowered, self._found * (1 - CUT_BELOW)))
             self._cut_at = now
+            self._before_cut = (refused, answers)
+            # A cut from plain overload leads to where refusals can be compared, and is no comparison itself.
+            self._judges_cut = share <= BACKGROUND
+            self._settled_at = now + SETTLING_SECONDS
+            self._open_window(self._settled_at)
 
-    def _open_window(self, now: float) -> None:
-        self._window_at = now
+    def _compare_cut(self, refused: int, answers: int) -> None:
+        """Note what a cut left of the refusals; the longer cuts do not help, the longer this is taken for granted."""
+        self._judges_cut = False
+        refused_before, before = self._before_cut
+        helped = refused / answers < CUTS_HELP * refused_before / before
+        self._evidence_seconds = EVIDENCE_SECONDS if helped else min(2 * self._evidence_seconds, 8 * EVIDENCE_SECONDS)
+        self._cuts.append((refused_before, before, refused, answers))
+
+    def _refused_anyway(self, now: float) -> float:
+        """Tell which share is refused at any rate: what the last cuts did not lessen."""
+        if len(self._cuts) < 3 or now - self._cut_at > self._evidence_seconds:
+            return 0.0
+        refused_before, before, refused_after, after = (sum(column) for column in zip(*self._cuts, strict=True))
+        share = refused_after / after
+        return 0.0 if share < CUTS_HELP * refused_before / before else min(share, BACKGROUND)
+
+    def _open_window(self, at: float) -> None:
+        self._window_at = at
         self._served = 0
         self._refused = 0
 

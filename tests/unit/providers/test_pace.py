@@ -157,8 +157,8 @@ def test_the_rate_is_close_to_what_the_service_takes_when_it_refuses_what_is_abo
 @pytest.mark.parametrize("capacity", [1, 8])
 def test_a_service_that_takes_very_little_is_not_drowned_when_many_are_in_flight(capacity: float) -> None:
     answers = simulated(steady(capacity), seconds=120, workers=64)
-    assert answers.served_per_second(20, 120) >= 0.7 * capacity
-    assert len(answers.sent) / 120 < 3 * capacity + 1
+    assert answers.served_per_second(20, 120) >= 0.6 * capacity
+    assert answers.refused_share(20, 120) < 0.5
 
 
 def test_a_higher_rate_is_found_when_the_service_takes_more() -> None:
@@ -170,15 +170,23 @@ def test_a_higher_rate_is_found_when_the_service_takes_more() -> None:
 def test_the_rate_falls_when_the_service_takes_less() -> None:
     answers = simulated(Service(lambda at: 1000 if at < 20 else 200, 200), seconds=50)
     assert answers.served_per_second(40, 50) >= 170
-    assert answers.refused_share(30, 50) < 0.05
+    assert answers.refused_share(40, 50) < 0.05
 
 
-def test_refusals_that_slowing_down_does_not_lessen_are_lived_with() -> None:
+@pytest.mark.parametrize(("share", "least"), [(0.05, 1000), (0.10, 500)])
+def test_refusals_that_slowing_down_does_not_lessen_are_lived_with(share: float, least: float) -> None:
     dice = random.Random(5)
-    unreliable = Service(lambda at: 1e9, 1e9, dice.random, random_share=0.05)
-    answers = simulated(unreliable, seconds=40)
-    # 64 workers with round trips of about 21 ms reach some 3,000 a second; halving per refusal would end at a crawl.
-    assert answers.served_per_second(20, 40) >= 1000
+    unreliable = Service(lambda at: 1e9, 1e9, dice.random, random_share=share)
+    answers = simulated(unreliable, seconds=45)
+    # 64 workers with round trips of about 21 ms reach some 3,000 a second; halving per refusal would end at a crawl
+    assert answers.served_per_second(35, 45) >= least
+
+
+def test_overload_is_told_from_unreliability_when_there_are_both() -> None:
+    dice = random.Random(6)
+    answers = simulated(Service(lambda at: 500, 500, dice.random, random_share=0.03), seconds=60)
+    assert answers.served_per_second(30, 60) >= 0.7 * 500
+    assert answers.refused_share(30, 60) < 0.12
 
 
 def test_nothing_is_held_back_when_nothing_was_refused() -> None:
