@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import random
 import re
 import signal
@@ -611,6 +612,7 @@ async def serve(dialect: str, upstream: str, record: Path, plan: Plan) -> None:
     await ended.wait()
     server.close()
     await proxy.let_requests_end()
+    os._exit(0)  # connections of clients may still be open: nobody waits for those
 
 
 def main() -> None:
