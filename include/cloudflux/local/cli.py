@@ -44,6 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
         from cloudflux.local.explain import command as explain
 
         explain.add_parser(commands)
+    if importlib.util.find_spec("cloudflux.local.savings.command") is not None:
+        from cloudflux.local.savings import command as savings
+
+        savings.add_parser(commands)
     _add_test(commands)
     _add_up(commands)
     _add_down(commands)

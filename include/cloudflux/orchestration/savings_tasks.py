@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
+from airflow.sdk import get_current_context
+
+from cloudflux.orchestration.assets import DAILY_ACCESS, LEDGER
 from cloudflux.orchestration.edge import batch_of_run, engine, lake, now, settings, terminal_errors_fail
+
+if TYPE_CHECKING:
+    from cloudflux.domain.reports import SavingsReport
 
 _MEASURED_AFTER_HORIZON: Final = timedelta(days=31)
 """For so long after a plan's horizon its days are measured anew: late log files change what was measured."""
@@ -13,7 +19,10 @@ _MEASURED_AFTER_HORIZON: Final = timedelta(days=31)
 
 @terminal_errors_fail
 def record_savings() -> dict[str, str | None]:
-    """Measure every plan whose moves are within their horizon, and report each, and all together."""
+    """Measure every plan whose moves are within their horizon, and report each, and all together.
+
+    Whole days are measured: what daily access alone starts is done once a day, however often logs are collected.
+    """
     from airflow.sdk.exceptions import AirflowSkipException
 
     from cloudflux.price_books import load_book
@@ -26,6 +35,8 @@ def record_savings() -> dict[str, str | None]:
 
     at, current, database = now(), settings(), engine()
     try:
+        if _only_daily_access_is_new() and _reported_on(Savings(database).latest(), at):
+            raise AirflowSkipException("measured today already, and no plan has been carried out since")
         plans, moves = Plans(database), MeasuredMoves(database, MEASURED_MOVES)
         since = at - timedelta(days=current.horizon_days) - _MEASURED_AFTER_HORIZON
         measured = [plans.get(plan_id) for plan_id in moves.plans_with_moves_since(since)]
@@ -53,3 +64,12 @@ def record_savings() -> dict[str, str | None]:
         "projected_usd_month": str(together.projected_usd_month),
         "realised_usd_month": None if realised is None else str(realised),
     }
+
+
+def _only_daily_access_is_new() -> bool:
+    events = get_current_context()["triggering_asset_events"]
+    return bool(events.get(DAILY_ACCESS)) and not events.get(LEDGER)
+
+
+def _reported_on(report: SavingsReport | None, at: datetime) -> bool:
+    return report is not None and report.at.astimezone(UTC).date() == at.date()
