@@ -688,6 +688,34 @@ def test_a_submission_of_hundreds_asks_for_no_object_by_itself(
     assert control.calls.count("create_job") == 1
 
 
+def test_nothing_is_asked_of_s3_but_what_is_written_down(
+    new_client: Any, control: Counted, looker: AwsTierClient, s3: Any, versioned: str
+) -> None:
+    seen = _put(looker, versioned)
+    asked: set[tuple[str, str]] = set()
+
+    def note(model: Any, context: Any, **_: Any) -> None:
+        bucket = context["input_params"]["Bucket"]
+        asked.add((model.name, "jobs" if bucket.endswith("-jobs") else "data"))
+
+    s3.meta.events.register("before-call.s3", note, unique_id="asked")
+    try:
+        _settled(new_client(), _changes(seen))
+    finally:
+        s3.meta.events.unregister("before-call.s3", unique_id="asked")
+    assert asked - {("HeadObject", "data")} == {  # that is the plain client's
+        ("ListObjectsV2", "jobs"),
+        ("GetObject", "jobs"),
+        ("PutObject", "jobs"),
+        ("GetBucketVersioning", "data"),
+        ("GetBucketOwnershipControls", "data"),
+        ("GetBucketEncryption", "data"),
+        ("GetObjectLockConfiguration", "data"),
+        ("ListObjectVersions", "data"),
+    }
+    assert set(control.calls) == {"create_job", "describe_job"}
+
+
 def test_what_jobs_cost() -> None:
     assert batch_operations_usd(1_000_000) == Decimal("1.25")
     assert batch_operations_usd(3_000_000, jobs=60) == Decimal("18.00")

@@ -465,3 +465,27 @@ def test_the_whole_call_ends_when_nothing_more_can_be_done(
     monkeypatch.setattr(s3, "put_object_tagging", _refusing(code, 400))
     with pytest.raises(error):
         client.change_tiers([TierChange(seen, "GLACIER_IR")])
+
+
+def test_nothing_is_asked_of_s3_but_tags_and_lifecycle_rules(
+    client: LifecycleTierClient, looker: AwsTierClient, s3: Any, bucket: str, midnight: Any
+) -> None:
+    seen = [_put(looker, bucket, key, tags=tags) for key, tags in (("a", {"a": "1"}), ("b", {}))]
+    asked: set[str] = set()
+    s3.meta.events.register("before-call.s3", lambda model, **_: asked.add(model.name), unique_id="asked")
+    try:
+        client.change_tiers([TierChange(state, "GLACIER_IR") for state in seen])
+        midnight()
+        client.change_tiers([TierChange(state, "GLACIER_IR") for state in seen])
+        client.withdraw([state.ref for state in seen])
+        client.retire(bucket)
+    finally:
+        s3.meta.events.unregister("before-call.s3", unique_id="asked")
+    assert asked - {"HeadObject"} == {  # that is the plain client's
+        "GetBucketLifecycleConfiguration",
+        "PutBucketLifecycleConfiguration",
+        "DeleteBucketLifecycle",
+        "GetObjectTagging",
+        "PutObjectTagging",
+        "DeleteObjectTagging",
+    }
