@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -202,6 +203,17 @@ def test_listings_give_prefixes_pages_and_offsets(gcs: Any) -> None:
         assert found.prefixes == {"a/", "b/"}
 
 
+def test_a_listing_with_chosen_fields_is_as_long_as_one_without(gcs: Any) -> None:
+    bucket = gcs.create_bucket("chosen")
+    names = ["a", "a/1", "a/2", "b", "c", "é"]
+    for name in names:
+        bucket.blob(name).upload_from_string(b"")
+    for size in (1, 2, 3, 100):
+        for asked in ({}, {"prefix": "a"}, {"prefix": "a/"}, {"start_offset": "a/1"}, {"prefix": "x"}):
+            chosen = gcs.list_blobs("chosen", page_size=size, fields="items(name),nextPageToken", **asked)
+            assert [blob.name for blob in chosen] == [blob.name for blob in gcs.list_blobs("chosen", **asked)]
+
+
 def test_old_generations_stay_only_when_the_bucket_is_versioned(gcs: Any) -> None:
     bucket = gcs.bucket("versioned")
     bucket.versioning_enabled = True
@@ -258,6 +270,48 @@ def test_a_batch_is_refused_when_it_is_over_the_limit(gcs: Any) -> None:
     gcs._pop_batch()
     with pytest.raises(BadRequest, match="100 is the limit"):
         batch.finish()
+
+
+def test_what_was_served_is_counted_and_what_was_refused_is_not(gcs: Any) -> None:
+    root, http = gcs._connection.API_BASE_URL, gcs._http
+    blob = _put(gcs, "counted")
+    blob.reload()
+    for generation in (1, blob.generation):
+        changed = _look(gcs, "counted")
+        changed.storage_class = "NEARLINE"
+        with nullcontext() if generation != 1 else pytest.raises(PreconditionFailed):
+            changed.rewrite(blob, if_generation_match=generation)
+    told = http.request("GET", f"{root}/_cloudflux/requests").json()
+    counts = {operation: told[operation].get("data/counted") for operation in ("write", "get", "rewrite")}
+    assert counts == {"write": 1, "get": 3, "rewrite": 1}
+    narrowed = http.request("GET", f"{root}/_cloudflux/requests?operation=rewrite&bucket=nowhere").json()
+    assert narrowed == {}
+
+
+def test_named_objects_are_refused_until_others_are_named(gcs: Any) -> None:
+    root, http = gcs._connection.API_BASE_URL, gcs._http
+    blob = _put(gcs, "refused")
+    http.request("PUT", f"{root}/_cloudflux/refused", json={"denied": ["data/refused"]}).raise_for_status()
+    with pytest.raises(Forbidden):
+        blob.reload()
+    http.request("PUT", f"{root}/_cloudflux/refused", json={"denied": []}).raise_for_status()
+    blob.reload()
+
+
+def test_a_content_stays_until_its_last_generation_is_gone(gcs: Any) -> None:
+    bucket = gcs.bucket("sharing")
+    bucket.versioning_enabled = True
+    bucket = gcs.create_bucket(bucket)
+    first = bucket.blob("a")
+    first.upload_from_string(b"shared")
+    moved = bucket.get_blob("a")
+    moved.storage_class = "NEARLINE"
+    moved.rewrite(moved)
+    bucket.blob("a", generation=first.generation).delete()
+    assert bucket.get_blob("a").download_as_bytes() == b"shared"
+    copied = bucket.copy_blob(bucket.blob("a"), bucket, "b")
+    bucket.blob("a", generation=moved.generation).delete()
+    assert copied.download_as_bytes() == b"shared"
 
 
 def test_what_is_missing_is_not_found(gcs: Any) -> None:
