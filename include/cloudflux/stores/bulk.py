@@ -54,6 +54,8 @@ def storable(text: str) -> str:
 def to_json(value: object) -> str:
     """Write a value for a JSONB column: Decimals and what JSON does not know as text, NaN as null, NUL as text."""
     text = orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS)
+    if rb"\u0000" not in text:
+        return text.decode()
     # JSONB refuses the escape of NUL; an even number of backslashes before it leaves it an escape
     return re.sub(rb"(?<!\\)((?:\\\\)*)\\u0000", rb"\1\\\\u0000", text).decode()
 

@@ -6,14 +6,16 @@ before the move is submitted, so that a later attempt can still verify against i
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.errors import TerminalError, TransientError
 from cloudflux.domain.ledger import LedgerEntry
 from cloudflux.domain.migrations import (
     TERMINAL_STATES,
@@ -29,7 +31,11 @@ from cloudflux.domain.verification import differences
 from cloudflux.workflows.move_costs import CostsOf
 
 STEP_MOVES: Final = 1000
-"""Moves that are looked at, submitted and verified together: what is in memory at a time."""
+"""Moves that are looked at, submitted and verified together."""
+_STEPS_AT_ONCE: Final = 2
+"""One asks the provider while the other reads and writes here; both are in memory."""
+_Item = TypeVar("_Item")
+_Given = TypeVar("_Given")
 
 _STATE_AFTER: Final[Mapping[ChangeOutcome, tuple[MigrationState, str]]] = {
     ChangeOutcome.CHANGED: (MigrationState.VERIFYING, ""),
@@ -101,6 +107,72 @@ class RangeProgress:
     """When to go on, if quiet hours stopped the call."""
 
 
+_NOTHING: Final = RangeProgress({}, 0, 0, None)
+
+
+def _together(parts: Iterable[RangeProgress]) -> RangeProgress:
+    ended: Counter[str] = Counter()
+    waiting = unavailable = 0
+    quiet_until = None
+    for part in parts:
+        ended.update(part.ended)
+        waiting += part.waiting
+        unavailable += part.unavailable
+        quiet_until = quiet_until or part.quiet_until
+    return RangeProgress(dict(ended), waiting, unavailable, quiet_until)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Some moves of a plan, as the stores know them before anything is done about them."""
+
+    plan: Any
+    moves: Sequence[PlannedMove]
+    states: Mapping[int, tuple[MigrationState, str]]
+    seen: Mapping[int, ObjectState]
+
+    def moves_in(self, *wanted: MigrationState) -> list[PlannedMove]:
+        """Give the moves that are in one of these states."""
+        return [move for move in self.moves if _state_of(self.states, move) in wanted]
+
+
+class _Ended(TransientError):
+    """Something else ended the range while this step waited for its turn."""
+
+
+class _Turns:
+    """A client that one step after another may ask: what may be under way at once holds for each call."""
+
+    def __init__(self, client: TierClient) -> None:
+        self._client = client
+        self._turn = threading.Lock()
+        self.ended = False
+
+    @property
+    def capabilities(self) -> Any:
+        return self._client.capabilities
+
+    def end(self) -> None:
+        """Give no more turns."""
+        self.ended = True
+
+    def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
+        return self._ask(self._client.head_many, refs)
+
+    def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+        return self._ask(self._client.change_tiers, changes)
+
+    def _ask(self, ask: Callable[[Sequence[_Item]], list[_Given]], items: Sequence[_Item]) -> list[_Given]:
+        with self._turn:
+            if self.ended:
+                raise _Ended("the range was ended: call again")
+            try:
+                return ask(items)
+            except BaseException:
+                self.ended = True
+                raise
+
+
 @dataclass(frozen=True, slots=True)
 class Mover:
     """What carries out moves, with all that it needs. The clock and the client are the edge's."""
@@ -120,38 +192,67 @@ class Mover:
     def carry_out(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Submit and verify the moves ``first`` to ``last``, as far as the ledger does not know better.
 
-        Raises ``TerminalError`` when the plan is not approved, and what ends a whole range (see ``TierClient``).
+        While one step waits for the provider, another one writes to the ledger. Raises ``TerminalError`` when the plan
+        is not approved, and what ends a whole range (see ``TierClient``).
         """
-        ended: Counter[str] = Counter()
-        waiting = unavailable = 0
-        for step_first, step_last in _steps(first, last, self.step_moves):
-            submitted = self.submit(plan_id, step_first, step_last)
-            verified = self.verify(plan_id, step_first, step_last)
-            for progress in (submitted, verified):
-                ended.update(progress.ended)
-                waiting += progress.waiting
-                unavailable += progress.unavailable
-            if submitted.quiet_until is not None:
-                return RangeProgress(dict(ended), waiting, unavailable, submitted.quiet_until)
-        return RangeProgress(dict(ended), waiting, unavailable, None)
+        steps = list(_steps(first, last, self.step_moves))
+        if len(steps) == 1:
+            return self._carry_out_step(plan_id, *steps[0])
+        turns = _Turns(self.client)
+        taking_turns = replace(self, client=turns)
+        quiet = threading.Event()
+
+        def step(bounds: tuple[int, int]) -> RangeProgress:
+            if turns.ended or quiet.is_set():
+                return _NOTHING
+            progress = taking_turns._carry_out_step(plan_id, *bounds)
+            if progress.quiet_until is not None:
+                quiet.set()
+            return progress
+
+        with ThreadPoolExecutor(_STEPS_AT_ONCE, thread_name_prefix="cloudflux-step") as pool:
+            running = [pool.submit(step, bounds) for bounds in steps]
+            try:
+                wait(running, return_when=FIRST_EXCEPTION)
+            finally:  # also when this process is told to end: steps under way come to the end of their turn
+                turns.end()
+        errors = [error for error in (future.exception() for future in running) if error is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, _Ended)):
+            raise error
+        return _together(future.result() for future in running)
+
+    def _carry_out_step(self, plan_id: str, first: int, last: int) -> RangeProgress:
+        step = self._read(plan_id, first, last)
+        submitted, moved = self._submit(step)
+        left = [(move, step.seen[move.move_no]) for move in step.moves_in(MigrationState.VERIFYING)]
+        return _together([submitted, self._verify(step.plan, left + moved)])
+
+    def _read(self, plan_id: str, first: int, last: int) -> _Step:
+        states = self.ledger.states(plan_id, first, last)
+        seen = self.ledger.seen(plan_id, first, last) if states else {}
+        return _Step(self.plans.get(plan_id), self.plans.moves(plan_id, first, last), states, seen)
 
     def submit(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Submit the moves that are not settled. Nothing new begins in quiet hours, or once the plan has expired."""
-        plan = self.plans.get(plan_id)
+        return self._submit(self._read(plan_id, first, last))[0]
+
+    def _submit(self, step: _Step) -> tuple[RangeProgress, list[tuple[PlannedMove, ObjectState]]]:
+        """Submit; gives also what has moved and is to be verified, with what each object was before."""
+        plan, plan_id = step.plan, step.plan.plan_id
         if plan.state is not PlanState.APPROVED:
             raise TerminalError(f"{plan_id} is {plan.state}, not approved: nothing is moved")
         quiet = plan.guardrails.quiet_hours
         quiet_until = None if quiet is None else quiet.ends_at(self.clock())
         if quiet_until is not None:
-            return RangeProgress({}, 0, 0, quiet_until)
-        seen = self.ledger.seen(plan_id, first, last)
-        intents, changes, unavailable = self._intend(plan, self._open_moves(plan, first, last), seen)
+            return RangeProgress({}, 0, 0, quiet_until), []
+        intents, changes, unavailable = self._intend(plan, self._open_moves(step), step.seen)
         self.ledger.append(intents)  # on the record before anything moves
         results = self.client.change_tiers([change for _, change in changes])
         ended = Counter(entry.state.value for entry in intents if entry.state in TERMINAL_STATES)
         waiting = 0
         outcomes: list[LedgerEntry] = []
-        for (move, _), result in zip(changes, results, strict=True):
+        moved: list[tuple[PlannedMove, ObjectState]] = []
+        for (move, change), result in zip(changes, results, strict=True):
             if result.outcome is ChangeOutcome.UNAVAILABLE:
                 unavailable += 1
             elif result.outcome is ChangeOutcome.PENDING:
@@ -161,21 +262,18 @@ class Mover:
                 detail = ": ".join(part for part in (reason, result.detail) if part)
                 outcomes.append(self._entry(plan_id, move, state, detail, request_id=result.request_id))
                 waiting += state is MigrationState.RESTORING
+                if state is MigrationState.VERIFYING:
+                    moved.append((move, change.seen))
         self.ledger.append(outcomes)
         ended.update(entry.state.value for entry in outcomes if entry.state in TERMINAL_STATES)
-        return RangeProgress(dict(ended), waiting, unavailable, None)
+        return RangeProgress(dict(ended), waiting, unavailable, None), moved
 
-    def _open_moves(self, plan: MigrationPlan, first: int, last: int) -> list[PlannedMove]:
-        """Give the moves of a range that may be submitted now."""
-        states = self.ledger.states(plan.plan_id, first, last)
+    def _open_moves(self, step: _Step) -> list[PlannedMove]:
+        """Give the moves of a step that may be submitted now."""
         open_states = {MigrationState.SUBMITTED, MigrationState.RESTORING}
-        if self.clock() < plan.expires_at:
+        if self.clock() < step.plan.expires_at:
             open_states.add(MigrationState.PLANNED)
-        return [
-            move
-            for move in self.plans.moves(plan.plan_id, first, last)
-            if move.role is not MoveRole.HOLD_OUT and _state_of(states, move) in open_states
-        ]
+        return [move for move in step.moves_in(*open_states) if move.role is not MoveRole.HOLD_OUT]
 
     def _intend(
         self, plan: MigrationPlan, moves: Sequence[PlannedMove], seen: Mapping[int, ObjectState]
@@ -205,26 +303,25 @@ class Mover:
 
     def verify(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Compare every moved object with what it was before; only an equal one in its new class is ``done``."""
-        states = self.ledger.states(plan_id, first, last)
-        moves = [
-            move
-            for move in self.plans.moves(plan_id, first, last)
-            if _state_of(states, move) is MigrationState.VERIFYING
-        ]
-        if not moves:
-            return RangeProgress({}, 0, 0, None)
-        seen = self.ledger.seen(plan_id, first, last)
-        undoes = self.plans.get(plan_id).undoes
-        costs = self.costs_of(moves, [seen[move.move_no] for move in moves], self.clock())
+        step = self._read(plan_id, first, last)
+        return self._verify(
+            step.plan, [(move, step.seen[move.move_no]) for move in step.moves_in(MigrationState.VERIFYING)]
+        )
+
+    def _verify(self, plan: Any, moved: Sequence[tuple[PlannedMove, ObjectState]]) -> RangeProgress:
+        if not moved:
+            return _NOTHING
+        plan_id, undoes = plan.plan_id, plan.undoes
+        moves, befores = [move for move, _ in moved], [before for _, before in moved]
+        costs = self.costs_of(moves, befores, self.clock())
         ended: Counter[str] = Counter()
         unavailable = 0
         entries: list[LedgerEntry] = []
         looks = self.client.head_many([move.ref for move in moves])
-        for move, after, cost in zip(moves, looks, costs, strict=True):
+        for move, before, after, cost in zip(moves, befores, looks, costs, strict=True):
             if isinstance(after, Unseen) and after.passing:
                 unavailable += 1
                 continue
-            before = seen[move.move_no]
             wrong = self._wrong(before, after, move.to_class)
             if wrong or not isinstance(after, ObjectState):
                 entries.append(self._entry(plan_id, move, MigrationState.FAILED, "; ".join(wrong)))

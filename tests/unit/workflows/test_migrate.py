@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -82,8 +84,13 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: list[LedgerEntry] = []
         self.fail_after: int | None = None
+        self._one_at_a_time = threading.Lock()
 
     def append(self, entries: Sequence[LedgerEntry]) -> int:
+        with self._one_at_a_time:
+            return self._append(entries)
+
+    def _append(self, entries: Sequence[LedgerEntry]) -> int:
         if self.fail_after is not None:
             self.fail_after -= 1
             if self.fail_after < 0:
@@ -331,6 +338,96 @@ class Scripted:
             done.get(change.ref.key) or TierChangeResult(change.ref, self._outcomes[change.ref.key], "scripted")
             for change in changes
         ]
+
+
+class Watching(Scripted):
+    """A client that tells how many calls were under way at once, and may do something before each."""
+
+    def __init__(self, world: World, before: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__(world)
+        self.calls = 0
+        self.most_at_once = 0
+        self._under_way = 0
+        self._before = before
+
+    def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
+        with self._call():
+            return super().head_many(refs)
+
+    def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+        with self._call():
+            return super().change_tiers(changes)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self.calls += 1
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
+        self._before(self.calls)
+        yield
+        self._under_way -= 1
+
+
+def test_all_is_done_and_calls_take_turns_when_a_range_has_many_steps(world: World) -> None:
+    client = Watching(world)
+    assert world.mover(client, step_moves=2).carry_out("plan", 0, 4) == migrate.RangeProgress({"done": 5}, 0, 0, None)
+    assert (client.calls, client.most_at_once) == (9, 1)
+    assert world.close() == {"done": 5}
+    assert world.classes() == {TO_CLASS[world.provider]: 5}
+
+
+def test_the_next_step_asks_the_provider_when_one_writes_to_the_ledger(world: World) -> None:
+    asked_again, waits, first = threading.Event(), [], iter([True])
+    client = Watching(world, lambda calls: asked_again.set() if calls == 2 else None)
+    append = world.ledger.append
+
+    def slow(entries: Sequence[LedgerEntry]) -> int:
+        if next(first, False):
+            waits.append(asked_again.wait(10))
+        return append(entries)
+
+    world.ledger.append = slow  # type: ignore[method-assign]
+    assert world.mover(client, step_moves=3).carry_out("plan", 0, 4).ended == {"done": 5}
+    assert waits == [True]
+
+
+def test_no_other_step_changes_anything_when_the_provider_refuses_everything(world: World) -> None:
+    def refuse(calls: int) -> None:
+        raise TransientError("nobody is served")
+
+    client = Watching(world, refuse)
+    with pytest.raises(TransientError, match="nobody is served"):
+        world.mover(client, step_moves=1).carry_out("plan", 0, 4)
+    assert client.calls == 1
+    assert world.ledger.entries == []
+
+
+def test_no_other_step_begins_when_the_ledger_cannot_be_written(world: World) -> None:
+    world.ledger.fail_after = 0
+    with pytest.raises(TransientError, match="the database went away"):
+        world.mover(step_moves=1).carry_out("plan", 0, 4)
+    assert TO_CLASS[world.provider] not in world.classes()
+    world.ledger.fail_after = None
+    assert world.mover(step_moves=1).carry_out("plan", 0, 4).ended == {"done": 5}
+
+
+def test_steps_that_have_begun_are_finished_when_quiet_hours_begin(world: World) -> None:
+    world.plans.plan = replace(
+        world.plans.plan,
+        guardrails=replace(world.plans.plan.guardrails, quiet_hours=QuietHours(time(1), time(2), "UTC")),
+    )
+    begins, ends = AT + timedelta(hours=1), AT + timedelta(hours=2)
+
+    def later(calls: int) -> None:
+        if calls == 2:
+            world.now = begins
+
+    progress = world.mover(Watching(world, later), step_moves=1).carry_out("plan", 0, 4)
+    done = progress.ended["done"]
+    assert 1 <= done <= 2, "only what had begun: as many steps as there are at once"
+    assert (progress.quiet_until, world.classes()[TO_CLASS[world.provider]]) == (ends, done)
+    world.now = ends
+    assert world.mover(step_moves=1).carry_out("plan", 0, 4).ended == {"done": 5 - done}
 
 
 def test_one_call_submits_and_verifies_when_a_range_is_carried_out(world: World) -> None:
