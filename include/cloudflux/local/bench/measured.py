@@ -40,10 +40,9 @@ def _call(sending: Any, function: Callable[..., dict[str, Any]], arguments: tupl
 
 def peak_bytes() -> int:
     """Give the most memory that this process ever held."""
-    if sys.platform == "linux":
-        # not `ru_maxrss`: Linux hands a parent's peak on to the interpreter that it starts
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # not `ru_maxrss`: Linux hands a parent's peak on to the interpreter that it starts
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
