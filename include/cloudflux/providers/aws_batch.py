@@ -204,6 +204,7 @@ class BatchOperationsTierClient:
         self._pace_of = pace_of or (lambda _bucket: pace)
         self._facts: dict[str, _BucketFacts] = {}
         self._records: dict[str, _JobRecord] = {}
+        self._just_recorded: str | None = None
         self._last_claims: tuple[str, Mapping[str, str]] = ("", {})
 
     @property
@@ -390,6 +391,7 @@ class BatchOperationsTierClient:
         first, last = ordered[0].ref.key, ordered[-1].ref.key
         described = {"first": first, "last": last, "objects": len(ordered), "request": request}
         self._write(f"{folder}{token}.json", json.dumps(described, indent=1).encode())
+        self._just_recorded = token
         return _JobRecord(token, folder, first, last, request)
 
     def _poll(self, record: _JobRecord, members: Mapping[int, TierChange]) -> dict[int, TierChangeResult]:
@@ -421,22 +423,25 @@ class BatchOperationsTierClient:
             return self._read(record.id_key).decode()
         except ObjectNotFound:
             pass
+        # An attempt that was cut off may have had it made. The token alone makes it the same job however often it is
+        # asked for, but for how long the service remembers tokens is not documented; it lists jobs for 90 days.
+        job_id = None if record.token == self._just_recorded else self._known_job(record)
+        if job_id is None:
+            job_id = self._created_job(record)
+        self._write(record.id_key, job_id.encode())
+        return job_id
+
+    def _created_job(self, record: _JobRecord) -> str:
         request = json.loads(json.dumps(record.request))
         copy = request["Operation"]["S3PutObjectCopy"]
         copy["UnModifiedSinceConstraint"] = datetime.fromisoformat(copy["UnModifiedSinceConstraint"])
         try:
-            # The token makes this the same job however often it is asked for.
-            job_id = str(self._control.create_job(**request)["JobId"])
+            return str(self._control.create_job(**request)["JobId"])
         except (ClientError, BotoCoreError) as exc:
-            known = self._known_job(record) if code_of(exc) == "IdempotencyException" else None
-            if known is None:
-                raise refusal(exc, f"a job for s3://{self._manifest_bucket}/{record.manifest_key}") from exc
-            job_id = known
-        self._write(record.id_key, job_id.encode())
-        return job_id
+            raise refusal(exc, f"a job for s3://{self._manifest_bucket}/{record.manifest_key}") from exc
 
     def _known_job(self, record: _JobRecord) -> str | None:
-        """Find a job by its token, where asking for it again differs in something (the role was changed, say)."""
+        """Find a job by its token."""
         arguments: dict[str, Any] = {"MaxResults": 1000}
         while True:
             page = self._ask("list_jobs", **arguments)
