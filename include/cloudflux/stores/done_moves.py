@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Engine, Row
@@ -37,6 +38,15 @@ WHERE d.state = 'done' AND NOT EXISTS (
     SELECT FROM cloudflux.ledger u WHERE u.plan_id = d.plan_id AND u.move_no = d.move_no AND u.state = 'undone')
 """  # noqa: S608  # our own names
 
+_NEWEST: Final = f"""
+SELECT d.number, o.plan_id, o.to_class
+FROM unnest(%(providers)s::text[], %(buckets)s::text[], %(keys)s::text[])
+    WITH ORDINALITY d(provider, bucket, key, number)
+CROSS JOIN LATERAL (
+    SELECT o.plan_id, o.to_class FROM cloudflux.ledger o WHERE {_SAME_OBJECT} ORDER BY o.ledger_id DESC LIMIT 1
+) o
+"""  # noqa: S608  # our own names
+
 
 class DoneMoves:
     """The moves that are done and not taken back."""
@@ -63,6 +73,17 @@ class DoneMoves:
         with self._engine.connect() as connection:
             row = connection.exec_driver_sql(wanted, values).one_or_none()
         return None if row is None else _done_move(row)
+
+    def newest(self, refs: Sequence[ObjectRef]) -> dict[ObjectRef, tuple[str, str]]:
+        """Tell by which plan and to which class objects were moved last; one that never moved is left out."""
+        values = {
+            "providers": [ref.provider.value for ref in refs],
+            "buckets": [ref.bucket for ref in refs],
+            "keys": [ref.key for ref in refs],
+        }
+        with self._engine.connect() as connection:
+            rows = connection.exec_driver_sql(_NEWEST, values)
+            return {refs[row.number - 1]: (row.plan_id, row.to_class) for row in rows}
 
 
 def _done_move(row: Row[Any]) -> DoneMove:
