@@ -146,7 +146,7 @@ class Answer:
     @property
     def request_id(self) -> str | None:
         """The id under which S3 knows the request."""
-        return self.headers.get("x-amz-request-id")
+        return self.headers.get("x-amz-request-id") or self.headers.get("x-amzn-requestid")
 
     @property
     def retry_after(self) -> float | None:

@@ -7,8 +7,15 @@ What this module adds to moto:
 - ``x-amz-copy-source-if-match``, ``-if-none-match``, ``-if-modified-since`` and ``-if-unmodified-since`` on CopyObject
   and UploadPartCopy, and ``If-Match`` and ``If-None-Match: *`` for the destination of CopyObject. A condition that does
   not hold is answered with 412 ``PreconditionFailed``, a destination that is gone with 404 ``NoSuchKey``, as S3 does.
-- One request at a time looks at or changes objects, so a check and the change that follows it are atomic, also between
-  threads. (The interpreter's lock lets only one run at a time anyway; bodies are received outside of the lock.)
+- ``If-Match`` and ``If-None-Match: *`` for the destination of CompleteMultipartUpload.
+- One request at a time looks at or changes objects, so a check and the change that follows it are atomic. (The
+  interpreter's lock lets only one run at a time anyway; bodies are received before that.) Connections are kept.
+- HEAD of an object goes past moto's routing, with the answer that moto gives, at a tenth of its time.
+- ``POST /_cloudflux/restores?seconds=N``, or ``--restore-seconds N`` from the start: restores take so long, counted
+  from when they were asked for; 0 lets those under way be complete. A second request meanwhile is refused with 409
+  ``RestoreAlreadyInProgress``.
+- ``GET /_cloudflux/requests?bucket=NAME``: how many requests of each operation were answered with success and with
+  refusals, and which objects were changed by how many of which; ``DELETE`` forgets them.
 - The tags and the ACL of an object in GLACIER or DEEP_ARCHIVE can be read, as on S3.
 - Contents over 4 KiB lie in files below the data folder, opened when they are read: neither memory nor the number of
   open files grows with the objects.
@@ -17,7 +24,8 @@ Gaps, by name:
 
 - ``no-persistence``: moto keeps names and metadata in memory, so a restart of the server begins empty.
 - ``any-credentials``: every signature is accepted. The server is meant for loopback only.
-- ``instant-restore``: a restore from GLACIER or DEEP_ARCHIVE is complete as soon as it is asked for.
+- ``instant-restore``: unless told otherwise, a restore from GLACIER or DEEP_ARCHIVE is complete as soon as it is asked
+  for. Intelligent-Tiering has no archive tiers.
 - ``no-reports``: there are no inventory reports.
 - The gaps of jobs and lifecycle rules stand in ``s3_control``.
 - ``conditional-delete``: ``If-Match`` on DELETE is ignored.
@@ -29,13 +37,16 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import json
+import re
 import shutil
 import signal
-import sys
 import tempfile
 import threading
+import time
 import types
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -46,14 +57,32 @@ from xml.sax.saxutils import escape
 
 import moto.s3.models as moto_s3
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.responses import S3Response
-from werkzeug.serving import BaseWSGIServer, make_server
 
+from cloudflux.local.emulators.http_server import EmulatorServer, WSGIApplication
 from cloudflux.local.emulators.s3_control import S3Control
 
-WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
+_SIMPLE_TARGET: Final = re.compile(rb"/(?:[A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})+")
+_SIMPLE_HEADERS: Final = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"amz-sdk-invocation-id",
+        b"amz-sdk-request",
+        b"authorization",
+        b"connection",
+        b"content-length",
+        b"host",
+        b"user-agent",
+        b"x-amz-checksum-mode",
+        b"x-amz-content-sha256",
+        b"x-amz-date",
+        b"x-amz-security-token",
+    }
+)
+"""With any other header a HEAD is left to moto: it may be a condition."""
+_LOCAL_HOST: Final = re.compile(rb"(?:127\.0\.0\.1|localhost)(?::\d+)?\Z")
 _INLINE_BYTES: Final = 4096
 """Contents up to this size stay in memory: a file would take more than they do."""
 
@@ -118,7 +147,7 @@ class ContentFile:
         self._inline = None
 
 
-def create_app(data: Path) -> WSGIApplication:
+def create_app(data: Path) -> _Admin:
     """Make the S3 application; contents lie in ``data``/content, which is emptied first.
 
     moto's state belongs to the Python process: two applications in one process share their buckets.
@@ -128,17 +157,19 @@ def create_app(data: Path) -> WSGIApplication:
     folder.mkdir(parents=True)
     # moto makes its buffers by this name; its own spill file stays open for as long as the object lives.
     moto_s3.tempfile = types.SimpleNamespace(SpooledTemporaryFile=lambda *_args, **_kwargs: ContentFile(folder))
+    _hold_restores()
     for name in ("get_object_tagging", "get_object_acl"):
         setattr(S3Response, name, _also_of_archived(name))
     s3 = _ConditionalS3(create_backend_app("s3"))
-    return S3Control(s3, s3.lock)
+    return _Admin(S3Control(s3, s3.lock), s3)
 
 
-def create_server(host: str, port: int, data: Path) -> BaseWSGIServer:
-    """Bind the server, with one thread a connection; port 0 takes a free one (``server.port`` tells which)."""
+def create_server(host: str, port: int, data: Path) -> EmulatorServer:
+    """Bind the server; port 0 takes a free one (``server.port`` tells which)."""
     # Bound before `create_app` empties the data folder: a second server on the same port leaves the first one's alone.
-    server = make_server(host, port, _not_ready, threaded=True, request_handler=_Handler)
-    server.app = create_app(data)
+    server = EmulatorServer(host, port)
+    app = create_app(data)
+    server.app, server.quick = app, app.s3.head
     return server
 
 
@@ -148,13 +179,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--data", type=Path, help="folder for the contents; a temporary one unless told")
+    parser.add_argument("--restore-seconds", type=float, default=0.0, help="how long a restore takes")
     options = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="cloudflux-s3-") as scratch:
         server = create_server(options.host, options.port, options.data or Path(scratch))
+        _RESTORES.seconds = options.restore_seconds
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.shutdown())
         print(f"S3 listens on http://{options.host}:{server.port}", flush=True)
         server.serve_forever()
+        server.server_close()
 
 
 def _also_of_archived(name: str) -> Callable[[Any], Any]:
@@ -171,14 +205,122 @@ def _also_of_archived(name: str) -> Callable[[Any], Any]:
 _MOTO_ANSWERS: Final[dict[str, Callable[[Any], Any]]] = {}
 
 
-class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto has no types
-    """Answer without delay, and without a log line for every request."""
+class _Restores:
+    """How long restores take, counted from when each was asked for."""
 
-    # A response is written as headers and then a body: with Nagle's algorithm the second waits for the client's ACK.
-    disable_nagle_algorithm = True
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
-    def log_request(self, *_args: object, **_kwargs: object) -> None:
-        """Say nothing: a demo makes tens of thousands of requests."""
+    def is_held(self, key: Any) -> bool:
+        """Tell whether an object's restore is made to last still."""
+        asked_at = getattr(key, "restore_asked_at", None)
+        return asked_at is not None and time.monotonic() < asked_at + self.seconds
+
+
+_RESTORES: Final = _Restores()
+
+
+def _hold_restores() -> None:
+    """Let moto's objects heed ``_RESTORES``."""
+    restore, status = _MOTO_RESTORE, _MOTO_STATUS
+
+    def ask(key: Any, days: int) -> None:
+        if not _RESTORES.is_held(key):
+            key.restore_asked_at = time.monotonic()
+        restore(key, days)
+
+    def tell(key: Any) -> Any:
+        return "IN_PROGRESS" if _RESTORES.is_held(key) else status.fget(key)
+
+    moto_s3.FakeKey.restore = ask
+    moto_s3.FakeKey.status = property(tell, status.fset)
+
+
+_MOTO_RESTORE: Final = moto_s3.FakeKey.restore
+_MOTO_STATUS: Final = moto_s3.FakeKey.status
+
+
+class _Admin:
+    """What is asked of the emulator itself, in front of all else."""
+
+    def __init__(self, app: WSGIApplication, s3: _ConditionalS3) -> None:
+        self.s3 = s3
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request about requests or restores, or hand it on."""
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        query = {name: values[-1] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+        answer: dict[str, Any]
+        match method, path:
+            case "GET", "/_cloudflux/requests":
+                answer = self.s3.counts.told(query.get("bucket"))
+            case "DELETE", "/_cloudflux/requests":
+                self.s3.counts.clear()
+                answer = {}
+            case "POST", "/_cloudflux/restores":
+                _RESTORES.seconds = float(query["seconds"])
+                answer = {"seconds": _RESTORES.seconds}
+            case _:
+                return self._app(environ, start_response)
+        body = json.dumps(answer).encode()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+class _Counts:
+    """How often what was asked for. Changes of objects are counted by object when they succeed."""
+
+    def __init__(self) -> None:
+        self._operations: Counter[tuple[str, bool]] = Counter()
+        self._changes: dict[tuple[str, str], Counter[str]] = {}
+
+    def add(self, operation: str, bucket: str, key: str, *, is_success: bool) -> None:
+        """Count one answered request."""
+        self._operations[operation, is_success] += 1
+        if is_success and operation in _CHANGES:
+            self._changes.setdefault((bucket, key), Counter())[operation] += 1
+
+    def told(self, bucket: str | None) -> dict[str, Any]:
+        """Give all counts; those of objects of one bucket, or of all."""
+        operations: dict[str, dict[str, int]] = {}
+        for (operation, is_success), count in self._operations.items():
+            operations.setdefault(operation, {"succeeded": 0, "refused": 0})[
+                "succeeded" if is_success else "refused"
+            ] = count
+        objects: dict[str, dict[str, dict[str, int]]] = {}
+        for (name, key), counts in self._changes.items():
+            if bucket in (None, name):
+                objects.setdefault(name, {})[key] = dict(counts)
+        return {"operations": operations, "objects": objects}
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._operations.clear()
+        self._changes.clear()
+
+
+_CHANGES: Final = frozenset({"CopyObject", "CompleteMultipartUpload", "DeleteObject", "RestoreObject"})
+_SUBRESOURCES: Final = {
+    # method -> sub-resource in the query -> operation on an object
+    "GET": {"tagging": "GetObjectTagging", "acl": "GetObjectAcl", "uploadId": "ListParts"},
+    "PUT": {"tagging": "PutObjectTagging", "acl": "PutObjectAcl", "uploadId": "UploadPart"},
+    "POST": {"uploads": "CreateMultipartUpload", "uploadId": "CompleteMultipartUpload", "restore": "RestoreObject"},
+    "DELETE": {"tagging": "DeleteObjectTagging", "uploadId": "AbortMultipartUpload"},
+    "HEAD": {},
+}
+_PLAIN: Final = {"GET": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject", "HEAD": "HeadObject"}
+
+
+def _operation(environ: dict[str, Any], key: str, query: dict[str, list[str]]) -> str:
+    """Name the operation; one on a bucket by its method and its sub-resource."""
+    method = environ["REQUEST_METHOD"]
+    if not key:
+        return f"{method} bucket {next(iter(query), '')}".rstrip()
+    found = next((name for part, name in _SUBRESOURCES.get(method, {}).items() if part in query), None)
+    if "HTTP_X_AMZ_COPY_SOURCE" in environ:
+        return "UploadPartCopy" if found == "UploadPart" else "CopyObject"
+    return found or _PLAIN.get(method, method)
 
 
 class _ConditionalS3:
@@ -187,38 +329,90 @@ class _ConditionalS3:
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
         self.lock = threading.RLock()
+        self.counts = _Counts()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         _receive(environ)
+        bucket, key = _path_of(environ)
+        query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        operation = _operation(environ, key, query)
+
+        def counted(status: str, headers: Any, *rest: Any) -> Any:
+            # A copy that fails at its end is refused in the body of a 200, which moto never does.
+            self.counts.add(operation, bucket, key, is_success=status.startswith("2"))
+            return start_response(status, headers, *rest)
+
         with self.lock:
-            refusal = self._refusal(environ) if "HTTP_X_AMZ_COPY_SOURCE" in environ else None
+            refusal = self._refusal(environ, operation, query)
             if refusal is None:
-                return self._app(environ, start_response)
+                return self._app(environ, counted)
         status, body = refusal
         headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-        start_response(status, headers)
+        counted(status, headers)
         return [body]
 
+    def head(
+        self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]
+    ) -> tuple[int, list[tuple[str, str]]] | None:
+        """Answer a plain HEAD of an object that is there as moto does, without its routing; None leaves it to moto."""
+        if method != b"HEAD" or not _SIMPLE_TARGET.fullmatch(target) or not headers.keys() <= _SIMPLE_HEADERS:
+            return None
+        if b"authorization" not in headers or not _LOCAL_HOST.match(headers.get(b"host", b"")):
+            return None
+        name, _, key_name = unquote(target.decode("ascii")).removeprefix("/").partition("/")
+        backend = moto_s3.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        with self.lock:
+            bucket = backend.buckets.get(name)
+            if bucket is None or not key_name or bucket.policy is not None or bucket.logging:
+                return None
+            key = backend.get_object(name, key_name)
+            if key is None:
+                return None
+            told = {**key.metadata, **key.response_dict, "Accept-Ranges": "bytes"}
+            if headers.get(b"x-amz-checksum-mode") == b"ENABLED" and key.checksum_algorithm:
+                told[f"x-amz-checksum-{key.checksum_algorithm.lower()}"] = key.checksum_value
+            self.counts.add("HeadObject", name, key_name, is_success=True)
+        told["x-amzn-requestid"] = uuid4().hex
+        told["Access-Control-Allow-Origin"] = "*"
+        return 200, [(name, str(value)) for name, value in told.items()]
+
     @staticmethod
-    def _refusal(environ: dict[str, Any]) -> tuple[str, bytes] | None:
-        """Check the conditions of a copy; None when they hold, or when moto itself finds the fault."""
-        source_path, _, source_query = environ["HTTP_X_AMZ_COPY_SOURCE"].partition("?")
-        source_bucket, _, source_key = unquote(source_path).lstrip("/").partition("/")
-        version_id = parse_qs(source_query).get("versionId", [None])[0]
-        source = _find(source_bucket, source_key, version_id)
-        failed = None if source is None else _failed_source_condition(environ, source)
-        query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-        if failed is None and "uploadId" not in query:  # a part has no destination object to compare with
-            bucket, key = _path_of(environ)
-            there = _find(bucket, key, None)
-            if there is None and "HTTP_IF_MATCH" in environ:
-                return _error("404 Not Found", "NoSuchKey", "The specified key does not exist.", Key=key)
-            failed = _failed_destination_condition(environ, there)
-        return (
-            None
-            if failed is None
-            else _error("412 Precondition Failed", "PreconditionFailed", _UNMET, Condition=failed)
-        )
+    def _refusal(environ: dict[str, Any], operation: str, query: dict[str, list[str]]) -> tuple[str, bytes] | None:
+        """Check what moto does not; None when all holds, or when moto itself finds the fault."""
+        if operation in ("CopyObject", "UploadPartCopy"):
+            return _refused_copy(environ, operation)
+        bucket, key = _path_of(environ)
+        if operation == "CompleteMultipartUpload":
+            return _refused_destination(environ, bucket, key)
+        if operation == "RestoreObject":
+            found = _find(bucket, key, query.get("versionId", [None])[0])
+            if found is not None and _RESTORES.is_held(found):
+                return _error("409 Conflict", "RestoreAlreadyInProgress", "Object restore is already in progress")
+        return None
+
+
+def _refused_copy(environ: dict[str, Any], operation: str) -> tuple[str, bytes] | None:
+    """Check the conditions of a copy."""
+    source_path, _, source_query = environ["HTTP_X_AMZ_COPY_SOURCE"].partition("?")
+    source_bucket, _, source_key = unquote(source_path).lstrip("/").partition("/")
+    version_id = parse_qs(source_query).get("versionId", [None])[0]
+    source = _find(source_bucket, source_key, version_id)
+    failed = None if source is None else _failed_source_condition(environ, source)
+    if failed is not None:
+        return _error("412 Precondition Failed", "PreconditionFailed", _UNMET, Condition=failed)
+    # a part has no destination object to compare with
+    return None if operation == "UploadPartCopy" else _refused_destination(environ, *_path_of(environ))
+
+
+def _refused_destination(environ: dict[str, Any], bucket: str, key: str) -> tuple[str, bytes] | None:
+    """Check the conditions on the object that is there before a write."""
+    there = _find(bucket, key, None)
+    if there is None and "HTTP_IF_MATCH" in environ:
+        return _error("404 Not Found", "NoSuchKey", "The specified key does not exist.", Key=key)
+    failed = _failed_destination_condition(environ, there)
+    if failed is None:
+        return None
+    return _error("412 Precondition Failed", "PreconditionFailed", _UNMET, Condition=failed)
 
 
 def _failed_destination_condition(environ: dict[str, Any], there: Any) -> str | None:
@@ -303,11 +497,6 @@ def _error(status: str, code: str, message: str, **details: str) -> tuple[str, b
         f"{extra}<RequestId>{uuid4().hex[:16].upper()}</RequestId></Error>"
     )
     return status, body.encode()
-
-
-def _not_ready(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    start_response("503 Service Unavailable", [("Content-Length", "0")])
-    return [b""]
 
 
 if __name__ == "__main__":
