@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +22,6 @@ GAPS: dict[str, dict[str, str]] = {
         "dot-segments": "the SDK's transport folds a/../b to b before it sends, so such a blob cannot be addressed",
         "slow-restore": "Azurite rehydrates at once",
     },
-    "s3": {"slow-restore": "moto restores at once"},
     "gcs": {"object-tags": "Google Cloud Storage has no tags on objects"},
     "memory-gcp": {"object-tags": "Google Cloud Storage has no tags on objects"},
 }
@@ -105,12 +105,19 @@ def memory_backend(provider: Provider) -> Backend:
     )
 
 
+def let_restores_take(s3: Any, seconds: int) -> None:
+    """Tell the S3 emulator how long restores take, also those under way."""
+    url = f"{s3.meta.endpoint_url}/_cloudflux/restores?seconds={seconds}"
+    urllib.request.urlopen(urllib.request.Request(url, method="POST")).close()  # noqa: S310  # the emulator's own address
+
+
 def s3_backend(s3: Any) -> Backend:
     from cloudflux.providers.aws import AwsTierClient
     from cloudflux.providers.aws_requests import Answer, AnswerLost, Patience
 
     client = AwsTierClient(s3, in_flight=32, patience=Patience(attempts=2))
     transport = client._requests._transport
+    let_restores_take(s3, 3600)
 
     def lock(ref: ObjectRef) -> None:
         s3.put_object_legal_hold(Bucket=ref.bucket, Key=ref.key, LegalHold={"Status": "ON"})
@@ -165,6 +172,7 @@ def s3_backend(s3: Any) -> Backend:
         intercept,
         lost_before_sending,
         lockable_bucket,
+        finish_restore=lambda ref: let_restores_take(s3, 0),
         deny=refuse(403, "AccessDenied", lambda method, url: method == "HEAD"),
         throttle=refuse(503, "SlowDown", lambda method, url: method == "PUT"),
     )

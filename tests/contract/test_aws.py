@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from contract.backends import let_restores_take
 
 from cloudflux.domain.errors import AccountRefused, BucketNotFound, CredentialsRefused, TerminalError
 from cloudflux.domain.migrations import ChangeOutcome, RestoreOrder, TierChange, TierChangeResult
@@ -36,6 +37,7 @@ def _client(s3: Any, **settings: Any) -> AwsTierClient:
 
 @pytest.fixture
 def client(s3: Any) -> Iterator[AwsTierClient]:
+    let_restores_take(s3, 0)
     client = _client(s3)
     yield client
     client.close()
@@ -728,13 +730,18 @@ def test_a_restore_is_asked_for_as_it_was_ordered(
 
 
 @pytest.mark.parametrize("to_class", ["STANDARD", "GLACIER_IR", "DEEP_ARCHIVE"])
-def test_a_restored_object_is_copied(client: AwsTierClient, new_bucket: str, to_class: str) -> None:
+def test_an_object_is_copied_when_its_restore_is_done(
+    client: AwsTierClient, s3: Any, wire: Wire, new_bucket: str, to_class: str
+) -> None:
     client.create_bucket(new_bucket)
     seen = client.put_object(_ref(new_bucket), b"content", storage_class="GLACIER")
     change = TierChange(seen, to_class, restore=_ORDER)
-    assert client.change_tiers([change])[0].outcome is ChangeOutcome.RESTORING
-    outcomes = {client.change_tiers([change])[0].outcome for _ in range(3)}
-    assert outcomes <= {ChangeOutcome.RESTORING, ChangeOutcome.CHANGED}
+    let_restores_take(s3, 3600)
+    for _ in range(3):
+        assert client.change_tiers([change])[0].outcome is ChangeOutcome.RESTORING
+    assert wire.count("POST", "restore") == 1
+    let_restores_take(s3, 0)
+    assert client.change_tiers([change])[0].outcome is ChangeOutcome.CHANGED
     after = client.head(seen.ref)
     assert after.storage_class == to_class
     assert after.restore is None

@@ -226,11 +226,14 @@ def _hold_restores() -> None:
 
     def ask(key: Any, days: int) -> None:
         if not _RESTORES.is_held(key):
-            key.restore_asked_at = time.monotonic()
+            key.restore_asked_at, key.restore_is_timed = time.monotonic(), _RESTORES.seconds > 0
         restore(key, days)
 
     def tell(key: Any) -> Any:
-        return "IN_PROGRESS" if _RESTORES.is_held(key) else status.fget(key)
+        if _RESTORES.is_held(key):
+            return "IN_PROGRESS"
+        # moto's own restore is under way when it is first looked at, and complete from then on
+        return "RESTORED" if getattr(key, "restore_is_timed", False) else status.fget(key)
 
     moto_s3.FakeKey.restore = ask
     moto_s3.FakeKey.status = property(tell, status.fset)
