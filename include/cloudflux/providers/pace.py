@@ -42,6 +42,7 @@ DEEPEST_CUT = 0.7
 GROWTH_PER_SECOND = 0.01
 GROWTH_PER_SECOND_CUBED = 0.0045
 """Three seconds after a cut the rate grows by 5 % in a second, after six by 17 %."""
+USUAL_LATENCY_SECONDS = 0.25
 SLOWEST_PER_SECOND = 0.5
 LONGEST_SLEEP_SECONDS = 1.0
 """Who waits looks up so often: the rate may have risen, or the service may have asked for a pause."""
@@ -194,11 +195,12 @@ class Pace:
     def _find_first(self, now: float) -> None:
         """Take the rate of the answers so far as the first guess, and judge anew from here.
 
-        The guess is at least one request a second for each that may be in flight: one early refusal must not start a
-        big bucket at a crawl. A service that takes less says so in the next windows.
+        The guess is at least what those in flight make when each takes `USUAL_LATENCY_SECONDS`: one early refusal must
+        not start a big bucket at a crawl. A service that takes less says so in the next windows.
         """
         elapsed = max(now - self._window_at, 0.1)
-        guess = max((self._served + self._refused) / elapsed, self._served_per_second or 0.0, float(self.max_in_flight))
+        usual = self.max_in_flight / USUAL_LATENCY_SECONDS
+        guess = max((self._served + self._refused) / elapsed, self._served_per_second or 0.0, usual)
         self._found = self._bounded(guess)
         self._cut_at = self._grown_at = now
         self._open_window(now)
