@@ -469,7 +469,12 @@ class Proxy:
         if not out:
             return {}
         left = [part for part in parts if part not in out]
+        length = len(request.body)
         _set_parts(request, left)
+        if self._dialect == "azure":
+            # the length is signed: what follows the last boundary means nothing (RFC 2046, 5.1.1)
+            request.body += b" " * (length - len(request.body))
+            request.headers[-1] = ("Content-Length", str(length))
         return {content_id(part): part for part in out}
 
     def _put_refusals_in(self, answer: Message, refused: Mapping[str, Part]) -> None:
