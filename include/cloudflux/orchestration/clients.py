@@ -95,7 +95,7 @@ def _aws_client(connection_id: str) -> ProviderClient:
     from cloudflux.providers.aws import AwsTierClient
 
     # Endpoint, pool size and addressing come from the connection's extra (`endpoint_url`, `config_kwargs`).
-    return AwsTierClient(S3Hook(aws_conn_id=connection_id).get_conn())
+    return AwsTierClient(S3Hook(aws_conn_id=connection_id).get_conn(), remove_superseded=False)
 
 
 def _azure_client(connection_id: str, *, pace: Pace | None = None, lease_moves: bool = False) -> ProviderClient:
