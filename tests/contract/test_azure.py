@@ -249,8 +249,12 @@ def test_a_leased_move_goes_on_under_the_lease_of_a_killed_attempt_and_not_under
 ) -> None:
     client = AzureTierClient(azure, lease_moves=True)
     ours, theirs = (client.put_object(_ref(bucket, key), b"x") for key in ("ours", "theirs"))
-    assert client._acquire(TierChange(ours, "Cool")) is None
     azure.get_blob_client(bucket, "theirs").acquire_lease()
+    assert client._acquire(TierChange(ours, "Cool")) is None
+    assert "leased" in (AzureTierClient(azure).head(ours.ref).lock_reason or "")
+    looked = AzureTierClient(azure, lease_moves=True).head_many([ours.ref, theirs.ref])
+    assert [state.lock_reason for state in looked] == [None, "leased (leased)"]
+    assert client._acquire(TierChange(ours, "Cool")) is None
     results = AzureTierClient(azure, lease_moves=True).change_tiers([TierChange(s, "Cool") for s in (ours, theirs)])
     assert [result.outcome for result in results] == [ChangeOutcome.CHANGED, ChangeOutcome.LOCKED]
     assert client.head(_ref(bucket, "ours")).lock_reason is None

@@ -11,13 +11,12 @@ another tier (learn.microsoft.com/azure/storage/blobs/immutable-storage-overview
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -247,8 +246,10 @@ class AzureTierClient:
         """Look at many blobs at once, in order; None for one that is not there.
 
         Where they lie close together they are listed, at most 5,000 in a request; a listing tells what a look tells.
+        With ``lease_moves`` a lease that a killed attempt of ours has left is given back.
         """
-        return self._looks(refs, tags=tags, include="metadata,tags" if tags else "metadata")
+        states = self._looks(refs, tags=tags, include="metadata,tags" if tags else "metadata")
+        return map_concurrently(self._without_our_lease, states, self._in_flight) if self._lease_moves else states
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Move each blob to its tier, if it is still the one that was seen."""
@@ -289,6 +290,7 @@ class AzureTierClient:
         for bucket, wanted in keys.items():
             states = look_at(
                 wanted,
+                ref_of=partial(ObjectRef, Provider.AZURE, bucket),
                 list_from=self._list_from(bucket, include),
                 look=self._look_one(bucket, tags),
                 page_objects=LISTED_PAGE,
@@ -390,7 +392,7 @@ class AzureTierClient:
         try:
             moved = iter(self._move(ours) if ours else [])
         finally:
-            map_concurrently(self._release, ours, self._in_flight)
+            map_concurrently(self._release, [change.ref for change in ours], self._in_flight)
         return [result if result is not None else next(moved) for result in refused]
 
     def _acquire(self, change: TierChange) -> TierChangeResult | None:
@@ -416,13 +418,21 @@ class AzureTierClient:
             return TierChangeResult(ref, ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile")
         return self._read(change, answer)
 
-    def _release(self, change: TierChange) -> None:
-        """Give a lease back. One that cannot be given back ends by itself within a minute."""
-        ref = change.ref
+    def _release(self, ref: ObjectRef) -> bool:
+        """Give our lease back, and tell whether there was one. What cannot be given back ends within a minute."""
         headers = {"x-ms-lease-id": self._requests.lease_id(ref.bucket, ref.key)}
         self._pace_of(ref.bucket).admit()
-        with contextlib.suppress(AnswerLost):
-            self._requests.lease(ref.bucket, ref.key, "release", headers)
+        try:
+            answer = self._requests.lease(ref.bucket, ref.key, "release", headers)
+        except AnswerLost:
+            return False
+        return answer.status == 200
+
+    def _without_our_lease(self, state: ObjectState | Unseen | None) -> ObjectState | Unseen | None:
+        """Give a lease back if it is ours: Azure tells that a blob is leased, but not by whom."""
+        if not isinstance(state, ObjectState) or not (state.lock_reason or "").startswith(_LEASED_REASON):
+            return state
+        return replace(state, lock_reason=None) if self._release(state.ref) else state
 
     def _read(self, change: TierChange, answer: Answer) -> TierChangeResult:
         """Read one answer of a batch. Raises what concerns more than this blob."""

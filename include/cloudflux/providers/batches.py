@@ -21,7 +21,7 @@ from cloudflux.domain.errors import (
     TransientError,
 )
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
-from cloudflux.domain.objects import ObjectState, Unseen
+from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import map_concurrently
 
@@ -210,6 +210,7 @@ Listed = tuple[Sequence[ObjectState], bool]
 def look_at(
     keys: Iterable[str],
     *,
+    ref_of: Callable[[str], ObjectRef],
     list_from: Callable[[str, str, int], Listed],
     look: Callable[[Sequence[str]], Sequence[ObjectState | Unseen | None]],
     page_objects: int,
@@ -226,8 +227,8 @@ def look_at(
     chunks = [wanted[first : first + per_chunk] for first in range(0, len(wanted), per_chunk)]
     found: dict[str, ObjectState | Unseen | None] = {}
 
-    def scan(chunk: Sequence[str]) -> dict[str, ObjectState]:
-        return _scan(chunk, list_from, page_objects)
+    def scan(chunk: Sequence[str]) -> Mapping[str, ObjectState | Unseen]:
+        return _scan(chunk, list_from, ref_of, page_objects)
 
     for listed in map_concurrently(scan, chunks, in_flight):
         found.update(listed)
@@ -239,10 +240,13 @@ def look_at(
 
 
 def _scan(
-    wanted: Sequence[str], list_from: Callable[[str, str, int], Listed], page_objects: int
-) -> dict[str, ObjectState]:
+    wanted: Sequence[str],
+    list_from: Callable[[str, str, int], Listed],
+    ref_of: Callable[[str], ObjectRef],
+    page_objects: int,
+) -> Mapping[str, ObjectState | Unseen]:
     """List for sorted keys, skipping the gaps between them, until the listing shows too few of them."""
-    found: dict[str, ObjectState] = {}
+    found: dict[str, ObjectState | Unseen] = {}
     names = frozenset(wanted)
     next_one = 0
     limit = len(wanted)
@@ -252,8 +256,11 @@ def _scan(
             page, more = list_from(wanted[next_one], prefix, min(limit, page_objects))
         except EVERYTHING_REFUSED:
             raise
-        except (TerminalError, TransientError):
+        except TerminalError:
             break  # who may not list may still look
+        except TransientError as exc:
+            # to ask for each of them, as patiently, would take hours while nothing is served
+            return {key: found.get(key) or Unseen(ref_of(key), str(exc), passing=True) for key in wanted}
         hits = [state for state in page if state.ref.key in names]
         found.update((state.ref.key, state) for state in hits)
         if not more or not page:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -266,6 +266,7 @@ class GcpTierClient:
         for bucket, wanted in keys.items():
             states = look_at(
                 wanted,
+                ref_of=partial(ObjectRef, Provider.GCP, bucket),
                 list_from=self._list_from(bucket),
                 look=self._look(bucket),
                 page_objects=PAGE_OBJECTS,
