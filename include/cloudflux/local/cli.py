@@ -48,6 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
         from cloudflux.local.savings import command as savings
 
         savings.add_parser(commands)
+    if importlib.util.find_spec("cloudflux.local.migrations.command") is not None:
+        from cloudflux.local.migrations import command as migrations
+
+        migrations.add_parsers(commands)
     _add_test(commands)
     _add_up(commands)
     _add_down(commands)

@@ -124,7 +124,7 @@ def find_canaries(plan_id: str) -> list[dict[str, str | int]]:
     """Cut the canary moves of all providers into ranges to carry out."""
     from cloudflux.domain.plans import MoveRole
 
-    return _ranges(plan_id, MoveRole.CANARY)
+    return ranges_of(plan_id, MoveRole.CANARY)
 
 
 @terminal_errors_fail
@@ -143,10 +143,11 @@ def find_ranges(plan_id: str, provider: str) -> list[dict[str, str | int]]:
     """Cut one provider's moves of the plan into ranges to carry out."""
     from cloudflux.domain.plans import MoveRole
 
-    return [found for found in _ranges(plan_id, MoveRole.MOVE) if found["provider"] == provider]
+    return [found for found in ranges_of(plan_id, MoveRole.MOVE) if found["provider"] == provider]
 
 
-def _ranges(plan_id: str, role: Any) -> list[dict[str, str | int]]:
+def ranges_of(plan_id: str, role: Any) -> list[dict[str, str | int]]:
+    """Cut a plan's moves of one role as the tasks do that carry them out, each holding its range meanwhile."""
     from dataclasses import asdict
 
     from cloudflux.orchestration.movers import range_moves

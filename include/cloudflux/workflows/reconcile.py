@@ -80,6 +80,21 @@ class RangeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeFound:
+    """What was found of one range of a plan's moves, all of one bucket."""
+
+    plan_id: str
+    provider: str
+    bucket: str
+    first: int
+    last: int
+    report: RangeReport | None
+    """None when the range could not be looked at."""
+    problem: str = ""
+    """Why it could not be looked at, or not be repaired now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciler:
     """Compares moves with objects. ``mover`` brings the client, the stores, the clock and the name of who repairs."""
 

@@ -97,6 +97,10 @@ class AirflowApi:
         errors = self._send("GET", "/api/v2/importErrors")["import_errors"]
         return [f"{error['filename']}: {error['stack_trace'].strip().splitlines()[-1]}" for error in errors]
 
+    def is_paused(self, dag_id: str) -> bool:
+        """Tell whether a DAG's runs only queue."""
+        return bool(self._send("GET", f"/api/v2/dags/{dag_id}")["is_paused"])
+
     def unpause(self, dag_id: str) -> None:
         """Let a DAG run."""
         self._send("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +44,7 @@ def _explain(options: argparse.Namespace) -> int:
     try:
         check_plot_path(options.plot)
         parse_address(options.uri)
-        _set_environment(options.var)
+        set_environment(options.var)
         from cloudflux.orchestration.explanations import explain
 
         explanation = explain(options.uri)
@@ -73,9 +74,9 @@ def check_plot_path(path: Path | None) -> None:
         raise PlotRefused(f"{path} cannot be written: " + ("it is a folder" if path.is_dir() else "no such folder"))
 
 
-def _set_environment(folder: Path | None) -> None:
+def set_environment(folder: Path | None, needed: Sequence[str] = NEEDED) -> None:
     """Take what the environment does not name from the embedded stack. Raises ``StackError`` where there is none."""
-    if folder is None and all(os.environ.get(name) for name in NEEDED):
+    if folder is None and all(os.environ.get(name) for name in needed):
         return
     from cloudflux.local.stack import DEFAULT_FOLDER, Stack
 
