@@ -96,7 +96,7 @@ class AwsTierClient:
 
         may_remove = remove_superseded if callable(remove_superseded) else lambda _bucket: bool(remove_superseded)
         self._requests = S3Requests(s3, pace_of or own_pace, patience or Patience())
-        self._moves = S3Moves(self._requests, lambda: self.capabilities, limits or CopyLimits(), may_remove)
+        self._moves = S3Moves(self._requests, self.capabilities, limits or CopyLimits(), may_remove)
         self._loop = LoopThread("cloudflux-s3")
         self._loop.on_stop(self._requests.close)
         weakref.finalize(self, self._loop.stop)

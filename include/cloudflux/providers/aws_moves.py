@@ -97,7 +97,7 @@ class S3Moves:
     def __init__(
         self,
         requests: S3Requests,
-        capabilities: Callable[[], TierCapabilities],
+        capabilities: TierCapabilities,
         limits: CopyLimits,
         may_remove: Callable[[str], bool],
     ) -> None:
@@ -150,7 +150,7 @@ class S3Moves:
             return TierChangeResult(change.ref, ChangeOutcome.ERROR, str(exc))
 
     async def _change(self, change: TierChange) -> TierChangeResult:
-        if change.to_class not in self._capabilities().classes:
+        if change.to_class not in self._capabilities.classes:
             raise _Unusable(ChangeOutcome.ERROR, unknown_class(Provider.AWS, change.to_class))
         now = change.now
         if now is None or now.headers is None:
@@ -241,7 +241,7 @@ class S3Moves:
         old = _superseded(now, facts)
         if old is not None and (facts.versioning == "Enabled" or now.ref.version_id is not None):
             self._refuse_when_versions_stay(change.ref.bucket, facts)
-        archived = now.storage_class in self._capabilities().restore_needed_from or "archive-status" in (
+        archived = now.storage_class in self._capabilities.restore_needed_from or "archive-status" in (
             now.headers or {}
         )
         if archived and now.restore is not RestoreState.READY:

@@ -64,7 +64,7 @@ CAPABILITIES: Final = MappingProxyType(
             keeps_etag=False,  # of an object uploaded in parts or under KMS, a copy has another
             keeps_last_modified=False,
             has_tags=True,
-            max_change_bytes=5 * 2**30,  # API reference, CopyObject
+            max_change_bytes=None,  # above 5 GiB it is copied in parts
         ),
         Provider.AZURE: TierCapabilities(
             classes=frozenset({"Hot", "Cool", "Cold", "Archive"}),
