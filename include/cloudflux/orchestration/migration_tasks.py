@@ -153,21 +153,26 @@ def ranges_of(plan_id: str, role: Any) -> list[dict[str, str | int]]:
     from cloudflux.orchestration.movers import range_moves
     from cloudflux.stores.plans import Plans
 
-    plans = Plans(engine())
-    plan = plans.get(plan_id)
-    least = -(-plan.totals.objects // _MOST_RANGES)
-    return [
-        asdict(found)
-        for found in plans.ranges(
-            plan_id, role, lambda provider, bucket: max(least, range_moves(plan, provider=provider, bucket=bucket))
-        )
-    ]
+    database = engine()
+    try:
+        plans = Plans(database)
+        plan = plans.get(plan_id)
+        least = -(-plan.totals.objects // _MOST_RANGES)
+        return [
+            asdict(found)
+            for found in plans.ranges(
+                plan_id, role, lambda provider, bucket: max(least, range_moves(plan, provider=provider, bucket=bucket))
+            )
+        ]
+    finally:
+        database.dispose()
 
 
 @terminal_errors_fail
 def close_plan(proposal: Mapping[str, Any] | None) -> dict[str, int]:
     """Settle the plan: finished, halted, expired, rejected, or (a dry run, an empty plan) nothing to settle."""
     from cloudflux.domain.plans import PlanState
+    from cloudflux.orchestration.movers import retire_rules
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
     from cloudflux.workflows.migrate import close
@@ -185,6 +190,7 @@ def close_plan(proposal: Mapping[str, Any] | None) -> dict[str, int]:
     if state is PlanState.PROPOSED:
         raise AirflowFailException(f"{plan_id} was not approved: see the log of approve_plan; nothing moved")
     counts = close(plans, Ledger(database), plan_id=plan_id, actor=actor(), clock=now)
+    retire_rules(plans.get(plan_id))
     if plans.get(plan_id).state is PlanState.HALTED:
         raise AirflowFailException(f"{plan_id} was halted after its canary moves: {plans.history(plan_id)[-1].note}")
     get_current_context()["outlet_events"][LEDGER].extra = {"plan_id": plan_id, **counts}

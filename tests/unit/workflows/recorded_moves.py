@@ -107,7 +107,11 @@ class Recorded:
             dry_run=state is PlanState.PREVIEW,
             guardrails=NO_LIMITS,
             totals=PlanTotals(len(moves), total, *usd, Decimal(10), Decimal(9), 100, 0),
-            groups=(PlanGroup(self.provider, "b", seen[0].storage_class, to_class, len(moves), total, *usd, 15.0),),
+            groups=(
+                PlanGroup(
+                    self.provider, seen[0].ref.bucket, seen[0].storage_class, to_class, len(moves), total, *usd, 15.0
+                ),
+            ),
             kind=PlanKind.PLACEMENT,
         )
         self.plans.add(plan, moves_table(moves), state)
