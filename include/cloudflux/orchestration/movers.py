@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from cloudflux.domain.tiers import Provider
 from cloudflux.orchestration.edge import engine, now, settings
 
 if TYPE_CHECKING:
@@ -77,6 +78,19 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             )
     finally:
         database.dispose()
+
+
+def retire_rules(plan: MigrationPlan) -> None:
+    """Take our lifecycle rules out of the buckets of a plan that is settled: nothing there carries our tag any more."""
+    from cloudflux.orchestration.clients import moving_client
+    from cloudflux.providers.aws_lifecycle import LifecycleTierClient
+    from cloudflux.providers.pace import Pace
+
+    for bucket in sorted({group.bucket for group in plan.groups if group.provider == Provider.AWS}):
+        named = settings().load_estate().bucket(Provider.AWS, bucket)
+        client, by_lifecycle = moving_client(named, Pace(max_in_flight=1), plan_id=plan.plan_id, as_job=False)
+        if by_lifecycle and isinstance(client, LifecycleTierClient):
+            client.retire(bucket)
 
 
 def is_ready(plan_id: str, *, provider: str, bucket: str, first: int, last: int, sample: int = 3) -> bool:
