@@ -75,6 +75,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
                 ),
                 step_moves=_JOB_MOVES if as_job else STEP_MOVES,
                 costs_of=move_costs(book, by_lifecycle=by_lifecycle),
+                withdraw=client.withdraw if by_lifecycle else lambda _: None,
             )
     finally:
         database.dispose()

@@ -188,6 +188,8 @@ class Mover:
     """How many moves are looked at, submitted and verified together."""
     costs_of: CostsOf = lambda moves, *_: [None] * len(moves)
     """What moves cost once, by what each object was before and when it moved."""
+    withdraw: Callable[[Sequence[ObjectRef]], object] = lambda _: None
+    """Takes back what an attempt left on objects that are not to move any more: a tag for a lifecycle rule."""
 
     def carry_out(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Submit and verify the moves ``first`` to ``last``, as far as the ledger does not know better.
@@ -246,6 +248,9 @@ class Mover:
         if quiet_until is not None:
             return RangeProgress({}, 0, 0, quiet_until), []
         intents, changes, unavailable = self._intend(plan, self._open_moves(step), step.seen)
+        given_up = [entry.move_no for entry in intents if entry.state in TERMINAL_STATES and entry.move_no in step.seen]
+        if given_up:
+            self.withdraw([step.seen[number].ref for number in given_up])
         self.ledger.append(intents)  # on the record before anything moves
         results = self.client.change_tiers([change for _, change in changes])
         ended = Counter(entry.state.value for entry in intents if entry.state in TERMINAL_STATES)

@@ -498,6 +498,17 @@ def test_the_change_carries_what_was_first_seen_when_an_attempt_is_repeated(worl
     assert world.ledger.states("plan")[0][0] is MigrationState.DONE
 
 
+def test_what_an_attempt_left_is_taken_back_when_the_object_is_not_to_move_any_more(world: World) -> None:
+    world.mover(Scripted(world, outcomes={number: ChangeOutcome.PENDING for number in range(5)})).submit("plan", 0, 4)
+    seen = world.ledger.seen("plan")
+    world.client.put_object(world.refs[1], b"other content")
+    world.client.delete_object(world.refs[2])
+    withdrawn: list[ObjectRef] = []
+    world.mover(withdraw=withdrawn.extend).carry_out("plan", 0, 4)
+    assert withdrawn == [seen[1].ref, seen[2].ref]
+    assert world.close() == {"done": 3, "skipped": 2}
+
+
 def test_nothing_begins_in_quiet_hours(world: World) -> None:
     quiet = QuietHours.parse("23:00-05:30")
     world.plans.plan = a_plan(5, guardrails=replace(a_plan(5).guardrails, quiet_hours=quiet))
