@@ -499,7 +499,7 @@ def test_the_change_carries_what_was_first_seen_when_an_attempt_is_repeated(worl
 
 
 def test_what_an_attempt_left_is_taken_back_when_the_object_is_not_to_move_any_more(world: World) -> None:
-    world.mover(Scripted(world, outcomes={number: ChangeOutcome.PENDING for number in range(5)})).submit("plan", 0, 4)
+    world.mover(Scripted(world, outcomes=dict.fromkeys(range(5), ChangeOutcome.PENDING))).submit("plan", 0, 4)
     seen = world.ledger.seen("plan")
     world.client.put_object(world.refs[1], b"other content")
     world.client.delete_object(world.refs[2])
