@@ -98,6 +98,8 @@ class AwsTierClient:
         self._requests = S3Requests(s3, pace_of or own_pace, patience or Patience())
         self._moves = S3Moves(self._requests, self.capabilities, limits or CopyLimits(), may_remove)
         self._loop = LoopThread("cloudflux-s3")
+        self._loop.on_start(self._requests.start_over)
+        self._loop.on_start(self._moves.start_over)
         self._loop.on_stop(self._requests.close)
         weakref.finalize(self, self._loop.stop)
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final
 from xml.etree import ElementTree
 
+from cloudflux.domain.errors import TransientError
 from cloudflux.domain.objects import ObjectRef, ObjectState, RestoreState
 
 KEPT_HEADERS: Final = {
@@ -156,7 +157,11 @@ def text_of(document: bytes, name: str) -> str | None:
 def _elements(document: bytes, name: str) -> Iterable[ElementTree.Element]:
     if not document.strip():
         return []
-    root = ElementTree.fromstring(document)  # noqa: S314  # the document is S3's own, as trusted as botocore finds it
+    try:
+        # Blanks come before a document that took its time. It is S3's own, as trusted as botocore finds it.
+        root = ElementTree.fromstring(document.strip())  # noqa: S314
+    except ElementTree.ParseError as exc:
+        raise TransientError(f"S3's answer is no document: {exc}") from exc
     return [element for element in root.iter() if _name(element) == name]
 
 

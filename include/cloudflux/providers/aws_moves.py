@@ -23,6 +23,7 @@ from cloudflux.domain.errors import (
     ObjectLocked,
     ObjectNotFound,
     TerminalError,
+    TransientError,
 )
 from cloudflux.domain.migrations import ChangeOutcome, RestoreOrder, TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState, RestoreState, Unseen
@@ -107,12 +108,19 @@ class S3Moves:
         self._may_remove = may_remove
         self._facts: dict[str, tuple[float, asyncio.Task[BucketFacts]]] = {}
 
+    def start_over(self) -> None:
+        """Forget what belongs to an event loop that has ended."""
+        self._facts.clear()
+
     async def look(self, ref: ObjectRef, *, tags: bool, version_id: str | None = None) -> ObjectState:
         """Look at the live object, or a version. Raises ``ObjectNotFound``, ``NotServed`` and ``TerminalError``."""
         answer = await self._requests.head(ref.bucket, ref.key, version_id)
         if answer.code:
             raise _refusal(answer, ref.uri)
-        state = state_of(ref, answer.headers)
+        try:
+            state = state_of(ref, answer.headers)
+        except (KeyError, ValueError) as exc:
+            raise NotServed(f"the answer about {ref.uri} is not one of S3's: {exc!r}") from exc
         if not tags or not has_tags(answer.headers):
             return state
         query = {"tagging": ""} if state.ref.version_id is None else {"tagging": "", "versionId": state.ref.version_id}
@@ -125,7 +133,7 @@ class S3Moves:
             return await self.look(ref, tags=tags)
         except ObjectNotFound:
             return None
-        except NotServed as exc:
+        except TransientError as exc:
             return Unseen(ref, str(exc), passing=True)
         except _FOR_ALL:
             raise
@@ -142,7 +150,7 @@ class S3Moves:
             return TierChangeResult(change.ref, ChangeOutcome.NOT_FOUND, "the object is gone")
         except ObjectLocked as exc:
             return TierChangeResult(change.ref, ChangeOutcome.LOCKED, str(exc))
-        except NotServed as exc:
+        except TransientError as exc:
             return TierChangeResult(change.ref, ChangeOutcome.UNAVAILABLE, str(exc))
         except _FOR_ALL:
             raise
@@ -321,6 +329,8 @@ class S3Moves:
         answer = await self._requests.send("PUT", change.ref.bucket, change.ref.key, headers=headers, repeatable=False)
         if again and answer.code in _CHANGED_SINCE:
             raise AnswerLost("it changed after its state was looked at: perhaps the first request was acted on late")
+        if answer.code == "NoSuchVersion":
+            raise _Unusable(ChangeOutcome.CONFLICT, "the version that was seen is gone", answer.request_id)
         if answer.code:
             raise _refusal(answer, change.ref.uri)
         if b"ETag" not in answer.body:
@@ -334,9 +344,13 @@ class S3Moves:
         ``AbortIncompleteMultipartUpload`` on the bucket removes them.
         """
         ref = change.ref
-        if "metadata-not-told" in (now.headers or {}):
+        # S3 tells other characters in an encoding of its own (RFC 2047), which is not what it takes.
+        odd = [name for name, value in now.metadata.items() if not value.isascii() or value.startswith("=?")]
+        if odd or "metadata-not-told" in (now.headers or {}):
             raise _Unusable(
-                ChangeOutcome.ERROR, "S3 does not tell all of its metadata, which a copy in parts would lose"
+                ChangeOutcome.ERROR,
+                "S3 does not tell all of its metadata as it is, and a copy in parts would change it: "
+                + (", ".join(odd) or "some has no printable name or value"),
             )
         part_bytes, checksum = await self._parts_of(ref, now)
         upload = _Upload(await self._begin_upload(change, now, facts, checksum), part_bytes, *checksum)
@@ -545,6 +559,8 @@ class S3Moves:
     async def _bucket_facts(self, bucket: str) -> BucketFacts:
         """Give what of the bucket matters, asked for at most once in five minutes."""
         until, task = self._facts.get(bucket, (0.0, None))
+        if task is not None and task.done() and task.exception() is None and time.monotonic() < until:
+            return task.result()
         if task is None or time.monotonic() >= until:
             task = asyncio.ensure_future(self._read_bucket_facts(bucket))
             self._facts[bucket] = (time.monotonic() + _FACTS_SECONDS, task)

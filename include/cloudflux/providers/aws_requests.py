@@ -269,7 +269,7 @@ class Patience:
 
     attempts: int = 8
     seconds: float = 60.0
-    """Over all attempts of one request, the waits between them included."""
+    """From a request's first failure on, the waits between its attempts included."""
     connect_seconds: float = 10.0
     silent_seconds: float = 60.0
     """Without a single byte. S3 sends blanks while a large copy is being made."""
@@ -356,7 +356,12 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = 0
+        self._starters: list[Callable[[], None]] = []
         self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
+
+    def on_start(self, begin: Callable[[], None]) -> None:
+        """Call this before a loop starts: what belongs to an earlier one is of no use."""
+        self._starters.append(begin)
 
     def on_stop(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run this coroutine in the loop before it ends."""
@@ -391,6 +396,8 @@ class LoopThread:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._process != os.getpid():  # a fork has the loop, but not its thread
+                for begin in self._starters:
+                    begin()
                 self._loop = loop = _new_loop()
                 self._thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
                 self._process = os.getpid()
@@ -402,7 +409,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
 
@@ -445,6 +452,9 @@ class _AiohttpTransport:
         return Answer(
             response.status, {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}, content
         )
+
+    def start_over(self) -> None:
+        self._session = None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -502,6 +512,9 @@ class _BotocoreTransport:
         named = {str(name).lower(): str(value) for name, value in response.headers.items()}
         return Answer(response.status_code, named, content)
 
+    def start_over(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cloudflux-s3")
+
     async def close(self) -> None:
         self._threads.shutdown(wait=False)
 
@@ -536,6 +549,13 @@ class S3Requests:
         else:
             self._transport = _AiohttpTransport(patience, session._verify, (session._cert_file, session._key_file))
 
+    def start_over(self) -> None:
+        """Forget what belongs to an event loop that has ended."""
+        self._transport.start_over()
+        self._paces.clear()
+        self._confirming.clear()
+        self._credentials_lock = asyncio.Lock()
+
     async def close(self) -> None:
         """Close the connections."""
         await self._transport.close()
@@ -563,7 +583,7 @@ class S3Requests:
         """
         request = Request(method, bucket, key, quoted_query(query) if query else "", headers or {}, body)
         pace, places = self._lane(bucket)
-        began = time.monotonic()
+        failed_at: float | None = None
         attempt, corrections = 0, 0
         while True:
             attempt += 1
@@ -588,8 +608,9 @@ class S3Requests:
                     return answer
                 retry_after = answer.retry_after
                 reason = f"S3 could not serve it ({answer.code}: {answer.message})"
+            failed_at = time.monotonic() if failed_at is None else failed_at
             wait = pace.backoff(attempt, retry_after)
-            if attempt >= self.patience.attempts or time.monotonic() + wait - began > self.patience.seconds:
+            if attempt >= self.patience.attempts or time.monotonic() + wait - failed_at > self.patience.seconds:
                 raise NotServed(f"{reason}; gave up after {attempt} attempts")
             await asyncio.sleep(wait)
 

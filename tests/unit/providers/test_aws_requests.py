@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -163,6 +165,7 @@ _HEAD = (
     b'ETag: "9a0364b9e99bb480dd25e1f0284c8555"\r\nContent-Length: 7\r\n\r\n'
 )
 _FACTS = b"<OwnershipControls><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>"
+_DECLARED = b'<?xml version="1.0" encoding="UTF-8"?>\n' + _FACTS
 _COPIED = b"<CopyObjectResult><ETag>&quot;9a0364b9e99bb480dd25e1f0284c8555&quot;</ETag></CopyObjectResult>"
 _KEEP, _CLOSE, _SILENCE = "keep", "close", "silence"
 
@@ -179,7 +182,7 @@ class Server:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[str] = []
-        self.instead: dict[str, list[str]] = {}
+        self.instead: dict[str, list[str | bytes]] = {}
         self.connections = 0
         self._tls = tls
         self._loop = asyncio.new_event_loop()
@@ -220,6 +223,9 @@ class Server:
                             return
                         case "silence":
                             await asyncio.sleep(3600)
+                        case bytes() as answer:
+                            writer.write(answer)
+                            continue
                     answers = {"HEAD": _HEAD, "PUT": _body(_COPIED), "GET": _body(_FACTS)}
                     writer.write(answers[method])
                     await writer.drain()
@@ -327,10 +333,65 @@ def test_several_threads_use_one_client(server: Server, client_of: Callable[...,
 
 def test_a_closed_client_opens_again(server: Server, client_of: Callable[..., AwsTierClient]) -> None:
     client = client_of(server.port)
-    before = _states(client, 3)
+    before = _states(client, 100)  # more than run at once
     client.close()
     client.close()
-    assert _states(client, 3) == before
+    assert _states(client, 100) == before
+
+
+def test_a_forked_process_has_connections_of_its_own(server: Server, client_of: Callable[..., AwsTierClient]) -> None:
+    client = client_of(server.port)
+    before, connections = _states(client, 100), server.connections
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads that a fork does not take
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if client.head_many(_refs(100)) == before else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert server.connections > connections
+    assert _states(client, 100) == before
+
+
+_NONSENSE = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nETag: x\r\nLast-Modified: never\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nETag: x\r\nLast-Modified: Tue, 24 Nov 2026 16:00:00 GMT\r\n\r\n",
+    b"no HTTP\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("answer", _NONSENSE, ids=["empty", "date", "no-length", "no-http"])
+def test_an_object_is_unseen_for_now_when_the_answer_is_nonsense(
+    server: Server, client_of: Callable[..., AwsTierClient], answer: bytes
+) -> None:
+    client = client_of(server.port)
+    (state,) = _states(client)
+    server.instead["HEAD"] = [answer] * 2  # as often as it is tried
+    (unseen,) = client.head_many(_refs())
+    assert isinstance(unseen, Unseen)
+    assert unseen.passing
+    server.instead.clear()
+    assert client.head_many(_refs()) == [state]
+
+
+def test_an_object_is_unavailable_when_the_buckets_settings_are_nonsense(
+    server: Server, client_of: Callable[..., AwsTierClient]
+) -> None:
+    client = client_of(server.port)
+    (state,) = _states(client)
+    server.instead["GET"] = [_body(b"<html><p>")]
+    (result,) = client.change_tiers([TierChange(state, "STANDARD_IA", now=state)])
+    assert result.outcome is ChangeOutcome.UNAVAILABLE
+    assert "document" in result.detail
+
+
+def test_blanks_before_an_answer_do_not_matter(server: Server, client_of: Callable[..., AwsTierClient]) -> None:
+    client = client_of(server.port)
+    (state,) = _states(client)
+    server.instead["GET"] = [_body(b"  \n" + _DECLARED), _body(b"\r\n " + _DECLARED)]
+    server.instead["PUT"] = [_body(b" \n \n" + _DECLARED.replace(_FACTS, _COPIED))]
+    (result,) = client.change_tiers([TierChange(state, "STANDARD_IA", now=state)])
+    assert result.outcome is ChangeOutcome.CHANGED
 
 
 def test_no_thread_stays_when_a_client_is_forgotten(server: Server) -> None:
