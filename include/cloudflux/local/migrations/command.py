@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -333,10 +333,13 @@ def _reconcile(options: argparse.Namespace) -> int:
 
     try:
         set_environment(options.var)
-        from cloudflux.orchestration import reconciling
+        # Airflow's hooks write their log to standard output, which is for what was asked for
+        os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+        with redirect_stdout(sys.stderr):
+            from cloudflux.orchestration import reconciling
 
-        plan_ids = list(dict.fromkeys(options.plan)) or reconciling.plans_that_may_have_moved()
-        findings = _found(plan_ids, reconciling.moves_of(plan_ids), repair=options.repair, keep=options.limit)
+            plan_ids = list(dict.fromkeys(options.plan)) or reconciling.plans_that_may_have_moved()
+            findings = _found(plan_ids, reconciling.moves_of(plan_ids), repair=options.repair, keep=options.limit)
     except PlanNotFound as exc:
         return _failed(f"{exc}; ./cloudflux plans lists them", 2)
     except CloudFluxError as exc:
