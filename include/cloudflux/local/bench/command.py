@@ -221,6 +221,10 @@ def _moved_tables(figures: dict[str, Any]) -> list[Any]:
             "processor time of our process",
             *(f"{row['client_processor_share']:.2f}" for row in found.values()),
         )
+        table.add_row(
+            "load of the machine before and after",
+            *("{:.1f}, {:.1f}".format(*row["load_before_and_after"]) for row in found.values()),
+        )
         for name, row in found.items():
             if row["rclone_cannot"]:
                 table.caption = f"rclone on {name}: {row['rclone_cannot']}"
@@ -236,8 +240,9 @@ def _moved_tables(figures: dict[str, Any]) -> list[Any]:
         table.add_row("copies a second", f"{found['changes_per_second']:,.0f} (asked: {ENDPOINT_TARGET:,})")
         table.add_row("whole moves a second", f"{found['moves_per_second']:,.0f}")
         for name, share in found["processor_share"].items():
-            table.add_row(f"processor time, {name}", f"{share:.2f}")
+            table.add_row(f"{name} a processor second", f"{found[f'{name}_per_second'] / share:,.0f}")
         table.add_row("what the endpoint can answer a second", f"{found['endpoint_per_second']:,.0f}")
+        table.add_row("load of the machine before and after", "{:.1f}, {:.1f}".format(*found["load_before_and_after"]))
         tables.append(table)
     if found := figures.get("memory"):
         table = Table(title=f"Peak memory of one process: ratio {found['ratio']:.2f}", title_justify="left")

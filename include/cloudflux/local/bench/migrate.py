@@ -133,6 +133,7 @@ def _contest(contest: _Contest, rounds: int, say: Say) -> dict[str, Any]:
         "rclone": contest.rclone,
     }
     contest.carry_out_few(len(sample))
+    load = _load()
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds):
         for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
@@ -159,7 +160,13 @@ def _contest(contest: _Contest, rounds: int, say: Say) -> dict[str, Any]:
         "moves_to_rclone": rates["moves"] / rates["rclone"] if "rclone" in rates else None,
         "plan_seconds": contest.plan_seconds,
         "client_processor_share": contest.processor_share,
+        "load_before_and_after": [load, _load()],
     }
+
+
+def _load() -> float:
+    """Give the machine's load average of a minute: what others do takes its time from all of this."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 @dataclass
@@ -420,6 +427,7 @@ def _against_endpoint(database: str, objects: int, rounds: int, say: Say) -> dic
     mine, theirs = _cores()
     with answering_endpoint(DELAY_SECONDS, cores=theirs) as url:
         say(f"an endpoint that answers after {DELAY_SECONDS * 1000:.0f} ms: how many a second it can answer")
+        load = _load()
         own = in_fresh_process(endpoint_rate, url, max(objects, 1) * 2, mine)
         say(f"{objects:,} copies by one process on one core, {rounds} times, then as whole moves")
         found = in_fresh_process(move_on_endpoint, database, url, objects, rounds, mine)
@@ -427,6 +435,7 @@ def _against_endpoint(database: str, objects: int, rounds: int, say: Say) -> dic
         "delay_seconds": DELAY_SECONDS,
         "one_core_each": bool(mine),
         "endpoint_per_second": own["requests_per_second"],
+        "load_before_and_after": [load, _load()],
         **found,
     }
 
