@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 from contract.backends import Backend, azure_backend, gcs_backend, memory_backend, s3_backend
+from contract.requests_made import Requests, recorded
 from sdk_clients import azure_client, gcs_client, s3_client
 
 from cloudflux.domain.tiers import Provider
+
+
+@pytest.fixture(autouse=True)
+def only_known_requests() -> Iterator[Requests]:
+    """Let every test fail whose clients send a request that no documented permission is known for."""
+    with recorded() as found:
+        yield found
+    if found.problems:
+        raise found.problems[0]
 
 
 @pytest.fixture(scope="session")
