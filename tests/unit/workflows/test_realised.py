@@ -267,6 +267,15 @@ def test_early_deletion_is_charged_when_the_object_is_overwritten(world: World) 
     assert float(found.realised.since_usd) == pytest.approx(expected - 0.00003, abs=1e-9)
 
 
+def test_early_deletion_counts_the_days_that_logs_do_not_cover(world: World) -> None:
+    world.access([("a", day(6), 2)], writes=1)
+    world.covered = {day(2): 0.0, day(3): 0.0}
+    found = world.measure([move("a")], days=10)
+    owed = BOOK.prices_of("GLACIER_IR").storage_usd_gib_month / 30 * (90 - 5)
+    expected = cost("STANDARD", 3) - cost("GLACIER_IR", 3) - owed
+    assert float(found.realised.since_usd) == pytest.approx(expected - 0.00003, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("now", "reason"),
     [(None, "deleted"), (("GLACIER_IR", "e2"), "overwritten"), (("STANDARD", "e1"), "reclassified")],
@@ -309,7 +318,7 @@ def test_counting_stops_and_costs_stay_when_the_move_is_undone(world: World) -> 
     assert found.one_time_usd == Decimal("0.50003").quantize(Decimal("1e-10"))
     three_days = cost("STANDARD", 3) - cost("GLACIER_IR", 3)
     assert float(found.realised.since_usd) == pytest.approx(three_days - 0.50003, abs=1e-9)
-    assert found.days[-1].realised_usd == found.days[4].realised_usd  # nothing more comes
+    assert found.days[-1].realised_usd == found.days[4].realised_usd == found.realised.since_usd  # nothing more comes
     assert found.realised.since_usd < kept.realised.since_usd
 
 
@@ -353,6 +362,33 @@ def test_comparison_leaves_out_what_was_decided_anew_after_the_move(world: World
     found = world.measure([move("a"), move("h", held_out=True), move("i", held_out=True)], days=10)
     assert (found.moves.measured, found.moves.compared) == (1, 0)
     assert found.against_hold_out_since is None
+
+
+def test_objects_are_not_compared_when_they_were_scored_again_after_the_move(world: World) -> None:
+    world.decisions({"a": 0.004}, current_class="GLACIER_IR")
+    found = world.measure([move("a")], days=5)
+    assert (found.moves.measured, found.moves.compared) == (1, 0)
+
+
+def test_clocks_go_on_when_logs_do_not_cover_days(world: World) -> None:
+    world.covered = {day(number): 0.0 for number in range(1, 36)}
+    found = world.measure([move("a", to_class="INTELLIGENT_TIERING")], days=40)
+    prices = BOOK.prices_of("INTELLIGENT_TIERING").autopilot
+    assert prices is not None
+    assert [step.idle_days for step in prices.steps] == [30, 90]
+    tiered = prices.steps[0].storage_usd_gib_month + prices.monitoring_usd_month
+    expected = (BOOK.prices_of("STANDARD").storage_usd_gib_month - tiered) / 30 * 5
+    assert (found.object_days, found.left_out_days) == (5, 35)
+    assert float(found.realised.since_usd) == pytest.approx(expected - 0.00003, abs=1e-9)
+
+
+def test_counting_goes_on_when_the_write_is_a_later_move_of_our_own(world: World) -> None:
+    world.access([("a", day(6), 0)], writes=1)
+    later = {"expected_class": "DEEP_ARCHIVE", "expected_since_at": noon(day(6))}
+    found = world.measure([move("a", **later)], days=10)
+    assert (found.moves.overwritten, found.object_days) == (0, 10)
+    expected = cost("STANDARD", 10) - cost("GLACIER_IR", 10)  # the later plan counts the next difference
+    assert float(found.realised.since_usd) == pytest.approx(expected - 0.00003, abs=1e-9)
 
 
 # -- simulations ----------------------------------------------------------------------------------------------------
