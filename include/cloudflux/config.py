@@ -223,6 +223,8 @@ class Settings(BaseSettings):
     """How many days of daily access a forecast looks back on."""
     kafka_topic: str = "data-ingestion"
     registered_model: str = "access-forecaster"
+    moves_poll_seconds: float = Field(default=300, gt=0)
+    """How often moves are looked at that the provider is at work on: restores, lifecycle rules, jobs."""
     drift_max_psi: float = Field(default=0.25, gt=0)
     """Training is asked for when a feature's population stability index against the training is above this;"""
     drift_max_ratio: float = Field(default=1.5, gt=1)

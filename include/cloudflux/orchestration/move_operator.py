@@ -11,13 +11,10 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from cloudflux.domain.errors import CloudFluxError, TransientError
-from cloudflux.orchestration.edge import actor, terminal_errors_fail
+from cloudflux.orchestration.edge import actor, settings, terminal_errors_fail
 
 MOVE_RETRIES: Final = 6
 """A provider that throttles for half an hour does not fail a plan: retries wait twice as long each time."""
-
-_POLL: Final = timedelta(minutes=5)
-"""Restores take hours as a rule; a look at three objects every five minutes costs next to nothing."""
 
 _LONGEST: Final = timedelta(hours=1)
 """After so long the whole range is looked at, whatever the sample says: one stuck object holds up no others."""
@@ -105,7 +102,6 @@ class MoveRange(BaseOperator):  # type: ignore[misc]  # Airflow is not typed
         bucket: str,
         first: int,
         last: int,
-        poll_interval: timedelta = _POLL,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -114,7 +110,6 @@ class MoveRange(BaseOperator):  # type: ignore[misc]  # Airflow is not typed
         self.bucket = bucket
         self.first = first
         self.last = last
-        self.poll_interval = poll_interval
 
     @terminal_errors_fail
     def execute(self, context: Any, event: Mapping[str, Any] | None = None) -> dict[str, int]:
@@ -142,6 +137,7 @@ class MoveRange(BaseOperator):  # type: ignore[misc]  # Airflow is not typed
                 "open, and go on when the task is repeated"
             )
         if progress.waiting:
+            poll_seconds = settings().moves_poll_seconds
             self.defer(
                 trigger=WaitingMovesTrigger(
                     plan_id=self.plan_id,
@@ -149,8 +145,8 @@ class MoveRange(BaseOperator):  # type: ignore[misc]  # Airflow is not typed
                     bucket=self.bucket,
                     first=self.first,
                     last=self.last,
-                    poll_seconds=self.poll_interval.total_seconds(),
-                    longest_seconds=max(_LONGEST, self.poll_interval).total_seconds(),
+                    poll_seconds=poll_seconds,
+                    longest_seconds=max(_LONGEST.total_seconds(), poll_seconds),
                 ),
                 method_name="execute",
             )

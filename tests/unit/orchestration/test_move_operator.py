@@ -51,6 +51,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         monkeypatch.setattr(movers, "bucket_mover", bucket_mover)
         monkeypatch.setattr(move_operator, "actor", lambda: "me")
+        monkeypatch.setattr(move_operator, "settings", lambda: SimpleNamespace(moves_poll_seconds=300.0))
 
     return install
 
