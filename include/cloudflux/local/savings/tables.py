@@ -18,11 +18,9 @@ _NONE: Final = "-"
 def savings_table(reports: Sequence[SavingsReport], together: SavingsReport | None) -> Table:
     """Give one line for each plan, and one for all."""
     table = Table(title="Savings, USD", title_justify="left", caption_justify="left", caption=_CAPTION)
-    table.add_column("plan")
+    table.add_column("plan", no_wrap=True)  # whoever wants more of it needs its whole name
     table.add_column("of")
-    for name in (
-        "moves", "days", "projected a month", "realised a month", "against hold-out", "once", "realised since",
-    ):  # fmt: skip
+    for name in ("measured", "planned", "projected", "realised", "against hold-out", "once", "realised since"):
         table.add_column(name, justify="right")
     for report in reports:
         table.add_row(report.plan_id or "", report.day.isoformat(), *_cells(report))
@@ -33,19 +31,19 @@ def savings_table(reports: Sequence[SavingsReport], together: SavingsReport | No
 
 
 _CAPTION: Final = (
-    "projected and realised: of the moves and days that are measured; a month has 30 days, without what is paid once; "
-    "against hold-out: a month, ± its standard error; since: after all that was paid once"
+    "by the month, without what is paid once; planned: of all moves of a plan, the others of those that are measured; "
+    "against hold-out: ± its standard error; realised since: since the moves, less what was paid once"
 )
 
 
 def _cells(report: SavingsReport) -> list[str]:
     found = measured_of(report)
     if found is None:
-        return [f"{report.moves_done:,}", _NONE, _NONE, _NONE, _NONE, usd(report.one_time_usd), _NONE]
-    days = f"{len(found.days):,}"
+        unmeasured = [usd(report.projected_usd_month), _NONE, _NONE, _NONE]
+        return [f"0 of {report.moves_done:,}", *unmeasured, usd(report.one_time_usd), _NONE]
     return [
         f"{found.moves.measured:,} of {found.moves.done:,}",
-        days,
+        usd(report.projected_usd_month),
         usd(found.projected.month_usd),
         usd(found.realised.month_usd),
         estimated(found.against_hold_out_month),
@@ -83,7 +81,8 @@ def plan_parts(report: SavingsReport) -> Iterator[RenderableType]:
 
 def _notes(found: PlanSavings) -> Iterator[str]:
     moves = found.moves
-    yield f"{moves.measured:,} of {moves.done:,} moves, {found.object_days:,} days of objects, to {found.last_day}"
+    until = f" until {found.last_day}" if found.object_days else ""
+    yield f"{moves.measured:,} of {moves.done:,} moves, {found.object_days:,} days of objects{until}"
     if found.left_out_days:
         yield f"{found.left_out_days:,} days of objects are left out: the access logs do not cover them"
     for count, said in (
