@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -523,6 +523,23 @@ def test_no_parts_are_left_when_a_copy_in_parts_fails(
     assert _move(client, seen).outcome is outcome
     assert _uploads(s3, new_bucket) == []
     assert client.head(_ref(new_bucket)) == seen
+    client.close()
+
+
+@pytest.mark.parametrize("odd", ["caf\u00e9", "=?UTF-8?B?Y2Fmw6k=?="])
+def test_no_copy_in_parts_is_made_when_it_would_change_the_metadata(
+    s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    client = _in_parts(s3)
+    client.create_bucket(new_bucket)
+    _put_large(s3, new_bucket)
+    wire = _tap(client, monkeypatch)
+    seen = client.head(_ref(new_bucket))
+    told = replace(seen, metadata={"name": odd})
+    result = client.change_tiers([TierChange(told, "STANDARD_IA", now=told)])[0]
+    assert result.outcome is ChangeOutcome.ERROR
+    assert "name" in result.detail
+    assert wire.count("POST") == wire.count("PUT") == 0
     client.close()
 
 
