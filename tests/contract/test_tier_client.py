@@ -81,6 +81,16 @@ def test_only_the_class_differs_when_an_object_moved(backend: Backend, bucket: s
             assert backend.client.get_object(seen.ref) == to_class.encode()
 
 
+def test_what_a_change_tells_of_the_object_is_what_a_look_tells(backend: Backend, bucket: str) -> None:
+    seen = [_put(backend, bucket, key=f"n/{number}") for number in range(10)]
+    results = backend.client.change_tiers([TierChange(state, backend.warm, state) for state in seen])
+    assert {result.outcome for result in results} == {ChangeOutcome.CHANGED}
+    told = [result.after for result in results]
+    looked = backend.client.head_many([state.ref for state in seen])
+    assert told in (looked, [None] * 10)  # S3 tells nothing of the copy but its ETag
+    assert (told == looked) == (backend.name in ("azure", "gcs"))
+
+
 def test_what_the_capabilities_say_holds_when_an_object_moved(backend: Backend, bucket: str) -> None:
     seen = _put(backend, bucket)
     _change_one(backend, seen, backend.warm)

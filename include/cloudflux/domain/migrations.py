@@ -110,3 +110,6 @@ class TierChangeResult:
     outcome: ChangeOutcome
     detail: str = ""
     request_id: str | None = None
+    after: ObjectState | None = None
+    """Of a change that was made: the object as the provider told it afterwards, metadata, tags and headers included;
+    None where it did not, and has to be looked at."""

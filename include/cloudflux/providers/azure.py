@@ -462,11 +462,13 @@ class AzureTierClient:
 
     def _confirmed(self, changes: Sequence[TierChange], results: Sequence[TierChangeResult]) -> list[TierChangeResult]:
         """Look at blobs whose tier was set: Azure had no condition that they must still be what was seen."""
-        looked = self._looks([change.ref for change in changes], tags=False, include="")
+        looked = self._looks([change.ref for change in changes], tags=True, include="metadata,tags")
         confirmed = []
         for change, result, state in zip(changes, results, looked, strict=True):
             found = self._become(change, state, result.request_id, result.detail)
-            if found is None:
+            if found is not None and found.outcome is ChangeOutcome.CHANGED and isinstance(state, ObjectState):
+                found = replace(found, after=state)
+            elif found is None:
                 is_in = state.storage_class if isinstance(state, ObjectState) else "unknown"
                 detail = f"Azure accepted the change, but its tier is {is_in}"
                 found = TierChangeResult(change.ref, ChangeOutcome.ERROR, detail, result.request_id)

@@ -467,7 +467,7 @@ class GcpTierClient:
 
     def _read(self, change: TierChange, answer: Answer) -> TierChangeResult:
         """Read the answer to one rewrite; PENDING, with its token, when it has to be continued."""
-        outcome, detail = ChangeOutcome.CHANGED, ""
+        outcome, detail, after = ChangeOutcome.CHANGED, "", None
         content = answer.content
         if answer.status == 200 and not content.get("done"):
             outcome, detail = ChangeOutcome.PENDING, str(content["rewriteToken"])
@@ -477,6 +477,8 @@ class GcpTierClient:
             if int(copy["size"]) != change.seen.size_bytes or copy["storageClass"] != change.to_class or same is False:
                 outcome = ChangeOutcome.ERROR
                 detail = f"generation {copy['generation']} is not the copy that it should be"
+            else:
+                after = self._state(change.ref, copy)
         elif answer.status == 412 or isinstance(_refusal(answer, change.ref.uri), ObjectNotFound):
             # Overwritten, changed or deleted; or a call that was cut off was carried out after all, when we had looked.
             found = self._settled([change])[0]
@@ -489,7 +491,8 @@ class GcpTierClient:
                 raise error
             outcome = ChangeOutcome.LOCKED if isinstance(error, ObjectLocked) else ChangeOutcome.ERROR
             detail = str(error)
-        return TierChangeResult(change.ref, outcome, detail, answer.headers.get("x-guploader-uploadid"))
+        request_id = answer.headers.get("x-guploader-uploadid")
+        return TierChangeResult(change.ref, outcome, detail, request_id, after)
 
     def _settled(self, changes: Sequence[TierChange]) -> list[TierChangeResult | None]:
         """Let the objects themselves tell what became of rewrites whose answers were lost; None: nothing."""

@@ -68,7 +68,7 @@ def rewrite(
         "ifMetagenerationMatch": metageneration,
         "ifSourceGenerationMatch": generation,
         "ifSourceMetagenerationMatch": metageneration,
-        "fields": "done,rewriteToken,resource(generation,size,storageClass,md5Hash,crc32c)",
+        "fields": f"done,rewriteToken,resource({_READ_FIELDS})",
     }
     if key_name := body.get("kmsKeyName"):
         query["destinationKmsKeyName"] = key_name

@@ -136,6 +136,16 @@ class _Step:
         return [move for move in self.moves if _state_of(self.states, move) in wanted]
 
 
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A move that was made and is to be verified."""
+
+    move: PlannedMove
+    before: ObjectState
+    after: ObjectState | None
+    """As the provider told it with its answer; None: it has to be looked at."""
+
+
 class _Ended(TransientError):
     """Something else ended the range while this step waited for its turn."""
 
@@ -226,7 +236,7 @@ class Mover:
     def _carry_out_step(self, plan_id: str, first: int, last: int) -> RangeProgress:
         step = self._read(plan_id, first, last)
         submitted, moved = self._submit(step)
-        left = [(move, step.seen[move.move_no]) for move in step.moves_in(MigrationState.VERIFYING)]
+        left = [_Moved(move, step.seen[move.move_no], None) for move in step.moves_in(MigrationState.VERIFYING)]
         return _together([submitted, self._verify(step.plan, left + moved)])
 
     def _read(self, plan_id: str, first: int, last: int) -> _Step:
@@ -238,8 +248,8 @@ class Mover:
         """Submit the moves that are not settled. Nothing new begins in quiet hours, or once the plan has expired."""
         return self._submit(self._read(plan_id, first, last))[0]
 
-    def _submit(self, step: _Step) -> tuple[RangeProgress, list[tuple[PlannedMove, ObjectState]]]:
-        """Submit; gives also what has moved and is to be verified, with what each object was before."""
+    def _submit(self, step: _Step) -> tuple[RangeProgress, list[_Moved]]:
+        """Submit; gives also what has moved and is to be verified."""
         plan, plan_id = step.plan, step.plan.plan_id
         if plan.state is not PlanState.APPROVED:
             raise TerminalError(f"{plan_id} is {plan.state}, not approved: nothing is moved")
@@ -256,7 +266,7 @@ class Mover:
         ended = Counter(entry.state.value for entry in intents if entry.state in TERMINAL_STATES)
         waiting = 0
         outcomes: list[LedgerEntry] = []
-        moved: list[tuple[PlannedMove, ObjectState]] = []
+        moved: list[_Moved] = []
         for (move, change), result in zip(changes, results, strict=True):
             if result.outcome is ChangeOutcome.UNAVAILABLE:
                 unavailable += 1
@@ -268,7 +278,7 @@ class Mover:
                 outcomes.append(self._entry(plan_id, move, state, detail, request_id=result.request_id))
                 waiting += state is MigrationState.RESTORING
                 if state is MigrationState.VERIFYING:
-                    moved.append((move, change.seen))
+                    moved.append(_Moved(move, change.seen, result.after))
         self.ledger.append(outcomes)
         ended.update(entry.state.value for entry in outcomes if entry.state in TERMINAL_STATES)
         return RangeProgress(dict(ended), waiting, unavailable, None), moved
@@ -309,20 +319,21 @@ class Mover:
     def verify(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Compare every moved object with what it was before; only an equal one in its new class is ``done``."""
         step = self._read(plan_id, first, last)
-        return self._verify(
-            step.plan, [(move, step.seen[move.move_no]) for move in step.moves_in(MigrationState.VERIFYING)]
-        )
+        verifying = step.moves_in(MigrationState.VERIFYING)
+        return self._verify(step.plan, [_Moved(move, step.seen[move.move_no], None) for move in verifying])
 
-    def _verify(self, plan: Any, moved: Sequence[tuple[PlannedMove, ObjectState]]) -> RangeProgress:
+    def _verify(self, plan: Any, moved: Sequence[_Moved]) -> RangeProgress:
         if not moved:
             return _NOTHING
         plan_id, undoes = plan.plan_id, plan.undoes
-        moves, befores = [move for move, _ in moved], [before for _, before in moved]
+        moves, befores = [one.move for one in moved], [one.before for one in moved]
         costs = self.costs_of(moves, befores, self.clock())
         ended: Counter[str] = Counter()
         unavailable = 0
         entries: list[LedgerEntry] = []
-        looks = self.client.head_many([move.ref for move in moves])
+        unseen = [one.move.ref for one in moved if one.after is None]
+        looked = iter(self.client.head_many(unseen) if unseen else [])
+        looks = [next(looked) if one.after is None else one.after for one in moved]
         for move, before, after, cost in zip(moves, befores, looks, costs, strict=True):
             if isinstance(after, Unseen) and after.passing:
                 unavailable += 1

@@ -498,6 +498,26 @@ def test_the_change_carries_what_was_first_seen_when_an_attempt_is_repeated(worl
     assert world.ledger.states("plan")[0][0] is MigrationState.DONE
 
 
+def test_nothing_is_looked_at_again_that_the_provider_told_with_its_answer(world: World) -> None:
+    class Telling(Scripted):
+        looks = 0
+
+        def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
+            self.looks += len(refs)
+            return super().head_many(refs)
+
+        def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+            found = super().change_tiers(changes)
+            told = [world.client.head(result.ref) for result in found]
+            told[4] = replace(told[4], metadata={})  # as if the move had lost it
+            return [replace(result, after=state) for result, state in zip(found, told, strict=True)]
+
+    client = Telling(world)
+    assert world.mover(client).carry_out("plan", 0, 4).ended == {"done": 4, "failed": 1}
+    assert client.looks == 5
+    assert "metadata 'owner'" in world.ledger.states("plan")[4][1]
+
+
 def test_what_an_attempt_left_is_taken_back_when_the_object_is_not_to_move_any_more(world: World) -> None:
     world.mover(Scripted(world, outcomes=dict.fromkeys(range(5), ChangeOutcome.PENDING))).submit("plan", 0, 4)
     seen = world.ledger.seen("plan")
