@@ -64,17 +64,18 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             plans = Plans(database)
             as_job = _as_job(named, _moves_in(plans.get(plan_id), bucket))
             client, by_lifecycle = moving_client(named, pace, plan_id=plan_id, as_job=as_job)
+            restore_of = restore_orders(
+                book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days
+            )
             yield Mover(
                 client,
                 plans,
                 Ledger(database),
                 actor,
                 now,
-                restore_of=restore_orders(
-                    book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days
-                ),
+                restore_of=restore_of,
                 step_moves=_JOB_MOVES if as_job else STEP_MOVES,
-                costs_of=move_costs(book, by_lifecycle=by_lifecycle),
+                costs_of=move_costs(book, by_lifecycle=by_lifecycle, restore_of=restore_of),
                 withdraw=client.withdraw if by_lifecycle else lambda _: None,
             )
     finally:

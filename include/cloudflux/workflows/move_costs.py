@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -22,34 +23,79 @@ _USD_PLACES: Final = 10
 CostsOf = Callable[[Sequence[PlannedMove], Sequence[ObjectState], datetime], Sequence[Decimal | None]]
 
 
-def move_costs(book: PriceBook, *, by_lifecycle: bool = False) -> CostsOf:
+def move_costs(
+    book: PriceBook,
+    *,
+    by_lifecycle: bool = False,
+    restore_of: Callable[[PlannedMove], RestoreOrder | None] = lambda _: None,
+) -> CostsOf:
     """Give the function that tells what moves cost: by what each object was before its move, and when it moved.
 
-    ``by_lifecycle``: the provider's lifecycle rules moved them, and not a copy of ours. A class that the book does not
-    know has no cost (None).
+    ``by_lifecycle``: the provider's lifecycle rules moved them, and not a copy of ours. ``restore_of`` tells how an
+    archived object was restored first; None: in the book's usual way. A class that the book does not know has no cost
+    (None).
     """
 
     def costs_of(moves: Sequence[PlannedMove], before: Sequence[ObjectState], at: datetime) -> Sequence[Decimal | None]:
-        if not moves:
-            return []
-        sizes = np.array([state.size_bytes for state in before], dtype=np.float64)
-        days = np.array([(at - state.class_since_at).total_seconds() for state in before]) / _DAY_SECONDS
-        sources = book.codes_of(np.array([state.storage_class for state in before]))
-        targets = book.codes_of(np.array([move.to_class for move in moves]))
-        known = (sources >= 0) & (targets >= 0)
-        sources, targets = np.where(known, sources, 0), np.where(known, targets, 0)
-        if by_lifecycle:
-            once = lifecycle_move_usd(book, sources)
-            owed = early_deletion_usd(book, sizes, sources, days)
-            costs = once[np.arange(len(moves)), targets] + owed
-        else:
-            costs = one_time_usd(book, sizes, sources, days)[np.arange(len(moves)), targets]
-        return [
-            usd(float(cost), _USD_PLACES) if fine else None
-            for cost, fine in zip(costs, known & np.isfinite(costs), strict=True)
-        ]
+        alike: dict[RestoreOrder | None, list[int]] = {}
+        for number, move in enumerate(moves):
+            alike.setdefault(None if by_lifecycle else restore_of(move), []).append(number)
+        costs: list[Decimal | None] = [None] * len(moves)
+        for order, numbers in alike.items():
+            some = _costs(
+                with_restore(book, order),
+                [moves[number] for number in numbers],
+                [before[number] for number in numbers],
+                at,
+                by_lifecycle=by_lifecycle,
+            )
+            for number, cost in zip(numbers, some, strict=True):
+                costs[number] = cost
+        return costs
 
     return costs_of
+
+
+def _costs(
+    book: PriceBook, moves: Sequence[PlannedMove], before: Sequence[ObjectState], at: datetime, *, by_lifecycle: bool
+) -> list[Decimal | None]:
+    sizes = np.array([state.size_bytes for state in before], dtype=np.float64)
+    days = np.array([(at - state.class_since_at).total_seconds() for state in before]) / _DAY_SECONDS
+    sources = book.codes_of(np.array([state.storage_class for state in before]))
+    targets = book.codes_of(np.array([move.to_class for move in moves]))
+    known = (sources >= 0) & (targets >= 0)
+    sources, targets = np.where(known, sources, 0), np.where(known, targets, 0)
+    if by_lifecycle:
+        owed = early_deletion_usd(book, sizes, sources, days)
+        costs = lifecycle_move_usd(book, sources)[np.arange(len(moves)), targets] + owed
+    else:
+        costs = one_time_usd(book, sizes, sources, days)[np.arange(len(moves)), targets]
+    return [
+        usd(float(cost), _USD_PLACES) if fine else None
+        for cost, fine in zip(costs, known & np.isfinite(costs), strict=True)
+    ]
+
+
+def with_restore(book: PriceBook, order: RestoreOrder | None) -> PriceBook:
+    """Price archived objects' reads by the restore that is asked for, where the book has its default."""
+    if order is None:
+        return book
+    classes = []
+    for prices in book.classes:
+        option = next((option for option in prices.restores if option.name == order.priority), None)
+        if option is None or option.request_usd is None or option.retrieval_usd_gib is None:
+            classes.append(prices)
+            continue
+        classes.append(
+            replace(
+                prices,
+                restore_request_usd=option.request_usd,
+                retrieval_usd_gib=option.retrieval_usd_gib,
+                read_usd=prices.read_usd if option.read_usd is None else option.read_usd,
+                restored_copy_days=order.keep_days if prices.restored_copy_days else 0,
+            )
+        )
+    return replace(book, classes=tuple(classes))
 
 
 def restore_orders(

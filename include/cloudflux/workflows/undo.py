@@ -19,6 +19,7 @@ from cloudflux.domain.objects import ObjectPrefix, ObjectRef
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanKind, PlannedMove, PlanState, PlanTotals
 from cloudflux.domain.prices import MONTH_DAYS, PriceBook
 from cloudflux.domain.undo import DoneMove
+from cloudflux.workflows.move_costs import with_restore
 from cloudflux.workflows.plan import are_canaries, check_guardrails, first_state, groups_of, plan_id_of
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
@@ -299,7 +300,7 @@ def undo_usd(moves: Sequence[DoneMove], prices_of: PricesOf, at: datetime) -> li
     costs = np.zeros(len(moves))
     for (provider, bucket, order), numbers in alike.items():
         some = [moves[number] for number in numbers]
-        book = _with_restore(prices_of(provider, bucket).book, order)
+        book = with_restore(prices_of(provider, bucket).book, order)
         sizes = np.array([done.left.size_bytes for done in some], dtype=np.float64)
         days = np.array([(at - _in_class_since(done)).total_seconds() / _DAY_SECONDS for done in some])
         sources, targets = (
@@ -315,28 +316,6 @@ def _in_class_since(done: DoneMove) -> datetime:
     What S3's lifecycle rules moved shows no other time than before; then it is taken as there since it was verified.
     """
     return done.left.class_since_at if done.left.class_since_at >= done.began_at else done.left_at
-
-
-def _with_restore(book: PriceBook, order: RestoreOrder | None) -> PriceBook:
-    """Price archived objects' reads by the restore that will be asked for, where the book has its default."""
-    if order is None:
-        return book
-    classes = []
-    for prices in book.classes:
-        option = next((option for option in prices.restores if option.name == order.priority), None)
-        if option is None or option.request_usd is None or option.retrieval_usd_gib is None:
-            classes.append(prices)
-            continue
-        classes.append(
-            replace(
-                prices,
-                restore_request_usd=option.request_usd,
-                retrieval_usd_gib=option.retrieval_usd_gib,
-                read_usd=prices.read_usd if option.read_usd is None else option.read_usd,
-                restored_copy_days=order.keep_days if prices.restored_copy_days else 0,
-            )
-        )
-    return replace(book, classes=tuple(classes))
 
 
 def _codes(book: PriceBook, names: Sequence[str]) -> np.typing.NDArray[np.intp]:

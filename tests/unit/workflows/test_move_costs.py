@@ -56,6 +56,23 @@ def test_a_lifecycle_rule_costs_its_transition() -> None:
     assert cost("aws-us-east-1", "GLACIER_IR", "STANDARD", by_lifecycle=True) is None  # no rule can do that
 
 
+def test_a_restore_costs_what_was_asked_for() -> None:
+    book = load_book("aws-us-east-1")
+    pairs = [a_move("GLACIER", "STANDARD", size_bytes=100 * GIB), a_move("STANDARD", "GLACIER_IR")]
+    moves, states = [move for move, _ in pairs], [state for _, state in pairs]
+
+    def costs(hours: int) -> list[Decimal | None]:
+        order_of = restore_orders(book, within_hours=hours, keep_days=1)
+        return list(move_costs(book, restore_of=order_of)(moves, states, AT))
+
+    bulk, expedited = costs(48), costs(1)
+    assert bulk[1] == expedited[1] == Decimal("0.0000204")
+    assert bulk[0] is not None
+    assert expedited[0] is not None
+    # bulk restores are free; expedited ones cost USD 0.03 a GiB and 10 for 1,000 requests
+    assert expedited[0] - bulk[0] == Decimal("3.01")
+
+
 def test_there_is_no_cost_when_the_book_does_not_know_the_class() -> None:
     assert cost("aws-us-east-1", "EXPRESS_ONEZONE", "STANDARD") is None
     assert move_costs(load_book("aws-us-east-1"))([], [], AT) == []
