@@ -16,6 +16,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import struct
@@ -24,7 +25,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -86,7 +87,8 @@ class Plan:
     batch_shares: Mapping[str, float] | None = None
     """The shares for batches; None: as for all. One batch stands for a hundred requests."""
     holds: Mapping[str, str] = field(default_factory=dict)
-    """The numbers of the requests (from 1) that are held `before` the server sees them or `after` it acted, for good.
+    """The requests that are held `before` the server sees them or `after` it acted, for good: `7` is the seventh of
+    all, `copy 7` the seventh of that kind.
     The proxy says so on its standard output, and drops such a request when the client is gone."""
 
 
@@ -329,6 +331,7 @@ class Proxy:
         self._upstream = upstream
         self._plan = plan
         self._number = 0
+        self._of_kind: Counter[str] = Counter()
         self._sent: Counter[tuple[str, str]] = Counter()
         self._faults: Counter[tuple[str, str]] = Counter()
         self._under_way = 0
@@ -364,8 +367,11 @@ class Proxy:
         method, target, _ = request.first_line.split(" ", 2)
         headers = {name.lower(): value for name, value in request.headers}
         kind, bucket, key = kind_of(self._dialect, method, target, headers)
+        if kind == "batch" and self._dialect == "gcs" and b"/rewriteTo/" not in request.body:
+            kind = "other_batch"  # looks at objects, or deletes old generations
         self._number += 1
-        held = self._plan.holds.get(str(self._number))
+        self._of_kind[kind] += 1
+        held = self._plan.holds.get(str(self._number)) or self._plan.holds.get(f"{kind} {self._of_kind[kind]}")
         kept = {name: headers[name] for name in RECORDED_HEADERS if name in headers}
         fault = self._fault(kind, method, target, request) if held is None else None
         record = Record(self._number, kind, method, target, bucket, key, fault, None, None, kept)
@@ -396,7 +402,7 @@ class Proxy:
     def _fault(self, kind: str, method: str, target: str, request: Message) -> Fault | None:
         # what a signature or a clock puts into a query must not decide
         name = (method, urlsplit(target).path + ("?tier" if "comp=tier" in target else ""))
-        if kind == "batch":
+        if kind.endswith("batch"):
             calls = sorted(part.message.first_line for part in batch_parts(request))
             name = (method, hashlib.sha256("\n".join(calls).encode()).hexdigest())
         self._sent[name] += 1
@@ -405,7 +411,7 @@ class Proxy:
         if self._faults[name] >= self._plan.most_per_target:
             return None
         shares = self._plan.shares
-        if kind == "batch" and self._plan.batch_shares is not None:
+        if kind.endswith("batch") and self._plan.batch_shares is not None:
             shares = self._plan.batch_shares
         point = random.Random(f"{self._plan.seed}/{name}/{self._sent[name]}").random()
         for fault, share in shares.items():
@@ -520,8 +526,10 @@ async def _send(
             await writer.drain()
             _reset(writer)
         case Fault.TRICKLE:
-            for at in range(len(wire)):
-                writer.write(wire[at : at + 1])
+            one_by_one = 600  # then in small pieces: the answer to a batch would take minutes
+            piece = max(1, len(wire) // one_by_one)
+            for at in [*range(min(one_by_one, len(wire))), *range(one_by_one, len(wire), piece)]:
+                writer.write(wire[at : at + (1 if at < one_by_one else piece)])
                 await writer.drain()
                 await asyncio.sleep(0.0003)
             return True
@@ -588,6 +596,14 @@ class FaultyProxy:
             raise RuntimeError(f"the proxy ended with status {self._process.wait()}")
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def next_line_or(self, ended: Callable[[], bool]) -> dict[str, Any] | None:
+        """Wait for what the proxy says next, or until something else has ended."""
+        assert self._process is not None
+        while not select.select([self._process.stdout], [], [], 0.01)[0]:
+            if ended():
+                return None
+        return self.next_line()
 
     def records(self) -> list[Record]:
         """Give all requests so far."""
