@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -57,7 +58,16 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
     book = load_book(named.price_book)
     database = engine()
     try:
-        with range_lock(database, plan_id, first), bucket_slot(database, f"{provider}/{bucket}", named.max_tasks):
+        with (
+            range_lock(database, plan_id, first) as held,
+            bucket_slot(database, f"{provider}/{bucket}", named.max_tasks),
+        ):
+            one_at_a_time = threading.Lock()
+
+            def raise_if_superseded() -> None:
+                with one_at_a_time:
+                    held.raise_if_lost()
+
             # Each of the bucket's tasks may use its share of what the owner allows.
             rate = None if named.max_requests_per_second is None else named.max_requests_per_second / named.max_tasks
             pace = Pace(max_in_flight=max(1, named.max_in_flight // named.max_tasks), max_per_second=rate)
@@ -76,6 +86,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
                 restore_of=restore_of,
                 step_moves=_JOB_MOVES if as_job else STEP_MOVES,
                 costs_of=move_costs(book, by_lifecycle=by_lifecycle, restore_of=restore_of),
+                raise_if_superseded=raise_if_superseded,
                 withdraw=client.withdraw if by_lifecycle else lambda _: None,
             )
     finally:

@@ -200,6 +200,8 @@ class Mover:
     """What moves cost once, by what each object was before and when it moved."""
     withdraw: Callable[[Sequence[ObjectRef]], object] = lambda _: None
     """Takes back what an attempt left on objects that are not to move any more: a tag for a lifecycle rule."""
+    raise_if_superseded: Callable[[], None] = lambda: None
+    """Asked before each step's changes: raises when another process may be at work on the same moves by now."""
 
     def carry_out(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Submit and verify the moves ``first`` to ``last``, as far as the ledger does not know better.
@@ -262,6 +264,7 @@ class Mover:
         if given_up:
             self.withdraw([step.seen[number].ref for number in given_up])
         self.ledger.append(intents)  # on the record before anything moves
+        self.raise_if_superseded()
         results = self.client.change_tiers([change for _, change in changes])
         ended = Counter(entry.state.value for entry in intents if entry.state in TERMINAL_STATES)
         waiting = 0

@@ -529,6 +529,16 @@ def test_what_an_attempt_left_is_taken_back_when_the_object_is_not_to_move_any_m
     assert world.close() == {"done": 3, "skipped": 2}
 
 
+def test_nothing_moves_when_another_process_may_be_at_work_on_the_same_moves(world: World) -> None:
+    def superseded() -> None:
+        raise TransientError("the lock is lost")
+
+    with pytest.raises(TransientError, match="the lock is lost"):
+        world.mover(raise_if_superseded=superseded).carry_out("plan", 0, 4)
+    assert TO_CLASS[world.provider] not in world.classes()
+    assert world.mover().carry_out("plan", 0, 4).ended == {"done": 5}
+
+
 def test_nothing_begins_in_quiet_hours(world: World) -> None:
     quiet = QuietHours.parse("23:00-05:30")
     world.plans.plan = a_plan(5, guardrails=replace(a_plan(5).guardrails, quiet_hours=quiet))

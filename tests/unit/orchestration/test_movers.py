@@ -1,0 +1,201 @@
+"""What carries out a bucket's moves: one process at a time, at the bucket's pace, and only while it holds them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from cloudflux.config import BatchOperations, BucketSettings, Estate
+from cloudflux.domain.errors import TransientError
+from cloudflux.domain.migrations import MigrationState
+from cloudflux.domain.objects import ObjectRef, ObjectState
+from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanGroup, PlannedMove, PlanState, PlanTotals
+from cloudflux.domain.tiers import Provider
+from cloudflux.orchestration import clients, movers
+from cloudflux.providers.memory import MemoryTierClient
+from cloudflux.providers.pace import Pace
+from cloudflux.stores import make_engine
+from cloudflux.stores.ledger import Ledger
+from cloudflux.stores.plans import Plans
+from cloudflux.stores.slots import RangeTaken, SlotsTaken
+from cloudflux.workflows.planned_moves import moves_table
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
+RANGE = {"provider": "aws", "bucket": "media", "first": 0}
+
+
+class World:
+    """Three objects of a bucket, an approved plan to move them, and the settings of the bucket."""
+
+    def __init__(self, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.database = make_engine(database_url)
+        self.client = MemoryTierClient(Provider.AWS, lambda: AT)
+        self.client.create_bucket("media")
+        self.paces: list[Pace] = []
+        self.asked_for_jobs: list[bool] = []
+        self.configure = lambda **settings: monkeypatch.setattr(
+            movers,
+            "settings",
+            lambda: SimpleNamespace(load_estate=lambda: Estate(buckets=(self.named(**settings),))),
+        )
+        self.configure()
+        monkeypatch.setattr(movers, "engine", lambda: make_engine(database_url))
+        monkeypatch.setattr(clients, "moving_client", self.moving_client)
+        monkeypatch.setattr(clients, "tier_client", lambda provider, connection_id: self.client)
+
+    @staticmethod
+    def named(**settings: Any) -> BucketSettings:
+        return BucketSettings(
+            provider=Provider.AWS,
+            bucket="media",
+            price_book="aws-us-east-1",
+            connection_id="aws_default",
+            **settings,
+        )
+
+    def moving_client(self, named: BucketSettings, pace: Pace, *, plan_id: str, as_job: bool) -> tuple[Any, bool]:
+        assert plan_id == "plan-1"
+        self.paces.append(pace)
+        self.asked_for_jobs.append(as_job)
+        return self.client, False
+
+    def plan(self, from_class: str = "STANDARD", to_class: str = "GLACIER_IR") -> list[ObjectState]:
+        states = [
+            self.client.put_object(ObjectRef(Provider.AWS, "media", f"k{number}"), b"content", storage_class=from_class)
+            for number in range(3)
+        ]
+        moves = [
+            PlannedMove(
+                number,
+                state.ref,
+                state.etag,
+                7,
+                AT,
+                AT,
+                from_class,
+                to_class,
+                Decimal(1),
+                Decimal(1),
+                Decimal(1),
+                1.0,
+                "",
+            )
+            for number, state in enumerate(states)
+        ]
+        plan = MigrationPlan(
+            plan_id="plan-1",
+            run_id="run",
+            created_at=AT,
+            expires_at=datetime.now(UTC) + timedelta(days=1),
+            decisions_day=AT.date(),
+            horizon_days=180,
+            dry_run=False,
+            guardrails=Guardrails(10, 10**9, Decimal(1), Decimal(0)),
+            totals=PlanTotals(3, 21, Decimal(3), Decimal(3), Decimal(9), Decimal(6), 3, 0),
+            groups=(PlanGroup("aws", "media", from_class, to_class, 3, 21, Decimal(3), Decimal(3), 1.0),),
+        )
+        Plans(self.database).add(plan, moves_table(moves), PlanState.APPROVED)
+        return states
+
+    def states(self) -> set[MigrationState]:
+        return {state for state, _ in Ledger(self.database).states("plan-1").values()}
+
+
+@pytest.fixture
+def world(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = World(database_url, monkeypatch)
+    yield made
+    made.database.dispose()
+
+
+def test_moves_are_carried_out_and_their_cost_recorded(world: World) -> None:
+    world.plan()
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        assert mover.carry_out("plan-1", 0, 2).ended == {"done": 3}
+    done = list(Ledger(world.database).entries("plan-1", states=[MigrationState.DONE]))
+    assert [(entry.actor, entry.cost_usd) for entry in done] == [("me", Decimal("0.0000204"))] * 3
+
+
+def test_the_bucket_is_shared_by_its_tasks_as_its_owner_allows(world: World) -> None:
+    world.plan()
+    world.configure(max_tasks=4, max_in_flight=64, max_requests_per_second=100)
+    with movers.bucket_mover("plan-1", **RANGE, actor="me"):
+        pass
+    (pace,) = world.paces
+    assert (pace.max_in_flight, pace.max_per_second) == (16, 25)
+
+
+def test_a_second_process_is_kept_off_the_same_moves_and_out_of_a_full_bucket(world: World) -> None:
+    world.plan()
+    world.configure(max_tasks=1)
+    with movers.bucket_mover("plan-1", **RANGE, actor="me"):
+        with pytest.raises(RangeTaken), movers.bucket_mover("plan-1", **RANGE, actor="other"):
+            pass
+        with pytest.raises(SlotsTaken), movers.bucket_mover("plan-1", **RANGE | {"first": 5}, actor="other"):
+            pass
+    with movers.bucket_mover("plan-1", **RANGE, actor="other"):
+        pass
+
+
+def test_nothing_moves_when_the_lock_on_the_moves_was_lost(world: World) -> None:
+    world.plan()
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        with world.database.begin() as connection:  # as when the server was restarted
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON oid = database "
+                    "WHERE locktype = 'advisory' AND granted AND datname = current_database()"
+                )
+            )
+        with pytest.raises(TransientError):
+            mover.carry_out("plan-1", 0, 2)
+    assert world.states() == {MigrationState.SUBMITTED}
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        assert mover.carry_out("plan-1", 0, 2).ended == {"done": 3}
+
+
+def test_ranges_and_steps_grow_to_a_job_when_the_plan_is_large_enough(world: World) -> None:
+    world.plan()
+    plan = Plans(world.database).get("plan-1")
+    jobs = BatchOperations(from_objects=3, account_id="1" * 12, role_arn="arn:aws:iam::1:role/r", manifest_bucket="m")
+    assert movers.range_moves(plan, provider="aws", bucket="media") == 5000
+    world.configure(batch_operations=jobs)
+    assert movers.range_moves(plan, provider="aws", bucket="media") == 50_000
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        assert mover.step_moves == 50_000
+    world.configure(batch_operations=jobs.model_copy(update={"from_objects": 4}))
+    assert movers.range_moves(plan, provider="aws", bucket="media") == 5000
+    assert world.asked_for_jobs == [True]
+
+
+def ready() -> bool:
+    return movers.is_ready("plan-1", provider="aws", bucket="media", first=0, last=2)
+
+
+def test_a_restore_is_waited_for_until_the_sample_is_readable(world: World) -> None:
+    states = world.plan("GLACIER", "STANDARD")
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        assert mover.carry_out("plan-1", 0, 2).waiting == 3
+    assert world.states() == {MigrationState.RESTORING}
+    assert not ready()
+    for state in states:
+        world.client.finish_restore(state.ref)
+    assert ready()
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        assert mover.carry_out("plan-1", 0, 2).ended == {"done": 3}
+    assert ready()  # nothing waits any more
+
+
+def test_a_deleted_object_ends_the_waiting(world: World) -> None:
+    (first, *_) = world.plan("GLACIER", "STANDARD")
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        mover.carry_out("plan-1", 0, 0)
+    assert not ready()
+    world.client.delete_object(replace(first.ref, version_id=None))
+    assert ready()
