@@ -199,14 +199,14 @@ def migrate_tiers() -> None:
     # A rejection skips what stands directly below the approval: `close_plan`, which settles the run, must not.
     closed = task(migration_tasks.close_plan, trigger_rule="all_done", outlets=[LEDGER])(proposal=plan)
     path >> [approval, approved]
-    canaries = task(migration_tasks.find_canaries)(plan["plan_id"])
+    canaries = task(migration_tasks.find_canaries)(approved)
     moved_first = MoveRange.partial(
         task_id="move_canaries", plan_id=plan["plan_id"], retries=MOVE_RETRIES
     ).expand_kwargs(canaries)
-    # Without canaries there is nothing to map over, and `move_canaries` is skipped.
-    judged = task(migration_tasks.judge_canaries, trigger_rule="none_failed_min_one_success")(plan["plan_id"])
-    approved >> canaries
-    [approved, moved_first] >> judged
+    # Without canaries there is nothing to map over, and `move_canaries` is skipped. The plan's id comes from the
+    # approval: with `propose_plan` right above it, this would also go on when nothing was approved.
+    judged = task(migration_tasks.judge_canaries, trigger_rule="none_failed_min_one_success")(approved)
+    moved_first >> judged
     for provider in PROVIDERS:
         ranges = task(migration_tasks.find_ranges, task_id=f"find_{provider}")(plan["plan_id"], provider)
         moved = MoveRange.partial(

@@ -184,6 +184,9 @@ def test_nothing_moves_before_the_approval_when_parsed(parsed: dict) -> None:
         assert {"record_approval", "move_canaries", "judge_canaries"} <= upstream(f"move_{provider}")
     approval = {"propose_plan", "choose_path", "approve_plan", "record_approval"}
     assert upstream("move_canaries") == approval | {"find_canaries"}
+    # it goes on when `move_canaries` was skipped: the approval alone may let it
+    directly_above = {other for other, task in tasks.items() if "judge_canaries" in task["downstream"]}
+    assert directly_above == {"record_approval", "move_canaries"}
 
 
 def test_dags_import_only_airflow_and_the_orchestration() -> None:

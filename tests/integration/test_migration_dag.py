@@ -180,6 +180,14 @@ def test_moves_wait_without_a_worker_and_are_taken_back_through_a_restore(world:
         at = datetime.now(UTC) + timedelta(days=2)
         world.ask("POST", f"lifecycle?bucket={KEPT}&at={at:%Y-%m-%dT%H:%M:%SZ}")
 
+    # a dry run moves nothing, and nothing of it fails
+    preview, _ = world.run({"dry_run": True, "canary_share": 0.2}, lambda: None)
+    states = Counter(task.state for task in world.airflow.tasks("migrate_tiers", preview.run_id))
+    assert (preview.state, set(states)) == ("success", {"success", "skipped"}), states
+    assert states["success"] == 2  # proposed, and found to need no approval
+    assert world.plans.get(plan_id_of(preview.run_id)).state is PlanState.PREVIEW
+    assert world.classes(PLAIN) + world.classes(KEPT) == {"STANDARD": 17}
+
     # there: copies in the one bucket, S3's own rules in the one whose versions may not be deleted
     guardrails = {"canary_share": 0.2, "excluded_tags": ["keep"]}
     run, deferred = world.run({"dry_run": False, "require_approval": False, **guardrails}, days_pass)

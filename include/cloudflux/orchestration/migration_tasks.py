@@ -98,8 +98,8 @@ def _passes_without(params: Mapping[str, Any], moves: int, one_time_usd: str) ->
 
 
 @terminal_errors_fail
-def record_approval(proposal: Mapping[str, Any], approval: Mapping[str, Any] | None) -> None:
-    """Put on the record who approved the plan; from here on it may move objects."""
+def record_approval(proposal: Mapping[str, Any], approval: Mapping[str, Any] | None) -> str:
+    """Put on the record who approved the plan, and give its id; from here on it may move objects."""
     from cloudflux.domain.plans import PlanState
     from cloudflux.stores.plans import Plans
 
@@ -117,6 +117,7 @@ def record_approval(proposal: Mapping[str, Any], approval: Mapping[str, Any] | N
     plans = Plans(engine())
     plans.check_moves(plan_id)
     plans.set_state(plan_id, PlanState.APPROVED, by, now(), note)
+    return str(plan_id)
 
 
 @terminal_errors_fail
