@@ -51,7 +51,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
     from cloudflux.stores.slots import bucket_slot, range_lock
-    from cloudflux.workflows.migrate import STEP_MOVES, Mover
+    from cloudflux.workflows.migrate import STEP_MOVES, STEPS_AT_ONCE, Mover
     from cloudflux.workflows.move_costs import move_costs, restore_orders
 
     named = settings().load_estate().bucket(provider, bucket)
@@ -70,9 +70,13 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
 
             # Each of the bucket's tasks may use its share of what the owner allows.
             rate = None if named.max_requests_per_second is None else named.max_requests_per_second / named.max_tasks
-            pace = Pace(max_in_flight=max(1, named.max_in_flight // named.max_tasks), max_per_second=rate)
+            together = max(1, named.max_in_flight // named.max_tasks)
             plans = Plans(database)
             as_job = _as_job(named, _moves_in(plans.get(plan_id), bucket))
+            # Clients that keep a bucket's rules, or jobs, as their state are asked by one step at a time.
+            steps_together = together >= STEPS_AT_ONCE and not as_job
+            in_flight = together // STEPS_AT_ONCE if steps_together else together
+            pace = Pace(max_in_flight=in_flight, max_per_second=rate)
             client, by_lifecycle = moving_client(named, pace, plan_id=plan_id, as_job=as_job)
             restore_of = restore_orders(
                 book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days
@@ -84,6 +88,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
                 actor,
                 now,
                 restore_of=restore_of,
+                steps_together=steps_together and not by_lifecycle,
                 step_moves=_JOB_MOVES if as_job else STEP_MOVES,
                 costs_of=move_costs(book, by_lifecycle=by_lifecycle, restore_of=restore_of),
                 raise_if_superseded=raise_if_superseded,

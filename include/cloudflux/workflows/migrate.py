@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -32,7 +33,7 @@ from cloudflux.workflows.move_costs import CostsOf
 
 STEP_MOVES: Final = 1000
 """Moves that are looked at, submitted and verified together."""
-_STEPS_AT_ONCE: Final = 2
+STEPS_AT_ONCE: Final = 2
 """One asks the provider while the other reads and writes here; both are in memory."""
 _Item = TypeVar("_Item")
 _Given = TypeVar("_Given")
@@ -151,11 +152,11 @@ class _Ended(TransientError):
 
 
 class _Turns:
-    """A client that one step after another may ask: what may be under way at once holds for each call."""
+    """A client that gives no more answers once one failed; ``exclusive``: that is asked by one step at a time."""
 
-    def __init__(self, client: TierClient) -> None:
+    def __init__(self, client: TierClient, *, exclusive: bool) -> None:
         self._client = client
-        self._turn = threading.Lock()
+        self._turn: AbstractContextManager[Any] = threading.Lock() if exclusive else nullcontext()
         self.ended = False
 
     @property
@@ -196,6 +197,9 @@ class Mover:
     """How an object of an archive class is to be restored, if its move needs that."""
     step_moves: int = STEP_MOVES
     """How many moves are looked at, submitted and verified together."""
+    steps_together: bool = False
+    """Whether the client may be asked by `STEPS_AT_ONCE` steps at once, each with as many requests under way as it
+    allows; else they take turns."""
     costs_of: CostsOf = lambda moves, *_: [None] * len(moves)
     """What moves cost once, by what each object was before and when it moved."""
     withdraw: Callable[[Sequence[ObjectRef]], object] = lambda _: None
@@ -212,7 +216,7 @@ class Mover:
         steps = list(_steps(first, last, self.step_moves))
         if len(steps) == 1:
             return self._carry_out_step(plan_id, *steps[0])
-        turns = _Turns(self.client)
+        turns = _Turns(self.client, exclusive=not self.steps_together)
         taking_turns = replace(self, client=turns)
         quiet = threading.Event()
 
@@ -224,7 +228,7 @@ class Mover:
                 quiet.set()
             return progress
 
-        with ThreadPoolExecutor(_STEPS_AT_ONCE, thread_name_prefix="cloudflux-step") as pool:
+        with ThreadPoolExecutor(STEPS_AT_ONCE, thread_name_prefix="cloudflux-step") as pool:
             running = [pool.submit(step, bounds) for bounds in steps]
             try:
                 wait(running, return_when=FIRST_EXCEPTION)

@@ -391,6 +391,18 @@ def test_the_next_step_asks_the_provider_when_one_writes_to_the_ledger(world: Wo
     assert waits == [True]
 
 
+def test_two_steps_ask_at_once_when_the_client_allows_it(world: World) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    class Together(Scripted):
+        def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+            both.wait()  # breaks, and fails the test, when the other step has to wait for its turn
+            return super().change_tiers(changes)
+
+    mover = world.mover(Together(world), step_moves=1, steps_together=True)
+    assert mover.carry_out("plan", 0, 3).ended == {"done": 4}
+
+
 def test_no_other_step_changes_anything_when_the_provider_refuses_everything(world: World) -> None:
     def refuse(calls: int) -> None:
         raise TransientError("nobody is served")

@@ -349,6 +349,7 @@ def real_mover(client: Any, provider: Provider, plans: Any, ledger: Any) -> Move
         "bench",
         lambda: datetime.now(UTC),
         restore_of=restore_orders(book, within_hours=12, keep_days=7),
+        steps_together=True,  # as for every client but those of lifecycle rules and jobs
         costs_of=move_costs(book),
     )
 
