@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cloudflux.config import BatchOperations, BucketSettings
+from cloudflux.domain.errors import BucketNotFound
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers.pace import Pace
 
@@ -71,3 +73,24 @@ def test_the_client_leaves_no_version_behind_that_its_owner_wants_kept(
     chosen: Callable[..., tuple[str, bool]], bucket: dict[str, Any], name: str
 ) -> None:
     assert chosen(**bucket) == (name, name == "LifecycleTierClient")
+
+
+def test_a_plan_is_settled_when_a_bucket_is_gone(
+    stack_with: Callable[..., Any], new_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", stack_with("s3").environment()["AIRFLOW_CONN_AWS_DEFAULT"])
+    from cloudflux.orchestration import movers
+
+    named = BucketSettings(
+        provider=Provider.AWS, bucket=new_bucket, price_book="aws-us-east-1", connection_id="aws_default"
+    )
+    monkeypatch.setattr(
+        movers, "settings", lambda: SimpleNamespace(load_estate=lambda: SimpleNamespace(bucket=lambda *_: named))
+    )
+    group = SimpleNamespace(provider="aws", bucket=new_bucket)
+    movers.retire_rules(SimpleNamespace(plan_id="plan-1", groups=(group,)))  # type: ignore[arg-type]  # what it reads
+    from cloudflux.orchestration.clients import moving_client
+
+    with pytest.raises(BucketNotFound, match=new_bucket):
+        moving_client(named, Pace(max_in_flight=1), plan_id="plan-1", as_job=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from cloudflux.domain.errors import BucketNotFound
 from cloudflux.domain.tiers import Provider
 from cloudflux.orchestration.edge import engine, now, settings
 
@@ -106,9 +107,10 @@ def retire_rules(plan: MigrationPlan) -> None:
 
     for bucket in sorted({group.bucket for group in plan.groups if group.provider == Provider.AWS}):
         named = settings().load_estate().bucket(Provider.AWS, bucket)
-        client, by_lifecycle = moving_client(named, Pace(max_in_flight=1), plan_id=plan.plan_id, as_job=False)
-        if by_lifecycle and isinstance(client, LifecycleTierClient):
-            client.retire(bucket)
+        with suppress(BucketNotFound):  # its moves have failed with that; there is no rule to take out
+            client, by_lifecycle = moving_client(named, Pace(max_in_flight=1), plan_id=plan.plan_id, as_job=False)
+            if by_lifecycle and isinstance(client, LifecycleTierClient):
+                client.retire(bucket)
 
 
 def is_ready(plan_id: str, *, provider: str, bucket: str, first: int, last: int, sample: int = 3) -> bool:
