@@ -352,13 +352,14 @@ class Workers:
 
 def nursery() -> None:
     """Fork a worker for each job that comes in; say its process id, and when it has ended its status."""
-    import azure.storage.blob  # noqa: F401
-    import boto3  # noqa: F401
-    from google.cloud import storage  # noqa: F401
+    # imported here for all the workers that are forked: it takes seconds
+    import azure.storage.blob  # noqa: F401  # see above
+    import boto3  # noqa: F401  # see above
+    from google.cloud import storage  # noqa: F401  # see above
 
     import cloudflux.providers.aws
     import cloudflux.providers.azure
-    import cloudflux.providers.gcp  # noqa: F401
+    import cloudflux.providers.gcp  # noqa: F401  # see above
 
     def say(number: int) -> None:
         sys.stdout.write(f"{number}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def s3_client(url: str, access_key: str = "test", secret_key: str = "test", **settings: Any) -> Any:  # noqa: S107
+def s3_client(url: str, access_key: str = "test", secret_key: str = "test", **settings: Any) -> Any:  # noqa: S107  # the emulator takes any
     """Make a boto3 client of the S3 emulator at an address."""
     import boto3
     from botocore.config import Config

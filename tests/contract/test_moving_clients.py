@@ -16,6 +16,7 @@ from cloudflux.providers.pace import Pace
 
 pytestmark = [
     pytest.mark.contract,
+    # importing Airflow and its providers warns of their own dependencies
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 

@@ -92,7 +92,7 @@ def test_version_is_loaded_without_usage_when_it_is_older_than_the_chain(tmp_pat
 
 def test_model_is_refused_when_its_usage_is_none_or_of_other_features(tmp_path: Path) -> None:
     made = some_forecaster()
-    made.usage_ = {"reads": np.arange(3.0)}  # type: ignore[assignment]
+    made.usage_ = {"reads": np.arange(3.0)}  # type: ignore[assignment]  # a wrong one, on purpose
     with pytest.raises(registry.ModelUnfit, match="holds a dict for its usage chain"):
         registry.load_folder(save(tmp_path, made), "version 7")
     made.usage_ = some_usage(features=4)

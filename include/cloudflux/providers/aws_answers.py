@@ -158,8 +158,8 @@ def _elements(document: bytes, name: str) -> Iterable[ElementTree.Element]:
     if not document.strip():
         return []
     try:
-        # Blanks come before a document that took its time. It is S3's own, as trusted as botocore finds it.
-        root = ElementTree.fromstring(document.strip())  # noqa: S314
+        # Blanks come before a document that took its time.
+        root = ElementTree.fromstring(document.strip())  # noqa: S314  # S3's own, as trusted as botocore finds it
     except ElementTree.ParseError as exc:
         raise TransientError(f"S3's answer is no document: {exc}") from exc
     return [element for element in root.iter() if _name(element) == name]

@@ -372,7 +372,7 @@ class LoopThread:
         future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return future.result()
-        except BaseException:
+        except BaseException:  # also an interrupt: nobody waits for the work any more
             future.cancel()
             raise
 

@@ -203,7 +203,7 @@ def map_concurrently(function: Callable[[_Item], _Result], items: Sequence[_Item
         futures = [pool.submit(function, item) for item in items]
         try:
             return [future.result() for future in futures]
-        except BaseException:
+        except BaseException:  # also an interrupt: what has not begun must not begin
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 

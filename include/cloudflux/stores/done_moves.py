@@ -8,10 +8,9 @@ from typing import Any, Final
 from sqlalchemy import Engine, Row
 
 from cloudflux.domain.objects import ObjectRef, ObjectState
-from cloudflux.domain.plans import MoveRole, PlannedMove
-from cloudflux.domain.tiers import Provider
 from cloudflux.domain.undo import DoneMove
 from cloudflux.stores.object_states import state_from_json
+from cloudflux.stores.plans import planned_move
 
 _SAME_OBJECT: Final = (
     "hashtextextended(o.key, 0) = hashtextextended(d.key, 0) "  # by the index; then surely
@@ -87,24 +86,8 @@ class DoneMoves:
 
 
 def _done_move(row: Row[Any]) -> DoneMove:
-    ref = ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id)
-    move = PlannedMove(
-        move_no=row.move_no,
-        ref=ref,
-        etag=row.etag,
-        size_bytes=row.size_bytes,
-        last_modified_at=row.last_modified_at,
-        class_since_at=row.class_since_at,
-        from_class=row.from_class,
-        to_class=row.to_class,
-        saving_usd=row.saving_usd,
-        one_time_usd=row.one_time_usd,
-        monthly_saving_usd=row.monthly_saving_usd,
-        payback_days=row.payback_days,
-        reason=row.reason,
-        role=MoveRole(row.role),
-        undoes_move_no=row.undoes_move_no,
-    )
+    move = planned_move(row)
+    ref = move.ref
     brought_back = row.later_kind == "undo" and row.later_class == row.to_class and row.later_state is not None
     if brought_back:
         left, left_at = state_from_json(ref, row.later_state), row.later_at

@@ -13,7 +13,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Engine, RowMapping, func, select, update
+from sqlalchemy import Connection, Engine, Row, RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -248,23 +248,28 @@ class Plans:
         with self._engine.connect() as connection:
             # a cursor on the server: a plan of any size is read with the memory of 5,000 moves
             for row in connection.execution_options(yield_per=5_000).execute(wanted):
-                yield PlannedMove(
-                    move_no=row.move_no,
-                    ref=ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id),
-                    etag=row.etag,
-                    size_bytes=row.size_bytes,
-                    last_modified_at=row.last_modified_at,
-                    class_since_at=row.class_since_at,
-                    from_class=row.from_class,
-                    to_class=row.to_class,
-                    saving_usd=row.saving_usd,
-                    one_time_usd=row.one_time_usd,
-                    monthly_saving_usd=row.monthly_saving_usd,
-                    payback_days=row.payback_days,
-                    reason=row.reason,
-                    role=MoveRole(row.role),
-                    undoes_move_no=row.undoes_move_no,
-                )
+                yield planned_move(row)
+
+
+def planned_move(row: Row[Any]) -> PlannedMove:
+    """Read a row that has the columns of ``planned_moves``."""
+    return PlannedMove(
+        move_no=row.move_no,
+        ref=ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id),
+        etag=row.etag,
+        size_bytes=row.size_bytes,
+        last_modified_at=row.last_modified_at,
+        class_since_at=row.class_since_at,
+        from_class=row.from_class,
+        to_class=row.to_class,
+        saving_usd=row.saving_usd,
+        one_time_usd=row.one_time_usd,
+        monthly_saving_usd=row.monthly_saving_usd,
+        payback_days=row.payback_days,
+        reason=row.reason,
+        role=MoveRole(row.role),
+        undoes_move_no=row.undoes_move_no,
+    )
 
 
 def _moves_sha256(connection: Connection, plan_id: str) -> str:

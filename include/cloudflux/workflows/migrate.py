@@ -179,7 +179,7 @@ class _Turns:
                 raise _Ended("the range was ended: call again")
             try:
                 return ask(items)
-            except BaseException:
+            except BaseException:  # also an interrupt: no other step may go on
                 self.ended = True
                 raise
 

@@ -157,7 +157,7 @@ def test_tags_of_an_archived_object_can_be_read_but_not_its_content(s3: Any) -> 
 
 
 def _admin(s3: Any, method: str, path: str) -> Any:
-    request = urllib.request.Request(f"{s3.meta.endpoint_url}/_cloudflux/{path}", method=method)  # noqa: S310
+    request = urllib.request.Request(f"{s3.meta.endpoint_url}/_cloudflux/{path}", method=method)  # noqa: S310  # http, see below
     with urllib.request.urlopen(request) as answer:  # noqa: S310  # the emulator's own address
         return json.load(answer)
 

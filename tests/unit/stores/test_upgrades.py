@@ -17,6 +17,7 @@ from cloudflux.stores.plans import Plans
 from cloudflux.stores.savings import Savings
 from cloudflux.stores.schema import alembic_config
 
+# see test_schema.py: a dialect of Airflow's Google provider
 pytestmark = pytest.mark.filterwarnings("ignore:Class unnest will not make use of SQL compilation caching")
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)

@@ -148,7 +148,7 @@ class World:
 
     def mover(self, client: object = None, **more: Any) -> migrate.Mover:
         return migrate.Mover(
-            client or self.client,  # type: ignore[arg-type]
+            client or self.client,  # type: ignore[arg-type]  # scripted ones have what is asked of them
             self.plans,
             self.ledger,
             "test",
@@ -386,7 +386,7 @@ def test_the_next_step_asks_the_provider_when_one_writes_to_the_ledger(world: Wo
             waits.append(asked_again.wait(10))
         return append(entries)
 
-    world.ledger.append = slow  # type: ignore[method-assign]
+    world.ledger.append = slow  # type: ignore[method-assign]  # of this world alone
     assert world.mover(client, step_moves=3).carry_out("plan", 0, 4).ended == {"done": 5}
     assert waits == [True]
 

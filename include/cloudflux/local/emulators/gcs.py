@@ -209,9 +209,9 @@ class Objects:
 
     def scan(self, bucket: str, start: str, versions: bool) -> Iterator[Resource]:
         """Give the objects of a bucket by name, from ``start`` on; all generations when ``versions``."""
-        live = "" if versions else "AND live = 1"
+        live = "" if versions else "AND live = 1"  # one of two texts of ours
         for (text,) in self._db.execute(
-            f"SELECT resource FROM objects WHERE bucket = ? AND name >= ? {live} ORDER BY name, generation",  # noqa: S608
+            f"SELECT resource FROM objects WHERE bucket = ? AND name >= ? {live} ORDER BY name, generation",  # noqa: S608  # ours
             [bucket, start],
         ):
             yield orjson.loads(text)

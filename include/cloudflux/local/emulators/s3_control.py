@@ -164,7 +164,7 @@ class S3Control:
         return self._jobs[job_id]
 
     def _create(self, body: bytes) -> _Job:
-        request = _without_namespaces(ET.fromstring(body))  # noqa: S314  # loopback only
+        request = _without_namespaces(ET.fromstring(body))  # noqa: S314  # from loopback  # loopback only
         token = request.findtext("ClientRequestToken") or ""
         with self._lock:
             if token in self._tokens:
@@ -267,13 +267,13 @@ class S3Control:
                 datetime.fromisoformat(since).astimezone(UTC), usegmt=True
             )
         status, answer, _ = self._request("PUT", f"/{target}/{name}", headers)
-        error = ET.fromstring(answer).findtext("Code") if status != 200 and answer else None  # noqa: S314
+        error = ET.fromstring(answer).findtext("Code") if status != 200 and answer else None  # noqa: S314  # moto's
         if status == 200:
             job.succeeded += 1
             job.rows.append((bucket, key, version_id, "succeeded", "200", "", "Successful"))
         else:
             job.failed += 1
-            message = ET.fromstring(answer).findtext("Message") if answer else ""  # noqa: S314
+            message = ET.fromstring(answer).findtext("Message") if answer else ""  # noqa: S314  # moto's answer
             job.rows.append((bucket, key, version_id, "failed", str(status), error or "", message or ""))
 
     def _write_report(self, job: _Job) -> None:
@@ -317,7 +317,7 @@ class S3Control:
         body: bytes = environ["wsgi.input"].read()
         kept = None
         if method == "PUT":
-            kept = _without_namespaces(ET.fromstring(body))  # noqa: S314
+            kept = _without_namespaces(ET.fromstring(body))  # noqa: S314  # from loopback
             _check_rules(kept)
         bucket = _bucket(name)
         if method == "GET" and bucket is not None and hasattr(bucket, "cloudflux_lifecycle"):
