@@ -22,9 +22,9 @@ def find_inventories(provider: str) -> list[dict[str, str]]:
     from cloudflux.domain.tiers import Provider
     from cloudflux.inventories.formats import format_of
     from cloudflux.stores.inventory_reports import InventoryReports
-    from cloudflux.workflows import inventory
+    from cloudflux.workflows import inventory_reports
 
-    return inventory.find_inventories(
+    return inventory_reports.find_inventories(
         settings().load_estate(),
         _clients(),
         format_of,
@@ -40,9 +40,9 @@ def find_inventories(provider: str) -> list[dict[str, str]]:
 def collect_part(provider: str, bucket: str, chunk: str) -> dict[str, int]:
     """Read one part of a bucket's report, or list the bucket live."""
     from cloudflux.inventories.formats import format_of
-    from cloudflux.workflows import inventory
+    from cloudflux.workflows import inventory_parts
 
-    return inventory.collect_part(
+    return inventory_parts.collect_part(
         settings().load_estate(),
         _clients(),
         format_of,

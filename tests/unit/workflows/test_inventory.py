@@ -32,7 +32,7 @@ from cloudflux.domain.tiers import Provider
 from cloudflux.inventories.formats import format_of
 from cloudflux.lake.snapshots import Snapshots
 from cloudflux.providers.memory import MemoryTierClient
-from cloudflux.workflows import inventory
+from cloudflux.workflows import inventory, inventory_parts, inventory_reports
 
 AT = datetime(2026, 3, 10, 12, tzinfo=UTC)
 DAY = AT.date()
@@ -125,7 +125,7 @@ class World:
         return [
             (provider, part)
             for provider in Provider
-            for part in inventory.find_inventories(
+            for part in inventory_reports.find_inventories(
                 self.estate,
                 lambda of, connection: self.clients[of],
                 format_of,
@@ -140,7 +140,7 @@ class World:
 
     def read(self, parts: Iterable[tuple[Provider, dict[str, str]]], batch: str = "b") -> list[dict[str, int]]:
         return [
-            inventory.collect_part(
+            inventory_parts.collect_part(
                 self.estate,
                 lambda of, connection: self.clients[of],
                 format_of,
@@ -759,13 +759,13 @@ def test_chunk_is_refused_when_it_is_not_in_the_notes(world: World) -> None:
 def test_chunks_are_even_when_sizes_differ() -> None:
     sizes = [500, *[10] * 50, 400, *[100] * 20]
     files = [ReportFile(f"f{number:03}", size * 1_000_000) for number, size in enumerate(sizes)]
-    chunks = inventory.even_chunks(files, 500_000_000)
+    chunks = inventory_reports.even_chunks(files, 500_000_000)
     assert sorted(place for chunk in chunks for place in chunk) == list(range(len(files)))
     filled = [sum(files[place].size_bytes or 0 for place in chunk) for chunk in chunks]
     assert max(filled) - min(filled) <= 100_000_000
-    assert chunks == inventory.even_chunks(files, 500_000_000)
-    assert inventory.even_chunks([], 1) == []
-    assert len(inventory.even_chunks(files, 1)) == len(files)
+    assert chunks == inventory_reports.even_chunks(files, 500_000_000)
+    assert inventory_reports.even_chunks([], 1) == []
+    assert len(inventory_reports.even_chunks(files, 1)) == len(files)
 
 
 def test_notes_hold_ids_and_counts_only(world: World) -> None:

@@ -148,7 +148,7 @@ def collect_report(folder: str, lake: str) -> dict[str, Any]:
     from cloudflux.lake.snapshots import Snapshots
     from cloudflux.local.bench.store import FolderStore, QuarantineInMemory
     from cloudflux.quality import audit
-    from cloudflux.workflows import inventory
+    from cloudflux.workflows import inventory, inventory_parts, inventory_reports
 
     source = InventorySource(bucket=_HOLDER, prefix=f"{_BUCKET}/", format="s3_inventory")
     bucket = BucketSettings(
@@ -168,11 +168,11 @@ def collect_report(folder: str, lake: str) -> dict[str, Any]:
         return report
 
     began = time.perf_counter()
-    parts = inventory.find_inventories(
+    parts = inventory_reports.find_inventories(
         estate, lambda *_: store, format_of, reports, target, provider=Provider.AWS, batch="bench", now=now
     )
     for part in parts:
-        inventory.collect_part(
+        inventory_parts.collect_part(
             estate,
             lambda *_: store,
             format_of,
