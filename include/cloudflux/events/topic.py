@@ -125,11 +125,12 @@ class TopicReader:
         deadline = time.monotonic() + silence_s
         while len(messages) < max_messages and size_bytes < max_bytes:
             room = min(_POLL_RECORDS, max_messages - len(messages))
-            for partition, records in self._consumer.poll(_POLL_MS, max_records=room).items():
+            for partition, polled in self._consumer.poll(_POLL_MS, max_records=room).items():
                 if partition not in partitions:
                     continue
+                records = polled
                 if records[-1].offset >= partitions[partition]:  # produced after we looked where the end is
-                    records = [record for record in records if record.offset < partitions[partition]]  # noqa: PLW2901
+                    records = [record for record in records if record.offset < partitions[partition]]
                 messages.extend(records)
                 size_bytes += sum(max(0, record.serialized_value_size) for record in records)
             moved = False

@@ -90,7 +90,7 @@ def a_notice(name: str = "acl_required", **overrides: object) -> FormatNotice:
         "detail": "ignored",
         "source": "media/a",
     }
-    return FormatNotice(**(values | overrides))  # type: ignore[arg-type]
+    return FormatNotice(**(values | overrides))  # type: ignore[arg-type]  # values of several types
 
 
 def test_a_notice_is_new_once_and_counted_from_then_on(engine: Engine) -> None:

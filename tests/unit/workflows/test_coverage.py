@@ -258,7 +258,7 @@ def test_a_long_history_is_measured_in_blocks_and_a_long_silence_by_its_past(lak
 
 
 def test_every_log_format_has_a_time_to_settle() -> None:
-    formats = LogSource.model_fields["format"].annotation.__args__  # type: ignore[union-attr]
+    formats = LogSource.model_fields["format"].annotation.__args__  # type: ignore[union-attr]  # a Literal, always annotated
     assert set(SETTLES) == set(formats)
 
 

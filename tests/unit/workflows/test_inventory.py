@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ PREFIX = {Provider.AWS: "inventory/media/", Provider.AZURE: "", Provider.GCP: "i
 
 
 def a_bucket(bucket: str = "media", provider: Provider = Provider.AWS, *, live: bool = False) -> BucketSettings:
-    source = InventorySource(bucket="reports", prefix=PREFIX[provider], format=FORMAT_OF[provider])  # type: ignore[arg-type]
+    source = InventorySource(bucket="reports", prefix=PREFIX[provider], format=FORMAT_OF[provider])  # type: ignore[arg-type]  # a str here, checked at run time
     return BucketSettings(
         provider=provider,
         bucket=bucket,
@@ -651,7 +652,7 @@ def test_bytes_are_the_same_when_a_run_is_killed_and_run_again(
         patch.setattr(owner, name, killed)
         parts = attempt(lambda: world.find(chunk_bytes=1), again=2)
         for part in parts:
-            attempt(lambda part=part: world.read([part]), again=2)  # type: ignore[misc]
+            attempt(partial(world.read, [part]), again=2)
         attempt(world.publish, again=2)
     assert calls >= call, "the step was never killed"
     assert world.published_bytes() == undisturbed
