@@ -167,9 +167,14 @@ def test_ranges_and_steps_grow_to_a_job_when_the_plan_is_large_enough(world: Wor
     jobs = BatchOperations(from_objects=3, account_id="1" * 12, role_arn="arn:aws:iam::1:role/r", manifest_bucket="m")
     assert movers.range_moves(plan, provider="aws", bucket="media") == 5000
     world.configure(batch_operations=jobs)
+    world.client.job_sizes = lambda changes: [10_000] * len(changes)
     assert movers.range_moves(plan, provider="aws", bucket="media") == 50_000
     with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
         assert mover.step_moves == 50_000
+        assert mover.carry_out("plan-1", 0, 2).ended == {"done": 3}
+    done = list(Ledger(world.database).entries("plan-1", states=[MigrationState.DONE]))
+    share = Decimal("0.25") / 10_000 + Decimal("0.000001")
+    assert [entry.cost_usd for entry in done] == [Decimal("0.0000204") + share] * 3
     world.configure(batch_operations=jobs.model_copy(update={"from_objects": 4}))
     assert movers.range_moves(plan, provider="aws", bucket="media") == 5000
     assert world.asked_for_jobs == [True]
