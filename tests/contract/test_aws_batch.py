@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.tiers import Provider
 from cloudflux.domain.verification import differences
 from cloudflux.providers.aws import AwsTierClient
-from cloudflux.providers.aws_batch import BatchOperationsTierClient, batch_operations_usd
+from cloudflux.providers.aws_batch import BatchOperationsTierClient
 
 pytestmark = pytest.mark.contract
 
@@ -712,6 +711,11 @@ def test_nothing_is_asked_of_s3_but_what_is_written_down(
     assert set(control.calls) == {"create_job", "describe_job"}
 
 
-def test_what_jobs_cost() -> None:
-    assert batch_operations_usd(1_000_000) == Decimal("1.25")
-    assert batch_operations_usd(3_000_000, jobs=60) == Decimal("18.00")
+def test_every_object_knows_the_size_of_its_job_also_for_a_process_that_did_not_make_it(
+    new_client: Callable[..., BatchOperationsTierClient], looker: AwsTierClient, bucket: str
+) -> None:
+    seen = _put(looker, bucket)
+    changes = [*_changes(seen[:3]), *_changes(seen[3:], "STANDARD_IA")]
+    _settled(new_client(), changes)
+    in_none = _changes(seen[3:]) + _changes(_put(looker, bucket, ["left-alone.bin"]))
+    assert new_client().job_sizes(changes + in_none) == [3, 3, 3, 2, 2, 0, 0, 0]

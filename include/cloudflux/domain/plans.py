@@ -121,6 +121,8 @@ class PlanGroup:
     saving_usd: Decimal
     one_time_usd: Decimal
     longest_payback_days: float | None
+    job_fees_usd: Decimal = Decimal(0)
+    """What of the one-time cost S3 Batch Operations charges for its jobs, beside the copies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _MOST_RANGES: Final = 1000
 @terminal_errors_fail
 def propose_plan() -> dict[str, Any]:
     """Choose the moves, store them as one plan, and hand on its figures."""
+    from cloudflux.orchestration.movers import planned_job_terms
     from cloudflux.stores.plans import Plans
     from cloudflux.workflows import plan as workflow
 
@@ -41,7 +42,7 @@ def propose_plan() -> dict[str, Any]:
         proposal = propose_undo(params["undo"].strip(), what_fits=bool(params["undo_what_fits"]), **wanted)
         plan, left_as_they_are = proposal.plan, describe_left_out(proposal)
     else:
-        plan = workflow.propose(lake(), Plans(engine()), **wanted)
+        plan = workflow.propose(lake(), Plans(engine()), terms_of=planned_job_terms(), **wanted)
     summary = "\n\n".join(part for part in (workflow.describe(plan), left_as_they_are) if part)
     print(summary)  # noqa: T201  # the task's log is where a dry run is read
     return {

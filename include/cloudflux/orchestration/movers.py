@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -15,21 +16,22 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from cloudflux.config import BucketSettings
+    from cloudflux.domain.batch_jobs import JobTerms
     from cloudflux.domain.plans import MigrationPlan
+    from cloudflux.domain.prices import PriceBook
     from cloudflux.workflows.migrate import Mover
 
 
 _RANGE_MOVES: Final = 5000
 """Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
 
-_JOB_MOVES: Final = 50_000
-"""Moves of one S3 Batch Operations job: they cost USD 0.25 each, whatever their size."""
-
 
 def range_moves(plan: MigrationPlan, *, provider: str, bucket: str) -> int:
     """Tell how many of a plan's moves in a bucket one task carries out."""
+    from cloudflux.domain.batch_jobs import JOB_MOVES
+
     named = settings().load_estate().bucket(provider, bucket)
-    return _JOB_MOVES if _as_job(named, _moves_in(plan, bucket)) else _RANGE_MOVES
+    return JOB_MOVES if _as_job(named, _moves_in(plan, bucket)) else _RANGE_MOVES
 
 
 def _moves_in(plan: MigrationPlan, bucket: str) -> int:
@@ -40,18 +42,52 @@ def _as_job(named: BucketSettings, moves: int) -> bool:
     return named.batch_operations is not None and moves >= named.batch_operations.from_objects
 
 
+def job_terms_of(named: BucketSettings, book: PriceBook) -> JobTerms | None:
+    """Tell when a bucket's moves become jobs of S3 Batch Operations, and at which prices; None: never.
+
+    Raises ``SettingsError`` naming a price that the book does not have.
+    """
+    from cloudflux.domain.batch_jobs import job_terms
+
+    wanted = named.batch_operations
+    if wanted is None or named.provider is not Provider.AWS:
+        return None
+    return job_terms(
+        book,
+        from_objects=wanted.from_objects,
+        write_once=wanted.write_once,
+        remove_superseded=named.remove_superseded_versions,
+    )
+
+
+def planned_job_terms() -> Callable[[str, str], JobTerms | None]:
+    """Give the function that tells the terms of a bucket's jobs as a plan is made; a bucket we do not know has none."""
+    from cloudflux.price_books import load_book
+
+    named = {(str(bucket.provider), bucket.bucket): bucket for bucket in settings().load_estate().buckets}
+
+    @functools.cache
+    def terms_of(provider: str, bucket: str) -> JobTerms | None:
+        found = named.get((provider, bucket))
+        return None if found is None else job_terms_of(found, load_book(found.price_book))
+
+    return terms_of
+
+
 @contextmanager
 def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor: str) -> Iterator[Mover]:
     """Give what moves one bucket's objects, while this process holds the range and a place at the bucket.
 
     Raises ``RangeTaken`` or ``SlotsTaken`` (both ``TransientError``) when other processes hold them.
     """
+    from cloudflux.domain.batch_jobs import JOB_MOVES, job_prices
     from cloudflux.orchestration.clients import moving_client
     from cloudflux.price_books import load_book
     from cloudflux.providers.pace import Pace
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
     from cloudflux.stores.slots import bucket_slot, range_lock
+    from cloudflux.workflows.job_fees import with_job_fees
     from cloudflux.workflows.migrate import STEP_MOVES, STEPS_AT_ONCE, Mover
     from cloudflux.workflows.move_costs import move_costs, restore_orders
 
@@ -82,6 +118,9 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             restore_of = restore_orders(
                 book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days
             )
+            costs_of = move_costs(book, by_lifecycle=by_lifecycle, restore_of=restore_of)
+            if as_job and not by_lifecycle:
+                costs_of = with_job_fees(costs_of, job_prices(book), client.job_sizes)
             yield Mover(
                 client,
                 plans,
@@ -90,8 +129,8 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
                 now,
                 restore_of=restore_of,
                 steps_together=steps_together and not by_lifecycle,
-                step_moves=_JOB_MOVES if as_job else STEP_MOVES,
-                costs_of=move_costs(book, by_lifecycle=by_lifecycle, restore_of=restore_of),
+                step_moves=JOB_MOVES if as_job else STEP_MOVES,
+                costs_of=costs_of,
                 raise_if_superseded=raise_if_superseded,
                 withdraw=client.withdraw if by_lifecycle else lambda _: None,
             )

@@ -1,9 +1,9 @@
 """Amazon S3 moves millions of objects by jobs of S3 Batch Operations, which copy what a manifest names.
 
-A job costs the copies that it makes, as if we made them, and USD 0.25 and USD 1.00 per million objects on top
-(``batch_operations_usd``): it is never cheaper, but it needs none of our time. One process of ours makes some thousand
-copies a second, so a job is worth its price where a plan's share in one bucket would keep it busy for hours: set
-``batch_operations_from`` to some ten million objects. Below a thousand objects no job is made in any case.
+A job costs the copies that it makes, as if we made them, and fees for itself and for each object on top (of the price
+book, see ``cloudflux.domain.batch_jobs``): it is never cheaper, but it needs none of our time. One process of ours
+makes some thousand copies a second, so a job is worth its price where a plan's share in one bucket would keep it busy
+for hours: set ``from_objects`` to some ten million objects. Below a thousand objects no job is made in any case.
 
 What the service cannot do, and what is done about it:
 
@@ -34,12 +34,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cloudflux.domain.batch_jobs import JOB_MOVES, LEAST_JOB_OBJECTS, MOST_JOB_BYTES
 from cloudflux.domain.errors import (
     AccountRefused,
     BucketNotFound,
@@ -57,12 +57,6 @@ from cloudflux.providers.aws_refusals import THROTTLED, code_of, refusal
 from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import TierCapabilities, map_concurrently, unknown_class
 
-USD_PER_JOB: Final = Decimal("0.25")
-USD_PER_OBJECT: Final = Decimal("1.00") / 1_000_000
-"""https://aws.amazon.com/s3/pricing/, "Batch Operations"; the price book has them as well, unverified."""
-JOB_OBJECTS: Final = 50_000
-"""How many objects one call takes at most, so that their states fit into memory: the service itself takes billions."""
-_MOST_BYTES: Final = 5 * 10**9  # user guide: "up to 5 GB"
 _LEFT_ALONE: Final = timedelta(hours=1)
 _NOT_CARRIED: Final = frozenset({"website-redirect-location", "archive-status", "checksum-type"})
 """What an object's headers must not tell: a copy by a job would lose or change it."""
@@ -76,11 +70,6 @@ _NOT_SET_UP: Final = frozenset(
         "ServerSideEncryptionConfigurationNotFoundError",
     }
 )
-
-
-def batch_operations_usd(objects: int, jobs: int = 1) -> Decimal:
-    """Tell what the jobs cost that move so many objects, beside the copies themselves."""
-    return USD_PER_JOB * jobs + USD_PER_OBJECT * objects
 
 
 def use_endpoint_as_is(s3control: Any) -> None:
@@ -131,6 +120,7 @@ class _JobRecord:
     folder: str
     first_key: str
     last_key: str
+    objects: int
     request: Mapping[str, Any]
 
     @property
@@ -182,7 +172,7 @@ class BatchOperationsTierClient:
         clock: Callable[[], datetime],
         remove_superseded: bool = False,
         write_once: bool = False,
-        from_objects: int = 1000,
+        from_objects: int = LEAST_JOB_OBJECTS,
         priority: int = 10,
         in_flight: int = 16,
         pace_of: Callable[[str], Pace] | None = None,
@@ -210,7 +200,7 @@ class BatchOperationsTierClient:
     @property
     def capabilities(self) -> TierCapabilities:
         """What jobs can do, with the plain client for the rest."""
-        return replace(self._looker.capabilities, batch_size=JOB_OBJECTS)
+        return replace(self._looker.capabilities, batch_size=JOB_MOVES)
 
     def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | Unseen | None]:
         """Look at many objects at once, in order."""
@@ -245,11 +235,29 @@ class BatchOperationsTierClient:
             results |= dict(zip(plain, moved, strict=True))
         return [results[number] for number in range(len(changes))]
 
+    def job_sizes(self, changes: Sequence[TierChange]) -> list[int]:
+        """Tell how many objects are in the job that each change is in, by what was written before the job was made.
+
+        0 for one that is in none: it was left to the plain client, which charges nothing of its own.
+        """
+        sizes = [0] * len(changes)
+        groups: dict[str, dict[int, TierChange]] = {}
+        for number, change in enumerate(changes):
+            groups.setdefault(self._folder(change.ref.bucket, change.to_class), {})[number] = change
+        for folder, group in groups.items():
+            for record, members in self._assigned(folder, group)[0]:
+                for number in members:
+                    sizes[number] = record.objects
+        return sizes
+
+    def _folder(self, bucket: str, to_class: str) -> str:
+        return f"{self._manifest_prefix}{bucket}/{to_class}/"
+
     def _change_group(
         self, bucket: str, to_class: str, group: Mapping[int, TierChange]
     ) -> tuple[dict[int, TierChangeResult], list[int]]:
         """Submit or poll changes of one bucket to one class; gives the results, and what is the plain client's."""
-        folder = f"{self._manifest_prefix}{bucket}/{to_class}/"
+        folder = self._folder(bucket, to_class)
         jobs, new = self._assigned(folder, group)
         plain = []
         if new:
@@ -298,7 +306,9 @@ class BatchOperationsTierClient:
             if key not in self._records:  # written once, never changed
                 content = json.loads(self._read(key))
                 token = key.removeprefix(folder).removesuffix(".json")
-                self._records[key] = _JobRecord(token, folder, content["first"], content["last"], content["request"])
+                self._records[key] = _JobRecord(
+                    token, folder, content["first"], content["last"], content["objects"], content["request"]
+                )
             yield self._records[key]
 
     def _claims(self, record: _JobRecord) -> Mapping[str, str]:
@@ -342,7 +352,7 @@ class BatchOperationsTierClient:
             and now.ref.version_id == seen.ref.version_id
             and now.storage_class not in (change.to_class, *self._looker.capabilities.restore_needed_from)
             and now.lock_reason is None
-            and now.size_bytes <= _MOST_BYTES
+            and now.size_bytes <= MOST_JOB_BYTES
             and now.last_modified_at <= self._clock() - _LEFT_ALONE
             and not _NOT_CARRIED & now.headers.keys()
             and _encryption_of(now.headers) == facts.encryption
@@ -392,7 +402,7 @@ class BatchOperationsTierClient:
         described = {"first": first, "last": last, "objects": len(ordered), "request": request}
         self._write(f"{folder}{token}.json", json.dumps(described, indent=1).encode())
         self._just_recorded = token
-        return _JobRecord(token, folder, first, last, request)
+        return _JobRecord(token, folder, first, last, len(ordered), request)
 
     def _poll(self, record: _JobRecord, members: Mapping[int, TierChange]) -> dict[int, TierChangeResult]:
         """Have the job made, or tell what it came to."""

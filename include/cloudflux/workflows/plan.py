@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Final, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ from cloudflux.domain.plans import (
     PlanState,
     PlanTotals,
 )
+from cloudflux.domain.prices import MONTH_DAYS
+from cloudflux.workflows.job_fees import Floats, TermsOf, add_fees, expected_fees, no_jobs
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
 _USD_PLACES: Final = 10
@@ -75,6 +78,7 @@ def propose(
     created_at: datetime,
     guardrails: Guardrails,
     dry_run: bool,
+    terms_of: TermsOf = no_jobs,
 ) -> MigrationPlan:
     """Build the plan of a run from the newest decisions and store it before anything moves.
 
@@ -92,6 +96,7 @@ def propose(
         day=day,
         guardrails=guardrails,
         dry_run=dry_run,
+        terms_of=terms_of,
     )
     plans.add(plan, moves, first_state(plan))
     return plan
@@ -127,24 +132,28 @@ def build_plan(
     day: date,
     guardrails: Guardrails,
     dry_run: bool,
+    terms_of: TermsOf = no_jobs,
 ) -> tuple[MigrationPlan, pa.Table]:
     """Choose the moves: the best savings first, each within the caps. Gives the plan and its moves.
 
     ``decisions`` has the lake's DECISIONS columns; the moves have ``PLANNED_MOVES``. What is not to move is read as a
     stream: memory grows with the moves that pay, not with the objects. A move that would break a cap is left out and
     counted, and the next one is tried against the same cap no more: the order of savings decides, so the plan is the
-    same whatever the order of the rows.
+    same whatever the order of the rows. What S3's jobs cost where a bucket's moves become some (``terms_of``) is part
+    of each move's cost, and so of what is checked.
     """
     scored, before, horizon_days = _scored(decisions)
     wanted = _wanted(decisions, guardrails)
     held_out = _hash(wanted, "cloudflux-hold-") < guardrails.hold_out_share
     movable = wanted.filter(pa.array(~held_out))
     chosen = movable.filter(pa.array(_within_caps(movable, guardrails)))
-    if _total(chosen["saving_usd"]) < float(guardrails.min_plan_saving_usd):
-        chosen = chosen.slice(0, 0)
-    compared = wanted.filter(pa.array(held_out))
+    chosen, fees = _worth_their_jobs(chosen, guardrails, terms_of)
     # Only what would have been chosen can be compared with what was.
     least = pc.min(chosen["saving_usd"]).as_py()
+    chosen = add_fees(_paid_back_later(chosen, fees), fees)
+    if _total(chosen["saving_usd"]) < float(guardrails.min_plan_saving_usd):
+        chosen, least = chosen.slice(0, 0), None
+    compared = wanted.filter(pa.array(held_out))
     compared = (
         compared.slice(0, 0) if least is None else compared.filter(pc.greater_equal(compared["saving_usd"], least))
     )
@@ -222,6 +231,34 @@ def _within_caps(wanted: pa.Table, guardrails: Guardrails) -> npt.NDArray[np.boo
     return within
 
 
+def _worth_their_jobs(chosen: pa.Table, guardrails: Guardrails, terms_of: TermsOf) -> tuple[pa.Table, Floats]:
+    """Leave out the moves that S3's jobs make too dear, for themselves or for the cap; gives what the others bear.
+
+    With every move that is left out the others bear more, so that it is looked at again until all fit. What was left
+    out does not come back: each time there are fewer.
+    """
+    while True:
+        fees = expected_fees(chosen, lambda moves: are_canaries(moves, guardrails.canary_share), terms_of)
+        if not fees.any():
+            return chosen, fees
+        once = np.cumsum(chosen["one_time_usd"].to_numpy() + fees)
+        worth = chosen["saving_usd"].to_numpy() - fees >= float(guardrails.min_saving_usd)
+        fits = worth & (once <= float(guardrails.max_one_time_usd))
+        if fits.all():
+            return chosen, fees
+        chosen = chosen.filter(pa.array(fits))
+
+
+def _paid_back_later(chosen: pa.Table, fees: Floats) -> pa.Table:
+    """Put off the paybacks by what the jobs cost: what a move saves in a day follows from what it took before."""
+    once, days = chosen["one_time_usd"].to_numpy(), chosen["payback_days"].to_numpy()
+    monthly = chosen["current_monthly_usd"].to_numpy() - chosen["chosen_monthly_usd"].to_numpy()
+    daily = np.divide(once, days, out=monthly / MONTH_DAYS, where=days > 0)
+    later = np.divide(fees, daily, out=np.zeros_like(fees), where=(fees > 0) & (daily > 0))
+    place = chosen.schema.get_field_index("payback_days")
+    return chosen.set_column(place, chosen.schema.field(place), pa.array(days + later, from_pandas=True))
+
+
 def _hash(rows: pa.Table, key: str) -> npt.NDArray[np.float64]:
     """Give each object a number in [0, 1) that depends on its name and the key alone; shape (rows,)."""
     if not rows.num_rows:
@@ -252,6 +289,7 @@ def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
             ("saving_usd", "sum"),
             ("one_time_usd", "sum"),
             ("payback_days", "max"),
+            ("job_fee_usd", "sum"),
         ]
     )
     return tuple(
@@ -265,6 +303,7 @@ def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
             saving_usd=usd(row["saving_usd_sum"], _USD_PLACES),
             one_time_usd=usd(row["one_time_usd_sum"], _USD_PLACES),
             longest_payback_days=row["payback_days_max"],
+            job_fees_usd=usd(row["job_fee_usd_sum"], _USD_PLACES),
         )
         for row in summed.sort_by([(name, "ascending") for name in _GROUP]).to_pylist()
     )
@@ -272,7 +311,7 @@ def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
 
 def _planned(chosen: pa.Table, roles: npt.NDArray[np.intp], compared: pa.Table) -> pa.Table:
     """Number the moves: canaries, the others, what is held out, each by object."""
-    rows = pa.concat_tables([chosen, compared])
+    rows = pa.concat_tables([chosen.select(_MOVE_COLUMNS), compared])
     order = pa.array(np.concatenate([roles, np.full(compared.num_rows, 2)]), pa.int8())
     rows = rows.append_column("order", order).sort_by([("order", "ascending"), *_BY_OBJECT])
     names = pa.array([role.value for role in _ROLE_ORDER])
@@ -294,6 +333,11 @@ def _planned(chosen: pa.Table, roles: npt.NDArray[np.intp], compared: pa.Table) 
 
 def _total(column: pa.ChunkedArray) -> float:
     return float(pc.sum(column).as_py() or 0.0)
+
+
+def job_fees_usd(plan: MigrationPlan) -> Decimal:
+    """Give what S3's jobs are expected to cost, which is part of the plan's one-time cost."""
+    return sum((group.job_fees_usd for group in plan.groups), Decimal(0))
 
 
 def describe(plan: MigrationPlan) -> str:
@@ -328,6 +372,8 @@ def describe(plan: MigrationPlan) -> str:
             f"| {group.bytes:,} | {group.one_time_usd:.6f} | {group.saving_usd:.6f} | {payback} |"
         )
     notes = []
+    if fees := job_fees_usd(plan):
+        notes.append(f"Of the one-time cost, USD {fees:.6f} is what S3 Batch Operations charges for its jobs.")
     if totals.canaries:
         notes.append(f"{totals.canaries:,} of the moves go first and are verified before the rest may move.")
     if totals.held_out:

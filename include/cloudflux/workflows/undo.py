@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cloudflux.domain.batch_jobs import JobTerms
 from cloudflux.domain.costs import one_time_usd, usd
 from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.migrations import MigrationState, RestoreOrder
@@ -19,6 +20,7 @@ from cloudflux.domain.objects import ObjectPrefix, ObjectRef
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanKind, PlannedMove, PlanState, PlanTotals
 from cloudflux.domain.prices import MONTH_DAYS, PriceBook
 from cloudflux.domain.undo import DoneMove
+from cloudflux.workflows.job_fees import TermsOf, add_fees, expected_fees
 from cloudflux.workflows.move_costs import with_restore
 from cloudflux.workflows.plan import are_canaries, check_guardrails, first_state, groups_of, plan_id_of
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
@@ -88,6 +90,8 @@ class BucketPrices:
 
     book: PriceBook
     restore_of: Callable[[PlannedMove], RestoreOrder | None]
+    jobs: JobTerms | None = None
+    """When S3's jobs would move them, and at which prices."""
 
 
 PricesOf = Callable[[str, str], BucketPrices]
@@ -180,7 +184,9 @@ def build_undo(
     rows = pa.concat_tables([_COLUMNS.empty_table(), *parts])
     if not rows.num_rows:
         raise UndoRefused(_nothing(target, undone, left_out))
-    rows, beyond = _within_caps(rows, guardrails, what_fits=what_fits, target=target)
+    rows, beyond = _affordable(
+        rows, guardrails, lambda *bucket: prices_of(*bucket).jobs, what_fits=what_fits, target=target
+    )
     if beyond:
         left_out["beyond the caps of one plan"] = beyond
     first = are_canaries(rows, guardrails.canary_share)
@@ -324,6 +330,23 @@ def _codes(book: PriceBook, names: Sequence[str]) -> np.typing.NDArray[np.intp]:
         unknown = names[int(np.argmin(codes))]
         raise SettingsError(f"price book {book.name} has no storage class {unknown!r}: what it costs cannot be told")
     return codes
+
+
+def _affordable(
+    rows: pa.Table, guardrails: Guardrails, terms_of: TermsOf, *, what_fits: bool, target: str
+) -> tuple[pa.Table, int]:
+    """Give the rows within the caps with what S3's jobs cost for them, and how many are beyond them.
+
+    With every move that is left out the others bear more of their job, so that it is looked at again until all fit.
+    """
+    left_out = 0
+    while True:
+        fees = expected_fees(rows, lambda moves: are_canaries(moves, guardrails.canary_share), terms_of)
+        fitting, beyond = _within_caps(add_fees(rows, fees), guardrails, what_fits=what_fits, target=target)
+        left_out += beyond
+        if not beyond or not fees.any():
+            return fitting, left_out
+        rows = rows.filter(pc.is_in(rows["undoes_move_no"], fitting["undoes_move_no"].combine_chunks()))
 
 
 def _within_caps(rows: pa.Table, guardrails: Guardrails, *, what_fits: bool, target: str) -> tuple[pa.Table, int]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
+from cloudflux.domain.batch_jobs import JobPrices, JobTerms
 from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanState
 from cloudflux.lake.schemas import DECISIONS
@@ -69,7 +70,7 @@ def keep(key: str, **overrides: object) -> dict[str, object]:
 
 
 def build_both(
-    rows: list[dict[str, object]], guardrails: Guardrails = NO_CAPS, dry_run: bool = False
+    rows: list[dict[str, object]], guardrails: Guardrails = NO_CAPS, dry_run: bool = False, **more: Any
 ) -> tuple[MigrationPlan, list[dict[str, Any]]]:
     plan, moves = workflow.build_plan(
         pads.dataset(pa.Table.from_pylist(rows, schema=DECISIONS)),
@@ -78,6 +79,7 @@ def build_both(
         day=DAY,
         guardrails=guardrails,
         dry_run=dry_run,
+        **more,
     )
     assert moves.schema == PLANNED_MOVES
     assert moves["move_no"].to_pylist() == list(range(moves.num_rows))
@@ -283,3 +285,71 @@ def test_plan_is_stored_in_its_state_when_proposed(
 def test_proposal_fails_for_good_when_nothing_was_decided() -> None:
     with pytest.raises(TerminalError, match="run score_objects first"):
         workflow.propose(Lake(None), Plans(), run_id="r", created_at=AT, guardrails=NO_CAPS, dry_run=True)
+
+
+JOBS = JobTerms(1_000, JobPrices(0.25, 1e-6), frozenset({"GLACIER"}), write_once=True)
+ENOUGH = names("k", 2_000)
+
+
+def with_jobs(
+    rows: list[dict[str, object]], guardrails: Guardrails = NO_CAPS, terms: JobTerms | None = JOBS
+) -> tuple[MigrationPlan, list[dict[str, Any]]]:
+    return build_both(rows, guardrails, terms_of=lambda _provider, bucket: terms if bucket == "media" else None)
+
+
+def test_what_jobs_cost_is_part_of_every_figure() -> None:
+    rows = [decision(key) for key in ENOUGH]
+    copied, moved_by_jobs = build_both(rows), with_jobs(rows)
+    fees = Decimal("0.252")
+    assert copied[0].groups[0].job_fees_usd == 0
+    assert moved_by_jobs[0].groups[0].job_fees_usd == fees
+    for figure, sign in (("one_time_usd", 1), ("saving_usd", -1)):
+        stated = getattr(moved_by_jobs[0].totals, figure)
+        assert stated == getattr(copied[0].totals, figure) + sign * fees
+        assert stated == getattr(moved_by_jobs[0].groups[0], figure) == sum(move[figure] for move in moved_by_jobs[1])
+    # a copy of USD 0.01 took 20 days to pay back
+    assert moved_by_jobs[0].groups[0].longest_payback_days == pytest.approx(20 * (0.01 + 0.000126) / 0.01)
+    assert moved_by_jobs[0].totals.after_usd_month == copied[0].totals.after_usd_month
+    assert "USD 0.252000 is what S3 Batch Operations charges" in workflow.describe(moved_by_jobs[0])
+    assert "Batch Operations" not in workflow.describe(copied[0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "terms"),
+    [
+        ({}, replace(JOBS, from_objects=2_001)),
+        ({}, replace(JOBS, write_once=False)),
+        ({"version_id": "v"}, JOBS),
+        ({"current_class": "GLACIER"}, JOBS),
+        ({"size_bytes": 5 * 10**9 + 1}, JOBS),
+        ({"bucket": "other"}, JOBS),
+    ],
+)
+def test_nothing_is_charged_for_jobs_that_are_not_made(changed: dict[str, object], terms: JobTerms) -> None:
+    plan, moves = with_jobs([decision(key, **changed) for key in ENOUGH], terms=terms)
+    assert plan.totals.one_time_usd == Decimal("0.01") * len(moves) == 20
+
+
+def test_canaries_bear_nothing_when_they_are_too_few_for_a_job() -> None:
+    plan, moves = with_jobs([decision(key) for key in ENOUGH], limits(canary_share=0.01))
+    assert {move["one_time_usd"] for move in moves if move["role"] == "canary"} == {Decimal("0.01")}
+    assert plan.groups[0].job_fees_usd == Decimal("0.25198")
+
+
+def test_no_plan_breaks_its_cap_by_the_price_of_its_jobs() -> None:
+    rows = [decision(key, saving_usd=1 + number / 1000) for number, key in enumerate(ENOUGH)]
+    plan, _ = with_jobs(rows, limits(max_one_time_usd=Decimal(15)))
+    assert plan.totals.objects == 1_474  # 1,500 without jobs
+    assert plan.totals.left_out == 526
+    assert Decimal("14.99") < plan.totals.one_time_usd <= 15
+    # below from_objects no job is made, and nothing is charged for one
+    plan, _ = with_jobs(rows, limits(max_one_time_usd=Decimal(15)), replace(JOBS, from_objects=1_490))
+    assert plan.totals.one_time_usd == Decimal("0.01") * plan.totals.objects
+
+
+def test_moves_stay_out_whose_saving_the_jobs_would_use_up() -> None:
+    rows = [decision(key, saving_usd=0.06 if number % 2 else 0.0001) for number, key in enumerate(ENOUGH)]
+    plan, moves = with_jobs(rows)
+    assert plan.totals.objects == 1_000
+    assert plan.totals.left_out == 1_000
+    assert min(move["saving_usd"] for move in moves) == Decimal("0.059749")

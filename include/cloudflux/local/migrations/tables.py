@@ -14,13 +14,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cloudflux.domain.plans import Guardrails, PlanGroup, PlanKind, PlanState
+from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanGroup, PlanKind, PlanState
 from cloudflux.domain.progress import MoveProgress, together
 from cloudflux.local.display import duration
 from cloudflux.local.explain.tables import printable
 from cloudflux.local.migrations.findings import Findings
 from cloudflux.stores.plans import PlanStateChange, StoredPlan
 from cloudflux.stores.progress import MoveStanding
+from cloudflux.workflows.plan import job_fees_usd
 from cloudflux.workflows.reconcile import Standing
 from cloudflux.workflows.undo import UndoProposal
 
@@ -178,7 +179,9 @@ def undo_parts(proposal: UndoProposal) -> Iterator[RenderableType]:
         "Takes back ", (f"{totals.objects:,} moves", "bold"), f" of {plan.undoes}, {_size(totals.bytes)}."
     )
     yield Text.assemble(
-        "It costs ", (f"USD {totals.one_time_usd:.6f} once", "bold"), f", and USD {more:.6f} more a month from then on."
+        "It costs ",
+        (f"USD {totals.one_time_usd:.6f} once", "bold"),
+        f"{_of_which_jobs(plan)}, and USD {more:.6f} more a month from then on.",
     )
     yield groups_table(plan.groups)
     for reason, count in proposal.left_out.items():
@@ -318,7 +321,7 @@ def _facts(plan: StoredPlan) -> Table:
         ("first", f"{totals.canaries:,} canaries"),
         ("held out", f"{totals.held_out:,}"),
         ("left out", f"{totals.left_out:,}"),
-        ("once", f"USD {totals.one_time_usd:.6f}"),
+        ("once", f"USD {totals.one_time_usd:.6f}{_of_which_jobs(plan)}"),
         ("a month", f"USD {totals.before_usd_month:.6f} before, {totals.after_usd_month:.6f} afterwards"),
         ("net saving", f"USD {totals.saving_usd:.6f} over {plan.horizon_days} days"),
         ("guardrails", _guardrails(plan.guardrails)),
@@ -326,6 +329,11 @@ def _facts(plan: StoredPlan) -> Table:
     for name, value in rows:
         table.add_row(Text(name, style="dim"), Text(value))
     return table
+
+
+def _of_which_jobs(plan: MigrationPlan) -> str:
+    fees = job_fees_usd(plan)
+    return f" (of which {fees:.6f} for jobs of S3 Batch Operations)" if fees else ""
 
 
 def _guardrails(guardrails: Guardrails) -> str:
