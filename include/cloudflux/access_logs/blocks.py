@@ -39,8 +39,49 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _BOM: Final = b"\xef\xbb\xbf"
 _RAW_BYTES: Final = 64
+PADDING: Final = 16
+"""Zero bytes behind a block's text: a scanner that takes eight bytes at a time may read them with the last line."""
+_ZEROS: Final = bytes(PADDING)
+_LINES_AT_ONCE: Final = 64
 _BLANK_BYTES: Final = 64
 """A line is looked at for being blank when it is shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text of a block in one piece, and where its lines come from; files that are read whole are not in it."""
+
+    data: bytes
+    """UTF-8 without NUL, each line with its end; ``PADDING`` zeros behind it."""
+    size: int
+    """Bytes without the padding."""
+    file: npt.NDArray[np.int32]
+    """Position in ``Block.files`` of each run of lines; shape (runs,)."""
+    first: npt.NDArray[np.int64]
+    """Number of each run's first line; the same shape."""
+    count: npt.NDArray[np.int64]
+    """Lines of each run, blank ones included; the same shape."""
+
+    def places(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Give the file and the number of every line, blank ones included; shape (lines,)."""
+        before = np.cumsum(self.count) - self.count
+        file = np.repeat(self.file, self.count)
+        return file, np.arange(len(file)) + np.repeat(self.first - before, self.count)
+
+    def table(self) -> pa.Table:
+        """Give the lines that are not blank, without a copy of the text."""
+        offsets = np.zeros(int(self.count.sum()) + 1, dtype=np.int32)
+        offsets[1:] = _line_ends(self.data, self.size) + 1
+        text = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(self.data))
+        file, line = self.places()
+        table = pa.Table.from_arrays([pa.array(file), pa.array(line), text], schema=_LINES)
+        if int(np.diff(offsets).min(initial=_BLANK_BYTES)) < _BLANK_BYTES:
+            short = pa.array(np.diff(offsets) < _BLANK_BYTES)
+            blank = pc.and_(short, pc.equal(pc.utf8_trim_whitespace(pc.if_else(short, text, "x")), ""))
+            if pc.any(blank).as_py():
+                table = table.filter(pc.invert(blank))
+        # No combine_chunks: it would copy the text.
+        return pa.Table.from_batches(table.to_batches(max_chunksize=_BATCH_ROWS), _LINES)
 
 
 @dataclass(slots=True)
@@ -48,9 +89,10 @@ class Block:
     """Lines of one or more files of one format, and what went wrong with files as a whole."""
 
     files: list[SourceFile]
-    lines: pa.Table
-    """Columns ``file`` (int32, position in ``files``), ``line`` (int64, 1-based), ``text`` (string, with its line end
-    where it has one); blank lines are left out. Of a file that is read whole: one row, its text, line 1."""
+    text: Text | None = None
+    """The lines, blank ones included, as one text; None when there are none."""
+    documents: list[tuple[int, bytes]] = field(default_factory=list)
+    """(position in ``files``, UTF-8 without NUL) of files that are read whole."""
     heads: dict[int, str] = field(default_factory=dict)
     """The first line of each file that is not blank, without its line end; a header, where a format has one."""
     whole: list[tuple[int, int, str, str]] = field(default_factory=list)
@@ -59,6 +101,18 @@ class Block:
     """Files with bytes that no text has; these are escaped in ``lines``."""
     first_line: bool = True
     """Whether every file of the block begins in it: only then may a first line be taken for a header."""
+
+    _lines: pa.Table | None = field(default=None, init=False, repr=False)
+
+    @property
+    def lines(self) -> pa.Table:
+        """Columns ``file`` (int32, position in ``files``), ``line`` (int64, 1-based), ``text`` (string, with its line
+        end where it has one); blank lines are left out. Of a file that is read whole: one row, its text, line 1."""
+        if self._lines is None:
+            tables = [self.text.table()] if self.text is not None else []
+            tables += [_document(file, data) for file, data in self.documents]
+            self._lines = pa.concat_tables(tables) if tables else _LINES.empty_table()
+        return self._lines
 
     def frame(self) -> pl.DataFrame:
         """Give the lines as a frame, without their line ends."""
@@ -166,7 +220,7 @@ def _cut(pending: _Pending, file: SourceFile, pieces: Iterator[bytes], block_byt
             begun_size += len(piece)
             if begun_size > MAX_LINE_BYTES:
                 if size:  # the lines before it
-                    pending.add(file, b"".join(lines))
+                    pending.add(file, lines)
                     lines, size = [], 0
                 pending.too_long(file, b"".join(begun))
                 begun, begun_size, skipping = [], 0, True
@@ -175,11 +229,11 @@ def _cut(pending: _Pending, file: SourceFile, pieces: Iterator[bytes], block_byt
         size += begun_size + end
         begun, begun_size = [piece[end:]], len(piece) - end
         if pending.size + size >= block_bytes:
-            pending.add(file, b"".join(lines))
+            pending.add(file, lines)
             yield pending.block(carry=file)
             lines, size = [], 0
     if size or begun_size:
-        pending.add(file, b"".join([*lines, *begun]))
+        pending.add(file, [*lines, *begun])
 
 
 class _Unpacked:
@@ -325,7 +379,7 @@ class _Pending:
         self.files: list[SourceFile] = []
         self.size = 0
         self.whole: list[tuple[int, int, str, str]] = []
-        self._pieces: list[tuple[int, bytes]] = []
+        self._pieces: list[tuple[int, list[bytes]]] = []
         self._firsts: list[int | None] = []  # the number of each piece's first line; None: not counted yet
         self._documents: list[tuple[int, bytes]] = []
         self._begun: set[int] = set()
@@ -341,13 +395,16 @@ class _Pending:
             self.files.append(source)
         return len(self.files) - 1
 
-    def add(self, source: SourceFile, data: bytes) -> None:
-        data = data if data.endswith(b"\n") else data + b"\n"
-        self._pieces.append((self.current(source), data))
+    def add(self, source: SourceFile, pieces: list[bytes]) -> None:
+        """Add whole lines, the last of which may lack its end, in pieces."""
+        pieces = [piece for piece in pieces if piece]
+        if not pieces[-1].endswith(b"\n"):
+            pieces.append(b"\n")
+        self._pieces.append((self.current(source), pieces))
         self._firsts.append(None)
-        self.size += len(data)
+        self.size += sum(map(len, pieces))
         if source not in self._heads:
-            head = next((line for line in _first_lines(data) if line.strip()), None)
+            head = _first_line(pieces)
             if head is not None:
                 self._heads[source] = head.rstrip(b"\r").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
@@ -357,7 +414,7 @@ class _Pending:
             self.size += len(data)
 
     def too_long(self, source: SourceFile, data: bytes) -> None:
-        self._number([piece.count(b"\n") for _, piece in self._pieces])
+        self._number([sum(piece.count(b"\n") for piece in pieces) for _, pieces in self._pieces])
         raw = data[:2000].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
         reason = f"a line of more than {MAX_LINE_BYTES} bytes"
         self.whole.append((self.current(source), self._next_line[source], reason, raw))
@@ -376,12 +433,10 @@ class _Pending:
 
     def block(self, carry: SourceFile | None = None) -> Block:
         binary: set[int] = set()
-        tables = [_numbered(self._pieces, self._number, binary)] if self._pieces else []
-        tables += [_document(file, data, binary) for file, data in self._documents]
-        lines = pa.concat_tables(tables) if tables else _LINES.empty_table()
         block = Block(
             files=self.files,
-            lines=lines,
+            text=_numbered(self._pieces, self._number, binary) if self._pieces else None,
+            documents=[(file, _escaped(data, file, binary)) for file, data in self._documents],
             heads={place: self._heads[source] for place, source in enumerate(self.files) if source in self._heads},
             whole=self.whole,
             binary=binary,
@@ -397,56 +452,60 @@ class _Pending:
 _LINES: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.string())])
 
 
-def _first_lines(data: bytes) -> Iterator[bytes]:
-    start = 0
-    while start < len(data):
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        yield data[start:end]
-        start = end + 1
+def _first_line(pieces: Sequence[bytes]) -> bytes | None:
+    """Give the first line that is not blank, without its end."""
+    held = b""
+    for piece in pieces:
+        *whole, held = (held + piece).split(b"\n", _LINES_AT_ONCE)
+        while whole:
+            if line := next((line for line in whole if line.strip()), None):
+                return line
+            *whole, held = held.split(b"\n", _LINES_AT_ONCE)
+    return held if held.strip() else None
 
 
 def _numbered(
-    pieces: Sequence[tuple[int, bytes]], number: Callable[[Sequence[int]], list[int]], binary: set[int]
-) -> pa.Table:
-    """Split pieces (file, text) at line ends, without a copy of the text; give the lines.
+    pieces: Sequence[tuple[int, Sequence[bytes]]], number: Callable[[Sequence[int]], list[int]], binary: set[int]
+) -> Text:
+    """Join pieces (file, whole lines) into one text.
 
     ``number`` gives the numbers of their first lines from how many lines each has.
     """
-    data = pieces[0][1] if len(pieces) == 1 else b"".join(piece for _, piece in pieces)
-    if b"\0" in data or not _is_utf8(data):
-        pieces = [(file, _escaped(piece, file, binary)) for file, piece in pieces]
-        data = b"".join(piece for _, piece in pieces)
-    ends = _line_ends(data)
-    offsets = np.zeros(len(ends) + 1, dtype=np.int32)
-    offsets[1:] = ends + 1
-    text = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
-    starts = np.cumsum([0, *(len(piece) for _, piece in pieces)])
-    rows = np.searchsorted(offsets[:-1], starts[:-1])
-    counts = np.diff(np.append(rows, len(ends)))
-    file = np.repeat(np.array([file for file, _ in pieces], dtype=np.int32), counts)
-    firsts = np.asarray(number(counts.tolist()))
-    line = np.arange(len(ends)) + np.repeat(firsts - rows, counts)
-    table = pa.Table.from_arrays([pa.array(file), pa.array(line), text], schema=_LINES)
-    if int(np.diff(offsets).min(initial=_BLANK_BYTES)) < _BLANK_BYTES:
-        short = pa.array(np.diff(offsets) < _BLANK_BYTES)
-        blank = pc.and_(short, pc.equal(pc.utf8_trim_whitespace(pc.if_else(short, text, "x")), ""))
-        if pc.any(blank).as_py():
-            table = table.filter(pc.invert(blank))
-    # No combine_chunks: it would copy the text.
-    return pa.Table.from_batches(table.to_batches(max_chunksize=_BATCH_ROWS), _LINES)
+    sizes = [sum(map(len, some)) for _, some in pieces]
+    size = sum(sizes)
+    data = b"".join([*chain.from_iterable(some for _, some in pieces), _ZEROS])
+    if data.find(b"\0", 0, size) >= 0 or not _is_utf8(data, size):
+        texts = [_escaped(b"".join(some), file, binary) for file, some in pieces]
+        sizes = list(map(len, texts))
+        size = sum(sizes)
+        data = b"".join([*texts, _ZEROS])
+    ends = np.cumsum(sizes).tolist()
+    counts = [_count_lines(data, end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    return Text(
+        data=data,
+        size=size,
+        file=np.array([file for file, _ in pieces], dtype=np.int32),
+        first=np.array(number(counts), dtype=np.int64),
+        count=np.array(counts, dtype=np.int64),
+    )
 
 
-def _document(file: int, data: bytes, binary: set[int]) -> pa.Table:
-    if b"\0" in data or not _is_utf8(data):
-        data = _escaped(data, file, binary)
+def _count_lines(data: bytes, start: int, end: int) -> int:
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    return sum(
+        int(np.count_nonzero(buffer[step : min(step + _SCAN_BYTES, end)] == 10))
+        for step in range(start, end, _SCAN_BYTES)
+    )
+
+
+def _document(file: int, data: bytes) -> pa.Table:
     offsets = np.array([0, len(data)], dtype=np.int32)
     text = pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))
     return pa.Table.from_arrays([pa.array([file], pa.int32()), pa.array([1], pa.int64()), text], schema=_LINES)
 
 
-def _is_utf8(data: bytes) -> bool:
-    offsets = np.array([0, len(data)], dtype=np.int32)
+def _is_utf8(data: bytes, size: int) -> bool:
+    offsets = np.array([0, size], dtype=np.int32)
     try:
         pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data)).validate(full=True)
     except pa.ArrowInvalid:
@@ -456,17 +515,14 @@ def _is_utf8(data: bytes) -> bool:
 
 def _escaped(data: bytes, file: int, binary: set[int]) -> bytes:
     r"""Escape the bytes that no text has (``\xff``): the other lines are read all the same, and these stay visible."""
-    if b"\0" not in data and _is_utf8(data):
+    if b"\0" not in data and _is_utf8(data, len(data)):
         return data
     binary.add(file)
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00").encode()
 
 
-def _line_ends(data: bytes) -> npt.NDArray[np.int64]:
+def _line_ends(data: bytes, size: int) -> npt.NDArray[np.int64]:
     """Give the positions of all line ends. In small steps: large temporary arrays cost more than the search."""
-    buffer = np.frombuffer(data, dtype=np.uint8)
-    found = [
-        np.flatnonzero(buffer[start : start + _SCAN_BYTES] == 10) + start
-        for start in range(0, len(buffer), _SCAN_BYTES)
-    ]
+    buffer = np.frombuffer(data, dtype=np.uint8, count=size)
+    found = [np.flatnonzero(buffer[start : start + _SCAN_BYTES] == 10) + start for start in range(0, size, _SCAN_BYTES)]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
