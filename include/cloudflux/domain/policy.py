@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from cloudflux.domain.costs import (
 )
 from cloudflux.domain.placement import PlacementTables
 from cloudflux.domain.prices import MONTH_DAYS, AutopilotScope, ClassPrices, Latency, PriceBook
+from cloudflux.domain.reasons import Grounds, Phrases, reasons_of
 from cloudflux.domain.usage import UsageChain
 
 Texts = NDArray[np.object_]
@@ -106,7 +106,7 @@ class Decisions:
     current_class: Texts
     chosen_class: Texts
     moves: NDArray[np.bool_]
-    reason: Texts
+    reasons: Phrases
     candidate_usd: Floats
     """Expected cost over the horizon, the move included, shape (N, C)."""
     weighed: NDArray[np.bool_]
@@ -123,20 +123,24 @@ class Decisions:
 
     def __len__(self) -> int:
         """Count the objects."""
-        return len(self.reason)
+        return len(self.moves)
+
+    @property
+    def reason(self) -> Texts:
+        """The reasons as whole texts, shape (N,)."""
+        return self.reasons.texts()
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Give the columns of the ``decisions`` dataset that follow from the decision, by name.
+        """Give the columns of the ``decisions`` dataset that are the decision's figures and classes, by name.
 
-        NaN in ``payback_days`` stands for null. The names, ETags and days of the objects, ``rule_class`` and
-        ``candidates`` (see ``candidate_lists``) are the caller's to add.
+        NaN in ``payback_days`` stands for null. ``action`` (``moves``), ``reason`` (``reasons``), ``price_book``,
+        ``candidates`` (see ``candidate_lists``), ``rule_class``, and the objects' names and days are the caller's to
+        add.
         """
         count = len(self)
         return {
             "current_class": self.current_class,
             "chosen_class": self.chosen_class,
-            "action": np.where(self.moves, "move", "keep").astype(object),
-            "reason": self.reason,
             "horizon_days": np.full(count, self.horizon_days, dtype=np.int32),
             "expected_reads": self.expected_reads,
             "stay_usd": self.stay_usd,
@@ -146,18 +150,17 @@ class Decisions:
             "payback_days": self.payback_days,
             "current_monthly_usd": self.current_monthly_usd,
             "chosen_monthly_usd": self.chosen_monthly_usd,
-            "price_book": np.full(count, self.price_book, dtype=object),
         }
 
-    def candidate_lists(self) -> tuple[NDArray[np.int32], Texts, Floats]:
-        """Give the ``candidates`` column flat: N + 1 offsets, then each list's storage classes and expected USD.
+    def candidate_lists(self) -> tuple[NDArray[np.int32], Codes, Floats]:
+        """Give the ``candidates`` column flat: N + 1 offsets, then each list's classes and expected USD.
 
-        The offsets, and a struct of the two others, make an Arrow list array.
+        A class is its position in ``class_names``. The offsets, and a struct of the two others, make an Arrow list
+        array.
         """
         offsets = np.zeros(len(self) + 1, dtype=np.int32)
         np.cumsum(self.weighed.sum(axis=1), out=offsets[1:])
-        names = np.array(self.class_names, dtype=object)
-        return offsets, names[np.nonzero(self.weighed)[1]], self.candidate_usd[self.weighed]
+        return offsets, np.nonzero(self.weighed)[1], self.candidate_usd[self.weighed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,22 +329,26 @@ def _decide_chunk(
         current_class=np.asarray(objects.current_class, dtype=object),
         chosen_class=chosen,
         moves=move,
-        reason=_reasons(
-            objects=objects,
-            book=book,
-            horizon_days=horizon,
-            current=current,
-            best=best,
-            move=move,
-            unknown=unknown,
-            settled=settled[current],
-            retained=retained,
-            pinned=pinned,
-            expected_reads=costs.reads,
-            unguarded=_cheapest(expected, weighed, current),
-            runs_cheapest=_cheapest(running, weighed, current),
-            saving=saving,
-            payback=payback,
+        reasons=reasons_of(
+            Grounds(
+                current=current,
+                chosen=best,
+                moves=move,
+                expected_reads=costs.reads,
+                saving_usd=saving,
+                payback_days=payback,
+                excluded=objects.excluded,
+                lock_reason=objects.lock_reason,
+                unknown=unknown,
+                current_class=objects.current_class,
+                settled=settled[current],
+                retained=retained,
+                pinned=pinned,
+                unguarded=_cheapest(expected, weighed, current),
+                runs_cheapest=_cheapest(running, weighed, current),
+            ),
+            book,
+            horizon,
         ),
         candidate_usd=expected,
         weighed=weighed,
@@ -488,117 +495,6 @@ def _cheapest(expected: Floats, eligible: NDArray[np.bool_], current: Codes) -> 
     return np.where(priced[rows, best] < expected[rows, current], best, current)
 
 
-def _reasons(
-    *,
-    objects: ObjectColumns,
-    book: PriceBook,
-    horizon_days: int,
-    current: Codes,
-    best: Codes,
-    move: NDArray[np.bool_],
-    unknown: NDArray[np.bool_],
-    settled: NDArray[np.bool_],
-    retained: NDArray[np.bool_],
-    pinned: NDArray[np.bool_],
-    expected_reads: Floats,
-    unguarded: Codes,
-    runs_cheapest: Codes,
-    saving: Floats,
-    payback: Floats,
-) -> Texts:
-    """Put each decision's reason into words. Figures are rounded, so that few have to be turned into text."""
-    strings: Any = np.dtypes.StringDType()
-    names = np.array(book.class_names, dtype=strings)
-    locked = _locked(objects)
-    reads = _said(expected_reads, _reads_text)
-    reasons = np.full(len(current), "", dtype=strings)
-    open_rows = np.ones(len(current), dtype=np.bool_)
-
-    def say(where: NDArray[np.bool_], *parts: str | NDArray[Any]) -> None:
-        chosen = open_rows & where
-        open_rows[chosen] = False
-        if chosen.any():
-            text: NDArray[Any] = np.full(int(chosen.sum()), "", dtype=strings)
-            for part in parts:
-                text = np.strings.add(text, part if isinstance(part, str) else part[chosen])
-            reasons[chosen] = text
-
-    expected = (reads, f" expected in {horizon_days} days")
-    here = names[current]
-    say(objects.excluded, "keep ", here, ": excluded by its owner")
-    say(locked, "keep ", here, ": locked (", np.where(locked, objects.lock_reason, "").astype(strings), ")")
-    say(
-        unknown,
-        "keep ",
-        np.asarray(objects.current_class, dtype=object).astype(strings),
-        f": price book {book.name} does not know this class",
-    )
-    say(settled, "keep ", here, ": the autopilot is a setting of the account or bucket, not of one object")
-    say(retained, "keep ", here, ": younger than its owner's minimum retention")
-    say(pinned & move, "move ", here, " -> ", names[best], ": pinned there by its owner")
-    say(pinned, "keep ", here, ": pinned there by its owner")
-    say(
-        move,
-        "move ",
-        here,
-        " -> ",
-        names[best],
-        ": ",
-        *expected,
-        "; saves ",
-        _said(saving, _usd_text),
-        ", pays back in ",
-        _said(np.ceil(payback), _days_text),
-    )
-    say(
-        unguarded != current,
-        "keep ",
-        here,
-        ": ",
-        names[unguarded],
-        " is expected to be cheaper, but the forecast is too weak for it (",
-        *expected,
-        ")",
-    )
-    say(
-        runs_cheapest != current,
-        "keep ",
-        here,
-        ": ",
-        names[runs_cheapest],
-        f" would run cheaper, but within {horizon_days} days it does not earn its move and risk (",
-        *expected,
-        ")",
-    )
-    say(open_rows, "keep ", here, ": no allowed class is cheaper (", *expected, ")")
-    return reasons.astype(object)
-
-
-def _said(figures: Floats, words: Callable[[float], str]) -> NDArray[Any]:
-    """Give each figure in words, shape (N,), figures rounded to two significant digits."""
-    finite = np.where(np.isfinite(figures), figures, 0.0)
-    magnitude = np.power(10.0, np.floor(np.log10(np.where(finite > 0, finite, 1.0))) - 1)
-    rounded = np.where(finite < 100, np.round(finite / magnitude) * magnitude, np.round(finite))
-    distinct, inverse = np.unique(rounded, return_inverse=True)
-    texts = np.array([words(float(figure)) for figure in distinct], dtype=np.dtypes.StringDType())
-    return texts[inverse]
-
-
-def _reads_text(reads: float) -> str:
-    number = f"{reads:.0f}" if reads >= 10 or math.isclose(reads, round(reads)) else f"{reads:.2g}"
-    return f"{number} read" if number == "1" else f"{number} reads"
-
-
-def _usd_text(amount: float) -> str:
-    if amount >= 0.01:
-        return f"${amount:,.2f}"
-    return f"${amount:.{1 - math.floor(math.log10(amount))}f}" if amount > 0 else "$0"
-
-
-def _days_text(days: float) -> str:
-    return f"{days:.0f} day" if days == 1 else f"{days:.0f} days"
-
-
 def _locked(objects: ObjectColumns) -> NDArray[np.bool_]:
     locked: NDArray[np.bool_] = np.not_equal(objects.lock_reason, np.array(None, dtype=object)).astype(np.bool_)
     return locked
@@ -620,6 +516,8 @@ def _joined(parts: list[Decisions]) -> Decisions:
     joined: dict[str, Any] = {
         field.name: getattr(first, field.name)
         if field.name in shared
+        else Phrases.joined([part.reasons for part in parts])
+        if field.name == "reasons"
         else np.concatenate([getattr(part, field.name) for part in parts])
         for field in fields(first)
     }

@@ -17,12 +17,14 @@ from cloudflux.config import BucketSettings, Estate
 from cloudflux.domain.costs import usd
 from cloudflux.domain.coverage import WITHHELD, RecentCoverage
 from cloudflux.domain.errors import TerminalError
-from cloudflux.domain.forecasts import FORECAST_HORIZONS, AccessForecasts
+from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux.domain.policy import Decisions, LearntUsage, ObjectColumns, OwnerLimits, PolicySettings, decide
 from cloudflux.domain.prices import Latency, PriceBook
+from cloudflux.domain.reasons import Phrases
 from cloudflux.domain.rules import classify
-from cloudflux.lake.schemas import DECISIONS, FORECASTS
+from cloudflux.lake.schemas import DECISIONS
 from cloudflux.workflows.placements import Placements, read_share_of
+from cloudflux.workflows.scored_tables import decision_table, forecast_table
 
 HISTORY_COLUMNS: Final = ["provider", "bucket", "key", "day", "reads", "writes", "bytes_read"]
 """What a forecast reads of ``daily_access``."""
@@ -244,33 +246,6 @@ def decision_totals(lake: ScoringLake, day: date) -> DecisionTotals:
     )
 
 
-def forecast_table(inventory: pa.Table, forecasts: AccessForecasts, day: date) -> pa.Table:
-    """Give the ``forecasts`` rows of an inventory's objects."""
-    count = inventory.num_rows
-    columns = {
-        **{name: inventory[name] for name in ("provider", "bucket", "key")},
-        "day": pa.repeat(pa.scalar(day, pa.date32()), count),
-        "horizon_days": pa.repeat(pa.scalar(forecasts.horizon_days, pa.int32()), count),
-        "expected_reads": pa.array(forecasts.expected_reads, pa.float64()),
-        "expected_read_bytes": pa.array(forecasts.expected_read_bytes, pa.float64()),
-        "probability_any": pa.array(forecasts.probability_any, pa.float64()),
-        **{
-            f"{name}_{days}": pa.array(np.ascontiguousarray(figures[:, place]), pa.float64())
-            for name, figures in (
-                ("probability_any", forecasts.horizon_probability_any),
-                ("expected_reads", forecasts.horizon_expected_reads),
-            )
-            for place, days in enumerate(FORECAST_HORIZONS)
-        },
-        "tier": pa.array(forecasts.tier, pa.string()),
-        "tier_confidence": pa.array(forecasts.confidence, pa.float64()),
-        "band": pa.array(forecasts.band, pa.string()),
-        "confidence": pa.array(forecasts.confidence, pa.float64()),
-        "source": pa.array(forecasts.source, pa.string()),
-    }
-    return pa.table(columns, schema=FORECASTS)
-
-
 def _decide_bucket(
     inventory: pa.Table,
     forecasts: AccessForecasts,
@@ -288,7 +263,7 @@ def _decide_bucket(
         decisions = decide(group.objects, book, group.limits, policy, group.usage)
         if withheld is not None:
             decisions = kept(decisions, withheld)
-        tables.append(_decision_table(inventory.take(pa.array(group.rows)), decisions, rules[group.rows], day))
+        tables.append(decision_table(inventory.take(pa.array(group.rows)), decisions, rules[group.rows], day))
     return pa.concat_tables(tables)
 
 
@@ -373,38 +348,12 @@ def kept(decisions: Decisions, reason: str) -> Decisions:
         decisions,
         chosen_class=decisions.current_class,
         moves=np.zeros(len(decisions), dtype=np.bool_),
-        reason=np.full(len(decisions), reason, dtype=object),
+        reasons=Phrases.same(reason, len(decisions)),
         chosen_usd=decisions.stay_usd,
         one_time_usd=nothing,
         saving_usd=nothing,
         payback_days=np.full(len(decisions), np.nan),
         chosen_monthly_usd=decisions.current_monthly_usd,
-    )
-
-
-def _decision_table(inventory: pa.Table, decisions: Decisions, rules: NDArray[Any], day: date) -> pa.Table:
-    offsets, classes, expected = decisions.candidate_lists()
-    candidates = DECISIONS.field("candidates").type
-    structs = pa.StructArray.from_arrays(
-        [pa.array(classes, pa.string()), pa.array(expected, pa.float64())],
-        fields=list(candidates.value_type),
-    )
-    decided: dict[str, Any] = dict(decisions.columns())
-    decided["payback_days"] = pa.array(decided["payback_days"], from_pandas=True)  # NaN becomes null
-    kept = ("provider", "bucket", "key", "version_id", "etag", "size_bytes", "last_modified_at", "class_since_at")
-    columns = {
-        **{name: inventory[name] for name in kept},
-        "day": pa.repeat(pa.scalar(day, pa.date32()), inventory.num_rows),
-        "rule_class": rules,
-        "candidates": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs, type=candidates),
-        **decided,
-    }
-    return pa.table(
-        [
-            value if isinstance(value, (pa.Array, pa.ChunkedArray)) else pa.array(value, DECISIONS.field(name).type)
-            for name, value in ((field.name, columns[field.name]) for field in DECISIONS)
-        ],
-        schema=DECISIONS,
     )
 
 

@@ -226,6 +226,7 @@ def test_chunks_decide_alike_when_rows_are_many(monkeypatch):
     chunked = decide(objects, AWS)
     for name, column in whole.columns().items():
         np.testing.assert_array_equal(chunked.columns()[name], column, err_msg=name)
+    assert chunked.reason.tolist() == whole.reason.tolist()
 
 
 # --- what the lake gets ----------------------------------------------------------------------------------------------
@@ -241,7 +242,9 @@ def test_columns_fit_the_decisions_dataset_when_written():
     kind = DECISIONS.field("candidates").type
     lists = pa.ListArray.from_arrays(
         pa.array(offsets),
-        pa.StructArray.from_arrays([pa.array(classes, pa.string()), pa.array(costs)], fields=list(kind.value_type)),
+        pa.StructArray.from_arrays(
+            [pa.array(decisions.class_names).take(pa.array(classes)), pa.array(costs)], fields=list(kind.value_type)
+        ),
     ).cast(kind)
     assert [len(candidates) for candidates in lists.to_pylist()] == [4, 4, 1]
     assert lists.to_pylist()[1][0] == {

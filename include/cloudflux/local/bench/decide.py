@@ -270,7 +270,7 @@ def _start(lake: str, shards: int, model: str) -> None:
         ("solve", Placements, "usage"),
         ("decide", workflow, "decide"),
         ("table", workflow, "forecast_table"),
-        ("table", workflow, "_decision_table"),
+        ("table", workflow, "decision_table"),
     ):
         watch.watch(part, owner, name)
     began = time.perf_counter()
