@@ -43,12 +43,15 @@ NEXT_STATES: Final = MappingProxyType(
             {
                 MigrationState.RESTORING,
                 MigrationState.VERIFYING,
+                MigrationState.DONE,  # verified before the change itself was recorded: one entry for both
                 MigrationState.SKIPPED,
                 MigrationState.CANCELLED,
                 MigrationState.FAILED,
             }
         ),
-        MigrationState.RESTORING: frozenset({MigrationState.VERIFYING, MigrationState.SKIPPED, MigrationState.FAILED}),
+        MigrationState.RESTORING: frozenset(
+            {MigrationState.VERIFYING, MigrationState.DONE, MigrationState.SKIPPED, MigrationState.FAILED}
+        ),
         MigrationState.VERIFYING: frozenset({MigrationState.DONE, MigrationState.FAILED}),
         MigrationState.DONE: frozenset({MigrationState.UNDONE}),
         # only reconciling does that: the bucket shows that the object did move

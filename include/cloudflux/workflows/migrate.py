@@ -10,13 +10,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
-from cloudflux.domain.errors import TerminalError, TransientError
+from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.ledger import LedgerEntry
 from cloudflux.domain.migrations import (
     TERMINAL_STATES,
@@ -24,43 +23,28 @@ from cloudflux.domain.migrations import (
     MigrationState,
     RestoreOrder,
     TierChange,
-    TierChangeResult,
 )
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
-from cloudflux.domain.plans import Guardrails, MigrationPlan, MoveRole, PlannedMove, PlanState
+from cloudflux.domain.plans import MigrationPlan, MoveRole, PlannedMove, PlanState
 from cloudflux.domain.verification import differences
 from cloudflux.workflows.move_costs import CostsOf
+from cloudflux.workflows.skip_reasons import reason_to_skip
+from cloudflux.workflows.turns import Ended, TierClient, Turns
 
 STEP_MOVES: Final = 1000
 """Moves that are looked at, submitted and verified together."""
 STEPS_AT_ONCE: Final = 2
 """One asks the provider while the other reads and writes here; both are in memory."""
-_Item = TypeVar("_Item")
-_Given = TypeVar("_Given")
 
 _STATE_AFTER: Final[Mapping[ChangeOutcome, tuple[MigrationState, str]]] = {
-    ChangeOutcome.CHANGED: (MigrationState.VERIFYING, ""),
     ChangeOutcome.RESTORING: (MigrationState.RESTORING, ""),
     ChangeOutcome.NOT_FOUND: (MigrationState.SKIPPED, "deleted since the plan"),
     ChangeOutcome.CONFLICT: (MigrationState.SKIPPED, "overwritten since the plan"),
     ChangeOutcome.LOCKED: (MigrationState.SKIPPED, "locked"),
     ChangeOutcome.ERROR: (MigrationState.FAILED, "the provider refused the change"),
 }
-"""What is recorded of a change; ``PENDING`` and ``UNAVAILABLE`` leave a move as it is: nothing has happened yet."""
-
-
-class TierClient(Protocol):
-    """The part of a provider's client that moves need."""
-
-    @property
-    def capabilities(self) -> Any:
-        """What the provider can do."""
-
-    def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
-        """Look at many objects at once, in order."""
-
-    def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
-        """Submit changes, each conditional on what was seen; one result for each, in order."""
+"""What is recorded of a change that was not made; ``PENDING`` and ``UNAVAILABLE`` leave a move as it is: nothing has
+happened yet."""
 
 
 class PlanStore(Protocol):
@@ -136,6 +120,11 @@ class _Step:
         """Give the moves that are in one of these states."""
         return [move for move in self.moves if _state_of(self.states, move) in wanted]
 
+    def left_to_verify(self) -> list[_Moved]:
+        """Give the moves that an earlier call made and did not verify."""
+        verifying = self.moves_in(MigrationState.VERIFYING)
+        return [_Moved(move, self.seen[move.move_no], None, "", None) for move in verifying]
+
 
 @dataclass(frozen=True, slots=True)
 class _Moved:
@@ -145,43 +134,24 @@ class _Moved:
     before: ObjectState
     after: ObjectState | None
     """As the provider told it with its answer; None: it has to be looked at."""
+    detail: str
+    request_id: str | None
 
 
-class _Ended(TransientError):
-    """Something else ended the range while this step waited for its turn."""
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What some moves came to, and what of it is not on the record yet."""
+
+    progress: RangeProgress
+    entries: list[LedgerEntry]
 
 
-class _Turns:
-    """A client that gives no more answers once one failed; ``exclusive``: that is asked by one step at a time."""
+@dataclass(frozen=True, slots=True)
+class _Submitted(_Came):
+    """The same of changes."""
 
-    def __init__(self, client: TierClient, *, exclusive: bool) -> None:
-        self._client = client
-        self._turn: AbstractContextManager[Any] = threading.Lock() if exclusive else nullcontext()
-        self.ended = False
-
-    @property
-    def capabilities(self) -> Any:
-        return self._client.capabilities
-
-    def end(self) -> None:
-        """Give no more turns."""
-        self.ended = True
-
-    def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
-        return self._ask(self._client.head_many, refs)
-
-    def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
-        return self._ask(self._client.change_tiers, changes)
-
-    def _ask(self, ask: Callable[[Sequence[_Item]], list[_Given]], items: Sequence[_Item]) -> list[_Given]:
-        with self._turn:
-            if self.ended:
-                raise _Ended("the range was ended: call again")
-            try:
-                return ask(items)
-            except BaseException:  # also an interrupt: no other step may go on
-                self.ended = True
-                raise
+    moved: list[_Moved]
+    """Made, and to be verified: not on the record either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +186,7 @@ class Mover:
         steps = list(_steps(first, last, self.step_moves))
         if len(steps) == 1:
             return self._carry_out_step(plan_id, *steps[0])
-        turns = _Turns(self.client, exclusive=not self.steps_together)
+        turns = Turns(self.client, exclusive=not self.steps_together)
         taking_turns = replace(self, client=turns)
         quiet = threading.Event()
 
@@ -235,15 +205,22 @@ class Mover:
             finally:  # also when this process is told to end: steps under way come to the end of their turn
                 turns.end()
         errors = [error for error in (future.exception() for future in running) if error is not None]
-        for error in sorted(errors, key=lambda error: isinstance(error, _Ended)):
+        for error in sorted(errors, key=lambda error: isinstance(error, Ended)):
             raise error
         return _together(future.result() for future in running)
 
     def _carry_out_step(self, plan_id: str, first: int, last: int) -> RangeProgress:
         step = self._read(plan_id, first, last)
-        submitted, moved = self._submit(step)
-        left = [_Moved(move, step.seen[move.move_no], None) for move in step.moves_in(MigrationState.VERIFYING)]
-        return _together([submitted, self._verify(step.plan, left + moved)])
+        submitted = self._submit(step)
+        told = [one for one in submitted.moved if one.after is not None]
+        untold = [one for one in submitted.moved if one.after is None]
+        compared = self._compare(step.plan, told, [one.after for one in told])
+        at = self.clock()
+        verifying = [self._verifying(plan_id, one, at) for one in untold]
+        self.ledger.append(submitted.entries + verifying + compared.entries)
+        verified = self._look_and_compare(step.plan, [*step.left_to_verify(), *untold])
+        self.ledger.append(verified.entries)
+        return _together([submitted.progress, compared.progress, verified.progress])
 
     def _read(self, plan_id: str, first: int, last: int) -> _Step:
         states = self.ledger.states(plan_id, first, last)
@@ -252,17 +229,20 @@ class Mover:
 
     def submit(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Submit the moves that are not settled. Nothing new begins in quiet hours, or once the plan has expired."""
-        return self._submit(self._read(plan_id, first, last))[0]
+        submitted = self._submit(self._read(plan_id, first, last))
+        at = self.clock()
+        self.ledger.append(submitted.entries + [self._verifying(plan_id, one, at) for one in submitted.moved])
+        return submitted.progress
 
-    def _submit(self, step: _Step) -> tuple[RangeProgress, list[_Moved]]:
-        """Submit; gives also what has moved and is to be verified."""
+    def _submit(self, step: _Step) -> _Submitted:
+        """Submit, with the intents on the record; what came of it is not yet, nor is it verified."""
         plan, plan_id = step.plan, step.plan.plan_id
         if plan.state is not PlanState.APPROVED:
             raise TerminalError(f"{plan_id} is {plan.state}, not approved: nothing is moved")
         quiet = plan.guardrails.quiet_hours
         quiet_until = None if quiet is None else quiet.ends_at(self.clock())
         if quiet_until is not None:
-            return RangeProgress({}, 0, 0, quiet_until), []
+            return _Submitted(RangeProgress({}, 0, 0, quiet_until), [], [])
         intents, changes, unavailable = self._intend(plan, self._open_moves(step), step.seen)
         given_up = [entry.move_no for entry in intents if entry.state in TERMINAL_STATES and entry.move_no in step.seen]
         if given_up:
@@ -270,25 +250,24 @@ class Mover:
         self.ledger.append(intents)  # on the record before anything moves
         self.raise_if_superseded()
         results = self.client.change_tiers([change for _, change in changes])
-        ended = Counter(entry.state.value for entry in intents if entry.state in TERMINAL_STATES)
+        at = self.clock()
         waiting = 0
         outcomes: list[LedgerEntry] = []
         moved: list[_Moved] = []
         for (move, change), result in zip(changes, results, strict=True):
-            if result.outcome is ChangeOutcome.UNAVAILABLE:
+            if result.outcome is ChangeOutcome.CHANGED:
+                moved.append(_Moved(move, change.seen, result.after, result.detail, result.request_id))
+            elif result.outcome is ChangeOutcome.UNAVAILABLE:
                 unavailable += 1
             elif result.outcome is ChangeOutcome.PENDING:
                 waiting += 1
             else:
                 state, reason = _STATE_AFTER[result.outcome]
                 detail = ": ".join(part for part in (reason, result.detail) if part)
-                outcomes.append(self._entry(plan_id, move, state, detail, request_id=result.request_id))
+                outcomes.append(self._entry(plan_id, move, state, at, detail, request_id=result.request_id))
                 waiting += state is MigrationState.RESTORING
-                if state is MigrationState.VERIFYING:
-                    moved.append(_Moved(move, change.seen, result.after))
-        self.ledger.append(outcomes)
-        ended.update(entry.state.value for entry in outcomes if entry.state in TERMINAL_STATES)
-        return RangeProgress(dict(ended), waiting, unavailable, None), moved
+        ended = Counter(entry.state.value for entry in intents + outcomes if entry.state in TERMINAL_STATES)
+        return _Submitted(RangeProgress(dict(ended), waiting, unavailable, None), outcomes, moved)
 
     def _open_moves(self, step: _Step) -> list[PlannedMove]:
         """Give the moves of a step that may be submitted now."""
@@ -304,58 +283,78 @@ class Mover:
         entries: list[LedgerEntry] = []
         changes: list[tuple[PlannedMove, TierChange]] = []
         unavailable = 0
-        for move, now in zip(moves, self.client.head_many([move.ref for move in moves]), strict=True):
+        looks = self.client.head_many([move.ref for move in moves])
+        plan_id, at = plan.plan_id, self.clock()
+        for move, now in zip(moves, looks, strict=True):
             if isinstance(now, Unseen):
                 if now.passing:
                     unavailable += 1
                 else:
                     why = f"not to be seen: {now.reason}"
-                    entries.append(self._entry(plan.plan_id, move, MigrationState.FAILED, why))
+                    entries.append(self._entry(plan_id, move, MigrationState.FAILED, at, why))
                 continue
             attempted = move.move_no in seen
-            reason = _reason_to_skip(move, now, plan.guardrails, attempted=attempted)
+            reason = reason_to_skip(move, now, plan.guardrails, attempted=attempted)
             if reason is not None or now is None:
-                entries.append(self._entry(plan.plan_id, move, MigrationState.SKIPPED, reason or "not seen"))
+                entries.append(self._entry(plan_id, move, MigrationState.SKIPPED, at, reason or "not seen"))
                 continue
             before = seen.get(move.move_no, now)
             if not attempted:
-                entries.append(self._entry(plan.plan_id, move, MigrationState.SUBMITTED, object_state=before))
+                entries.append(self._entry(plan_id, move, MigrationState.SUBMITTED, at, object_state=before))
             changes.append((move, TierChange(before, move.to_class, now, self.restore_of(move))))
         return entries, changes, unavailable
 
     def verify(self, plan_id: str, first: int, last: int) -> RangeProgress:
         """Compare every moved object with what it was before; only an equal one in its new class is ``done``."""
         step = self._read(plan_id, first, last)
-        verifying = step.moves_in(MigrationState.VERIFYING)
-        return self._verify(step.plan, [_Moved(move, step.seen[move.move_no], None) for move in verifying])
+        verified = self._look_and_compare(step.plan, step.left_to_verify())
+        self.ledger.append(verified.entries)
+        return verified.progress
 
-    def _verify(self, plan: Any, moved: Sequence[_Moved]) -> RangeProgress:
+    def _look_and_compare(self, plan: Any, moved: Sequence[_Moved]) -> _Came:
         if not moved:
-            return _NOTHING
-        plan_id, undoes = plan.plan_id, plan.undoes
-        moves, befores = [one.move for one in moved], [one.before for one in moved]
-        costs = self.costs_of(moves, befores, self.clock())
-        ended: Counter[str] = Counter()
-        unavailable = 0
+            return _Came(_NOTHING, [])
+        return self._compare(plan, moved, self.client.head_many([one.move.ref for one in moved]))
+
+    def _compare(self, plan: Any, moved: Sequence[_Moved], looks: Sequence[ObjectState | Unseen | None]) -> _Came:
+        """Compare moved objects with what they were; nothing is recorded yet."""
+        if not moved:
+            return _Came(_NOTHING, [])
+        plan_id, undoes, at = plan.plan_id, plan.undoes, self.clock()
+        costs = self.costs_of([one.move for one in moved], [one.before for one in moved], at)
+        done = failed = unavailable = 0
         entries: list[LedgerEntry] = []
-        unseen = [one.move.ref for one in moved if one.after is None]
-        looked = iter(self.client.head_many(unseen) if unseen else [])
-        looks = [next(looked) if one.after is None else one.after for one in moved]
-        for move, before, after, cost in zip(moves, befores, looks, costs, strict=True):
+        for one, after, cost in zip(moved, looks, costs, strict=True):
             if isinstance(after, Unseen) and after.passing:
                 unavailable += 1
                 continue
-            wrong = self._wrong(before, after, move.to_class)
+            move = one.move
+            # the answer of a move that has no entry `verifying` stands with its end
+            request_id, detail = (one.request_id, one.detail) if one.after is not None else (None, "")
+            wrong = self._wrong(one.before, after, move.to_class)
             if wrong or not isinstance(after, ObjectState):
-                entries.append(self._entry(plan_id, move, MigrationState.FAILED, "; ".join(wrong)))
-                ended[MigrationState.FAILED] += 1
+                why = "; ".join(wrong)
+                entries.append(self._entry(plan_id, move, MigrationState.FAILED, at, why, request_id=request_id))
+                failed += 1
                 continue
-            entries.append(self._entry(plan_id, move, MigrationState.DONE, object_state=after, cost_usd=cost))
+            entries.append(
+                self._entry(
+                    plan_id,
+                    move,
+                    MigrationState.DONE,
+                    at,
+                    detail,
+                    request_id=request_id,
+                    object_state=after,
+                    cost_usd=cost,
+                )
+            )
             if undoes is not None and move.undoes_move_no is not None:
-                entries.append(self._undone(undoes, move, plan_id))
-            ended[MigrationState.DONE] += 1
-        self.ledger.append(entries)
-        return RangeProgress(dict(ended), 0, unavailable, None)
+                entries.append(self._undone(undoes, move, plan_id, at))
+            done += 1
+        counts = {MigrationState.DONE.value: done, MigrationState.FAILED.value: failed}
+        ended = {state: count for state, count in counts.items() if count}
+        return _Came(RangeProgress(ended, 0, unavailable, None), entries)
 
     def _wrong(self, before: ObjectState, after: ObjectState | Unseen | None, to_class: str) -> tuple[str, ...]:
         if after is None:
@@ -364,16 +363,38 @@ class Mover:
             return (f"it cannot be verified: {after.reason}",)
         return differences(before, after, to_class, keeps_etag=self.client.capabilities.keeps_etag)
 
-    def _undone(self, plan_id: str, move: PlannedMove, by: str) -> LedgerEntry:
+    def _undone(self, plan_id: str, move: PlannedMove, by: str, at: datetime) -> LedgerEntry:
         """Record on the first plan that one of its moves was taken back: in the same append as that it is done."""
         assert move.undoes_move_no is not None  # noqa: S101  # asked for by the caller
         original = replace(move, move_no=move.undoes_move_no, from_class=move.to_class, to_class=move.from_class)
-        return self._entry(plan_id, original, MigrationState.UNDONE, f"taken back by {by}")
+        return self._entry(plan_id, original, MigrationState.UNDONE, at, f"taken back by {by}")
+
+    def _verifying(self, plan_id: str, one: _Moved, at: datetime) -> LedgerEntry:
+        return self._entry(plan_id, one.move, MigrationState.VERIFYING, at, one.detail, request_id=one.request_id)
 
     def _entry(
-        self, plan_id: str, move: PlannedMove, state: MigrationState, detail: str = "", **more: Any
+        self,
+        plan_id: str,
+        move: PlannedMove,
+        state: MigrationState,
+        at: datetime,
+        detail: str = "",
+        *,
+        request_id: str | None = None,
+        object_state: ObjectState | None = None,
+        cost_usd: Decimal | None = None,
     ) -> LedgerEntry:
-        return ledger_entry(plan_id, move, state, at=self.clock(), actor=self.actor, detail=detail, **more)
+        return ledger_entry(
+            plan_id,
+            move,
+            state,
+            at=at,
+            actor=self.actor,
+            detail=detail,
+            request_id=request_id,
+            object_state=object_state,
+            cost_usd=cost_usd,
+        )
 
 
 def ledger_entry(
@@ -483,36 +504,3 @@ def _steps(first: int, last: int, moves: int = STEP_MOVES) -> Iterator[tuple[int
 def _state_of(states: Mapping[int, tuple[MigrationState, str]], move: PlannedMove) -> MigrationState:
     state, _ = states.get(move.move_no, (MigrationState.PLANNED, ""))
     return state
-
-
-def _reason_to_skip(
-    move: PlannedMove, now: ObjectState | None, guardrails: Guardrails, *, attempted: bool
-) -> str | None:
-    reason = None
-    if now is None:
-        reason = "deleted since the plan"
-    elif attempted and now.storage_class == move.to_class:
-        pass  # the attempt that was cut off moved it: verification decides
-    elif now.etag != move.etag or now.size_bytes != move.size_bytes:
-        reason = "overwritten since the plan"
-    elif now.lock_reason is not None:
-        reason = f"locked: {now.lock_reason}"
-    elif now.storage_class != move.from_class:
-        reason = f"its class became {now.storage_class} since the plan"
-    elif not attempted:
-        reason = _reason_by_tags(now.tags, guardrails)
-    return reason
-
-
-def _reason_by_tags(tags: Mapping[str, str], guardrails: Guardrails) -> str | None:
-    for wanted in guardrails.excluded_tags:
-        if _has_tag(tags, wanted):
-            return f"its tag {wanted} is excluded"
-    if guardrails.allowed_tags and not any(_has_tag(tags, wanted) for wanted in guardrails.allowed_tags):
-        return f"it has none of the allowed tags {', '.join(guardrails.allowed_tags)}"
-    return None
-
-
-def _has_tag(tags: Mapping[str, str], wanted: str) -> bool:
-    name, separator, value = wanted.partition("=")
-    return tags.get(name) == value if separator else name in tags

@@ -522,12 +522,45 @@ def test_nothing_is_looked_at_again_that_the_provider_told_with_its_answer(world
             found = super().change_tiers(changes)
             told = [world.client.head(result.ref) for result in found]
             told[4] = replace(told[4], metadata={})  # as if the move had lost it
-            return [replace(result, after=state) for result, state in zip(found, told, strict=True)]
+            return [
+                replace(result, after=state, request_id=f"request {number}", detail="told")
+                for number, (result, state) in enumerate(zip(found, told, strict=True))
+            ]
 
     client = Telling(world)
     assert world.mover(client).carry_out("plan", 0, 4).ended == {"done": 4, "failed": 1}
     assert client.looks == 5
     assert "metadata 'owner'" in world.ledger.states("plan")[4][1]
+    # verified before the change was recorded: its answer stands with its end
+    recorded = [entry for entry in world.ledger.entries if entry.move_no in (0, 4)]
+    assert [(entry.move_no, entry.state.value, entry.request_id) for entry in recorded] == [
+        (0, "submitted", None),
+        (4, "submitted", None),
+        (0, "done", "request 0"),
+        (4, "failed", "request 4"),
+    ]
+    assert recorded[2].detail == "told"
+
+
+def test_what_is_not_told_is_on_the_record_before_it_is_looked_at(world: World) -> None:
+    class Cut(Scripted):
+        looks = 0
+
+        def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
+            self.looks += 1
+            if self.looks > 1:
+                raise TransientError("the connection broke")
+            return super().head_many(refs)
+
+        def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+            first, *others = super().change_tiers(changes)
+            return [replace(first, after=world.client.head(first.ref)), *others]
+
+    with pytest.raises(TransientError, match="connection broke"):
+        world.mover(Cut(world)).carry_out("plan", 0, 4)
+    states = {number: state.value for number, (state, _) in world.ledger.states("plan").items()}
+    assert states == {0: "done", **dict.fromkeys(range(1, 5), "verifying")}
+    assert world.mover().carry_out("plan", 0, 4).ended == {"done": 4}
 
 
 def test_what_an_attempt_left_is_taken_back_when_the_object_is_not_to_move_any_more(world: World) -> None:
