@@ -11,6 +11,13 @@ from cloudflux.domain.accounting import Account, Days, Tariff
 from cloudflux.domain.costs import Codes, Floats
 from cloudflux.domain.placement import PlacementTables, solve_placement
 from cloudflux.domain.prices import GIB_BYTES
+from cloudflux.domain.surprise import (
+    REFUTED_DAYS,
+    REFUTED_SHARE,
+    SurpriseAccounts,
+    surprise_terms,
+    training_pause_days,
+)
 from cloudflux.domain.usage import UsageChain
 from cloudflux_ml.backtest.replay import Moves, Policy, Promoting
 from cloudflux_ml.backtest.rivals import AutopilotRule, BreakEven
@@ -21,15 +28,8 @@ HORIZON_DAYS: Final = 180
 """The product's default, ``CLOUDFLUX_HORIZON_DAYS``."""
 MIN_HISTORY_DAYS: Final = 28
 """Below it nothing is learnt, and break-even, the rule with a worst-case bound, decides."""
-# between two trainings: an eighth of the history; if that is less than 30 days, 30 days or a quarter of the history
-_LEAST_PAUSE_DAYS: Final = 30
 _SWITCH_MARGIN: Final = 0.025
 """By how much a bucket's autopilot must be expected to be cheaper: it is for good, and what is placed learns on."""
-_SURPRISE_FACTOR: Final = 2.0
-_SURPRISE_TRIPS: Final = 2.0
-_REFUTED_DAYS: Final = 30
-_REFUTED_SHARE: Final = 0.05
-"""If more objects than this share refute the chain, it is learnt anew when their 30 days are over."""
 
 
 class Learned:
@@ -80,8 +80,8 @@ class Learned:
             account.idle_days[rows],
         )
         refuted = self._surprise.refuted(day)
-        if refuted[rows].sum() > _REFUTED_SHARE * len(rows):
-            self._train_on = min(self._train_on, day + _REFUTED_DAYS)
+        if refuted[rows].sum() > REFUTED_SHARE * len(rows):
+            self._train_on = min(self._train_on, day + REFUTED_DAYS)
         targets[refuted] = account.class_codes[refuted]
         if by_rule is not None:
             ruled, codes = by_rule
@@ -99,7 +99,7 @@ class Learned:
         return self._fallback.promote(day, account, rows[ruled], reads[ruled])
 
     def _train(self, day: int) -> None:
-        self._train_on = day + max(min(_LEAST_PAUSE_DAYS, day // 4), day // 8)
+        self._train_on = day + training_pause_days(day)
         transitions = sample_transitions(self.history, end=day, seed=self._seed)
         if not np.isfinite(transitions.labels).all(axis=1).any():
             return  # nothing yet that was there for as long as the longest label
@@ -115,51 +115,24 @@ class Learned:
 
 
 class Surprise:
-    """What reads have cost each object in colder classes beyond what the chain had led to expect.
-
-    The sum, never below 0, grows by what the day's reads cost more than in the standard class, and falls by twice what
-    was expected of that. Once it is above two round trips (there, back, and the minimum days' storage), the chain is
-    refuted for this object, for 30 days, and the sum begins anew.
-    """
+    """The surprise guard of ``cloudflux.domain.surprise`` over a trace: what is expected in the morning of each day."""
 
     def __init__(self, tariff: Tariff) -> None:
-        standard = tariff.standard_code
-        gib = tariff.size_gib[:, None]
-        self._premium: Floats = np.maximum(
-            tariff.request_usd
-            - tariff.request_usd[standard]
-            + gib * (tariff.retrieval_usd_gib - tariff.retrieval_usd_gib[standard]),
-            0.0,
-        )
-        trip = tariff.move_usd[standard] + tariff.move_usd[:, standard]
-        trip_gib = tariff.move_usd_gib[standard] + tariff.move_usd_gib[:, standard]
-        self._round_trip: Floats = trip + gib * trip_gib + tariff.min_days * tariff.storage_usd_day
-        self._usd: Floats = np.zeros(len(tariff))
+        self._terms = surprise_terms(tariff)
+        self._accounts = SurpriseAccounts(len(tariff))
         self._expected: Floats = np.zeros(len(tariff))
-        self._refuted_until: Days = np.zeros(len(tariff), dtype=np.int64)
+        self.refuted, self.clear = self._accounts.refuted, self._accounts.clear
 
     def expect(self, rows: Codes, codes: Codes, reads: Floats) -> None:
         """Note the reads that are expected today of some objects, in the classes that they are in."""
         self._expected[:] = 0.0
-        self._expected[rows] = self._premium[rows, codes] * reads
+        self._expected[rows] = self._terms.premium_usd[rows, codes] * reads
 
     def compare(self, day: int, codes: Codes, rows: Codes, reads: NDArray[np.int64]) -> None:
         """Take in the day's reads, the objects being in the classes of ``codes``, shape (N,)."""
-        self._usd -= _SURPRISE_FACTOR * self._expected
-        self._usd[rows] += self._premium[rows, codes[rows]] * reads
-        np.maximum(self._usd, 0.0, out=self._usd)
-        found = rows[self._usd[rows] > _SURPRISE_TRIPS * self._round_trip[rows, codes[rows]]]
-        self._refuted_until[found] = day + 1 + _REFUTED_DAYS
-        self._usd[found] = 0.0
-
-    def refuted(self, day: int) -> NDArray[np.bool_]:
-        """Tell for which objects the chain is refuted in the morning of a day, shape (N,)."""
-        return self._refuted_until > day
-
-    def clear(self) -> None:
-        """Begin anew, for a new chain."""
-        self._usd[:] = 0.0
-        self._refuted_until[:] = 0
+        here = codes[rows]
+        read_usd = self._terms.premium_usd[rows, here] * reads
+        self._accounts.weigh(day, self._expected, rows, read_usd, self._terms.round_trip_usd[rows, here])
 
 
 class CloudFlux:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudflux.domain.accounting import Account, Days, Tariff
-from cloudflux.domain.costs import Codes, Floats
+from cloudflux.domain.break_even import Credits
+from cloudflux.domain.costs import Codes
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import AutopilotScope
 from cloudflux.domain.rules import CLASS_OF_TIER, COLD_UNSEEN_FROM_DAYS, HOT_ABOVE_ACCESSES, classify
@@ -133,83 +134,35 @@ class AutopilotRule:
 
 
 class BreakEven:
-    """Ski rental for each object, between the standard class and each class that is colder, no autopilot and allowed.
-
-    A colder class saves s of storage a day and costs p more for each read. The object's credit in that class begins at
-    0, grows by s a day and falls by p a read, never below 0 nor above the round trip: the move there (D), the move back
-    (U, its retrieval included) and the storage of all minimum days (E). A full credit moves the object down (the
-    coldest class whose credit is full, if it is colder than the present one); once the credit is used up, a read moves
-    it back up at the day's end. So a single read does not throw away the credit of months unless it is that dear.
-
-    **Bound**, for one object and one colder class with s > 0 and p >= 0. Let B = D + U, R = B + E, and M the larger of
-    s and the dearest day's read premium while the object was in the colder class. Then
-
-        cost <= (3 R + M) / B * optimum + 4 R + 2 M
-
-    where the optimum is the cheapest schedule over the two classes that knows the future. Without minimum days this is
-    3 + M / B: the 3 that no deterministic algorithm for two states can beat, and M because a day's reads are charged
-    before anybody can react, which no policy that ever leaves the standard class can avoid.
-
-    Proof. Take off what both classes charge alike each day; what is left of a day is s in the standard class and p r
-    in the colder one. Let w0 and w1 be the optimum's costs up to today if it ends in either class, for a move up at
-    U + E and no early deletion; an optimum with k moves up pays k B at least, so these w overstate it by at most R / B.
-    The credit is w0 - w1 + D: both change by s - p r and are cut at the same two ends. In a phase (the time between two
-    moves) the policy pays s a day while w0 + w1 grows by s at least, or p r while w0 + w1 grows by p r at least, but
-    for the phase's last day, where the credit is cut: that is M at most in two phases. A whole phase runs the credit
-    through R, so w0 + w1 grows by R at least, and two phases have moves of R at most. The policy thus pays at most
-    (1 + (R + M) / (2 R)) times the growth of w0 + w1, which is at most 2 min(w0, w1) + 2 R, plus R + M for the first
-    phase, which need not be whole; that is (3 + M / R) min(w0, w1) + 4 R + 2 M. QED
-    """
+    """Ski rental for each object, with a worst-case bound: see ``cloudflux.domain.break_even``."""
 
     name = "break-even"
 
     def __init__(self, trace: Trace, tariff: Tariff) -> None:
         self._standard = tariff.standard_code
-        self._codes = np.array(
-            [
-                code
-                for code, autopilot in enumerate(tariff.autopilots)
-                if code > self._standard and autopilot is None  # an autopilot's price depends on the reads
-            ],
-            dtype=np.intp,
-        )
-        self._place = np.full(len(tariff.class_names), -1)
-        self._place[self._codes] = np.arange(len(self._codes))
-        gib = tariff.size_gib[:, None]
-        self._storage = tariff.storage_usd_day[:, self._codes]
-        self._saving: Floats = tariff.storage_usd_day[:, [self._standard]] - self._storage
-        self._premium: Floats = (tariff.request_usd[self._codes] - tariff.request_usd[self._standard]) + gib * (
-            tariff.retrieval_usd_gib[self._codes] - tariff.retrieval_usd_gib[self._standard]
-        )
-        there = tariff.move_usd[self._standard, self._codes] + gib * tariff.move_usd_gib[self._standard, self._codes]
-        back = tariff.move_usd[self._codes, self._standard] + gib * tariff.move_usd_gib[self._codes, self._standard]
-        self._full: Floats = there + back + tariff.min_days[self._codes] * self._storage
-        self._rented = (self._saving > 0) & (trace.size_bytes >= SMALL_BYTES)[:, None]
-        self._credit: Floats = np.zeros_like(self._saving)
+        self.credits = Credits(tariff)
         self._by_creation = np.argsort(trace.created, kind="stable")
         self._created = trace.created[self._by_creation]
 
     def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
         """Add the day's saving of every object there is, take off its read premium."""
         new = slice(*np.searchsorted(self._created, [day, day + 1]))
-        self._credit[self._by_creation[new]] = 0.0
-        self._credit += self._saving
-        self._credit[rows] = np.maximum(self._credit[rows] - self._premium[rows] * reads[:, None], 0.0)
-        np.minimum(self._credit, self._full, out=self._credit)
+        self.credits.usd[self._by_creation[new]] = 0.0
+        self.credits.pass_day(rows, reads)
 
     def decide(self, day: int, account: Account, movable: NDArray[np.bool_]) -> Moves | None:
         """Move down where the credit is full."""
-        full = self._rented & (self._credit >= self._full)
+        codes, full = self.credits.codes, self.credits.full()
         rows = np.flatnonzero(movable & full.any(axis=1))
-        colder = full[rows] & (self._codes > account.class_codes[rows, None])
+        colder = full[rows] & (codes > account.class_codes[rows, None])
         rows, colder = rows[colder.any(axis=1)], colder[colder.any(axis=1)]
-        return rows, self._codes[np.where(colder, self._storage[rows], np.inf).argmin(axis=1)]
+        return rows, codes[np.where(colder, self.credits.storage_usd[rows], np.inf).argmin(axis=1)]
 
     def promote(self, day: int, account: Account, rows: Codes, reads: NDArray[np.int64]) -> Moves | None:
         """Move up what was read and has no credit left."""
-        places = self._place[account.class_codes[rows]]
+        places = self.credits.place[account.class_codes[rows]]
         rows, places = rows[places >= 0], places[places >= 0]
-        rows = rows[self._credit[rows, places] <= 0]
+        rows = rows[self.credits.usd[rows, places] <= 0]
         return rows, np.full(len(rows), self._standard, dtype=np.intp)
 
 

@@ -213,18 +213,18 @@ class WatchedBreakEven(BreakEven):
     def promote(self, day, account, rows, reads):
         colder = account.class_codes[rows] != self._standard
         if colder.any():
-            self.dearest = max(self.dearest, float((self._premium[rows, 0] * reads)[colder].max()))
+            self.dearest = max(self.dearest, float((self.credits.premium_usd[rows, 0] * reads)[colder].max()))
         return super().promote(day, account, rows, reads)
 
 
 def bound_of(tariff, policy) -> tuple[float, float]:
-    """Give the factor and the addend of the docstring's bound, for one object."""
+    """Give the factor and the addend of the bound in ``domain.break_even``, for one object."""
     size, (standard, colder) = tariff.size_gib[0], (0, 1)
     trip = sum(
         tariff.move_usd[a, b] + size * tariff.move_usd_gib[a, b] for a, b in ((standard, colder), (colder, standard))
     )
     full = trip + tariff.min_days[colder] * tariff.storage_usd_day[0, colder]
-    most = max(float(policy._saving[0, 0]), policy.dearest)
+    most = max(float(policy.credits.saving_usd[0, 0]), policy.dearest)
     return (3 * full + most) / trip if trip > 0 else np.inf, 4 * full + 2 * most
 
 
@@ -240,7 +240,7 @@ def test_break_even_keeps_its_bound_for_two_classes(book, gaps):
     trace = trace_with([reads], [GIB], eval_from=1)
     tariff = tariff_of(book, [GIB])
     policy = WatchedBreakEven(trace.before(1), tariff)
-    if not (policy._saving[0, 0] > 0 and policy._premium[0, 0] >= 0):
+    if not (policy.credits.saving_usd[0, 0] > 0 and policy.credits.premium_usd[0, 0] >= 0):
         return  # no colder class to rent, or none that reads could ever make regret
     paid = replay(trace, tariff, "break-even", policy).usd
     factor, addend = bound_of(tariff, policy)
