@@ -84,6 +84,9 @@ class ObjectColumns:
     """The class that the owner wants an object in, whatever it costs, or None; None: nothing is pinned."""
     retained: NDArray[np.bool_] | None = None
     """Whether the object is younger than its owner's minimum retention; None: there is none."""
+    break_even_opens: NDArray[np.bool_] | None = None
+    """To which of the book's classes break-even opens each object, shape (N, C): all of them, where it is not the rule
+    that decides. None: it decides for no object. See ``cloudflux.domain.break_even.open_classes``."""
 
     def __len__(self) -> int:
         """Count the objects."""
@@ -235,6 +238,9 @@ def decide(
     - up, or into an autopilot: the move must save also if there are ``settings.weak_factor`` times fewer reads, or as
       many times more and another three (what having seen none still allows: the rule of three).
 
+    Where break-even decides (``objects.break_even_opens``, for an object that has refuted the chain by its own reads),
+    the classes that it opens are the candidates in place of that.
+
     A pinned object goes to its class whatever that costs, one that is retained stays until it is old enough.
     Locked and excluded objects are kept, as are objects in a class that the book does not know (priced as if in the
     standard class). Raises ``ValueError`` naming a column that is malformed.
@@ -306,6 +312,9 @@ def _decide_chunk(
             settings=settings,
         )
         eligible[rows, current] = True
+    if objects.break_even_opens is not None:
+        ruled = ~objects.break_even_opens.all(axis=1)
+        eligible[ruled] = weighed[ruled] & objects.break_even_opens[ruled]
 
     best = _cheapest(expected, eligible, current)
     saving = stay - expected[rows, best]

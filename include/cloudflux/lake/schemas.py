@@ -116,6 +116,20 @@ DECISIONS: Final = pa.schema(
             nullable=False,
         ),
         pa.field("price_book", pa.string(), nullable=False),
+        # on `day`, by the usage chain; null where no chain spoke, and in partitions that an earlier release wrote
+        pa.field("expected_reads_day", pa.float64()),
+    ]
+)
+
+SURPRISES: Final = pa.schema(
+    [
+        *_OBJECT,
+        pa.field("day", pa.date32(), nullable=False),  # in the morning of which the account was so
+        pa.field("model", pa.string(), nullable=False),  # whose chain the accounts began with, "model:<version>"
+        pa.field("since", pa.date32(), nullable=False),  # when the accounts began
+        pa.field("due", pa.date32(), nullable=False),  # from then on a new chain begins new ones
+        pa.field("surprise_usd", pa.float64(), nullable=False),  # see domain.surprise
+        pa.field("refuted_until", pa.date32()),  # the day on which the chain decides again; null: it does
     ]
 )
 
@@ -140,6 +154,7 @@ SCHEMAS: Final = MappingProxyType(
         "inventory": INVENTORY,
         "forecasts": FORECASTS,
         "decisions": DECISIONS,
+        "surprises": SURPRISES,
         "quarantine": QUARANTINE,
     }
 )
@@ -153,6 +168,7 @@ SORT_KEYS: Final = MappingProxyType(
         "inventory": ("provider", "bucket", "key", "version_id"),
         "forecasts": ("provider", "bucket", "key"),
         "decisions": ("provider", "bucket", "key"),
+        "surprises": ("provider", "bucket", "key"),
         "quarantine": ("source_file", "line"),
     }
 )

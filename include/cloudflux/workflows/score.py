@@ -24,7 +24,9 @@ from cloudflux.domain.reasons import Phrases
 from cloudflux.domain.rules import classify
 from cloudflux.lake.schemas import DECISIONS
 from cloudflux.workflows.placements import Placements, read_share_of
+from cloudflux.workflows.refutations import Refutations
 from cloudflux.workflows.scored_tables import decision_table, forecast_table
+from cloudflux.workflows.surprises import weigh_surprises
 
 HISTORY_COLUMNS: Final = ["provider", "bucket", "key", "day", "reads", "writes", "bytes_read"]
 """What a forecast reads of ``daily_access``."""
@@ -47,7 +49,13 @@ class ScoringLake(Protocol):
     def days(self, dataset: str) -> list[date]:
         """List the published days, oldest first."""
 
-    def dataset(self, dataset: str, *, days: Collection[date] | tuple[date, date] | None = None) -> Any:
+    def dataset(
+        self,
+        dataset: str,
+        *,
+        days: Collection[date] | tuple[date, date] | None = None,
+        shard: int | None = None,
+    ) -> Any:
         """Give published rows as a lazy ``pyarrow.dataset.Dataset``."""
 
     def stage(self, dataset: str, day: date, shard: int, table: pa.Table, batch: str) -> str:
@@ -98,6 +106,10 @@ class ShardScored:
     """Objects of buckets that the estate does not name (any more)."""
     withheld: int = 0
     """Objects whose decision is withheld, because the access logs of their bucket tell too little."""
+    placed: int = 0
+    """Objects that the usage chain speaks for,"""
+    refuted: int = 0
+    """and those that have refuted it by their own reads: break-even decides for them."""
     feature_counts: NDArray[np.int64] | None = None
     """See ``AccessForecasts.feature_counts``."""
 
@@ -172,6 +184,20 @@ def score_shard(
     )
     forecasts = forecast(inventory, daily_access, day, policy.horizon_days, history_start=logged[0] if logged else None)
     lake.stage("forecasts", day, shard, forecast_table(inventory, forecasts, day), batch)
+    logged_from = logged[0] if logged else None
+    surprises = weigh_surprises(
+        day=day,
+        shard=shard,
+        lake=lake,
+        inventory=inventory,
+        daily_access=daily_access,
+        forecasts=forecasts,
+        logged_from=logged_from,
+        buckets=named,
+        books=books,
+    )
+    lake.stage("surprises", day, shard, surprises.table(inventory), batch)
+    refutations = Refutations.of(surprises, daily_access, history_from(logged_from, day, history_days))
 
     tables: list[pa.Table] = []
     placements = placements or Placements()
@@ -190,6 +216,7 @@ def score_shard(
                 day=day,
                 withheld=withheld,
                 placements=placements,
+                refutations=refutations.take(rows),
             )
         )
     decisions = pa.concat_tables(tables) if tables else DECISIONS.empty_table()
@@ -201,6 +228,8 @@ def score_shard(
         from_rules=int(forecasts.from_rules.sum()),
         left_out=listed - inventory.num_rows,
         withheld=_count_withheld(decisions),
+        placed=0 if forecasts.usage_state is None else int((forecasts.usage_state >= 0).sum()),
+        refuted=int(surprises.refuted().sum()),
         feature_counts=forecasts.feature_counts,
     )
 
@@ -215,6 +244,7 @@ def audit_and_publish(*, batch: str, day: date, lake: ScoringLake, audit: Audit)
         audit("decisions", lake.staged("decisions", batch), batch).raise_if_failed()
     # forecasts first: whoever sees a decision finds its forecast
     lake.publish("forecasts", batch)
+    lake.publish("surprises", batch)
     lake.publish("decisions", batch)
     totals = decision_totals(lake, day)
     if totals.objects == 0:
@@ -256,14 +286,24 @@ def _decide_bucket(
     day: date,
     withheld: str | None,
     placements: Placements,
+    refutations: Refutations,
 ) -> pa.Table:
     rules = classify(forecasts.reads_30_days, forecasts.last_read_days).storage_classes(bucket.provider)
     tables = []
-    for group in owner_groups(inventory, forecasts, bucket, book, policy=policy, day=day, placements=placements):
+    expected = chain_reads(forecasts)
+    groups = owner_groups(
+        inventory, forecasts, bucket, book, policy=policy, day=day, placements=placements, refutations=refutations
+    )
+    for group in groups:
         decisions = decide(group.objects, book, group.limits, policy, group.usage)
+        decisions = refutations.take(group.rows).told(decisions, group.objects)
         if withheld is not None:
             decisions = kept(decisions, withheld)
-        tables.append(decision_table(inventory.take(pa.array(group.rows)), decisions, rules[group.rows], day))
+        tables.append(
+            decision_table(
+                inventory.take(pa.array(group.rows)), decisions, rules[group.rows], day, expected[group.rows]
+            )
+        )
     return pa.concat_tables(tables)
 
 
@@ -287,9 +327,15 @@ def owner_groups(
     policy: PolicySettings,
     day: date,
     placements: Placements,
+    refutations: Refutations | None = None,
 ) -> Iterable[OwnerGroup]:
-    """Give the objects of one bucket in one shard by their owner's limits, with the tables that place them."""
+    """Give the objects of one bucket in one shard by their owner's limits, with the tables that place them.
+
+    refutations : for which of them break-even decides.
+    """
     objects, latencies = _object_columns(inventory, forecasts, bucket, day)
+    if refutations is not None:
+        objects = refutations.ruled(objects, inventory, forecasts, book)
     share = read_share_of(forecasts, np.asarray(objects.size_bytes))
     for latency in Latency:
         rows = np.flatnonzero(latencies == latency)
@@ -339,6 +385,19 @@ def _object_columns(
         retained=_days_since(inventory["last_modified_at"], day) < retention,
     )
     return objects, latencies
+
+
+def history_from(logged_from: date | None, day: date, history_days: int) -> date:
+    """Tell the first day of the history that is looked at."""
+    first = day - timedelta(days=history_days)
+    return first if logged_from is None else max(logged_from, first)
+
+
+def chain_reads(forecasts: AccessForecasts) -> NDArray[np.float64]:
+    """Give the reads that the usage chain expects on the day itself, NaN where it does not speak; shape (N,)."""
+    if forecasts.usage_chain is None or forecasts.usage_state is None:
+        return np.full(len(forecasts), np.nan)
+    return np.where(forecasts.usage_state >= 0, forecasts.usage_chain.reads[forecasts.usage_state], np.nan)
 
 
 def kept(decisions: Decisions, reason: str) -> Decisions:

@@ -46,10 +46,13 @@ def forecast_table(inventory: pa.Table, forecasts: AccessForecasts, day: date) -
     return pa.table(columns, schema=FORECASTS)
 
 
-def decision_table(inventory: pa.Table, decisions: Decisions, rules: NDArray[Any], day: date) -> pa.Table:
+def decision_table(
+    inventory: pa.Table, decisions: Decisions, rules: NDArray[Any], day: date, expected_reads_day: NDArray[np.float64]
+) -> pa.Table:
     """Give the ``decisions`` rows of an inventory's objects.
 
     rules : the class that the rule-based classifier would choose, as text, shape (N,).
+    expected_reads_day : by the usage chain, NaN where it does not speak, shape (N,).
     """
     count = inventory.num_rows
     offsets, classes, expected = decisions.candidate_lists()
@@ -67,6 +70,7 @@ def decision_table(inventory: pa.Table, decisions: Decisions, rules: NDArray[Any
         "rule_class": rules,
         "candidates": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs, type=candidates),
         "price_book": pa.repeat(decisions.price_book, count),
+        "expected_reads_day": pa.array(expected_reads_day, from_pandas=True),
         **decided,
     }
     return pa.table(
