@@ -35,6 +35,28 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: 
             copy.write_row(row)
 
 
+def copy_lines(
+    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]]
+) -> None:
+    """COPY rows whose cells are text as PostgreSQL reads it, or None; thousands of them are joined in one go.
+
+    Cells in which something has to be escaped are left to psycopg, with all others of the call.
+    """
+    nulls = sum(row.count(None) for row in rows)
+    lines = "\n".join("\t".join(["\\N" if cell is None else cell for cell in row]) for row in rows)
+    plain = (
+        lines.count("\\") == nulls
+        and lines.count("\t") == len(rows) * (len(columns) - 1)
+        and lines.count("\n") == len(rows) - 1
+        and "\r" not in lines
+    )
+    if not plain:
+        copy_rows(connection, table, columns, rows)
+        return
+    with _copying(connection, _copy_statement(table, columns)) as copy:
+        copy.write(f"{lines}\n")
+
+
 def copy_table(connection: Connection, table: str, data: pa.Table) -> None:
     """COPY an Arrow table without binary columns into a table of the same columns; no Python object for any row."""
     options = sql.SQL(" WITH (FORMAT csv)")
@@ -48,6 +70,8 @@ def copy_table(connection: Connection, table: str, data: pa.Table) -> None:
 
 def storable(text: str) -> str:
     r"""Give text that PostgreSQL can hold: NUL and lone surrogates, as strangers send them, are escaped (``\x00``)."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 

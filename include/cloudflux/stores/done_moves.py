@@ -10,17 +10,20 @@ from sqlalchemy import Engine, Row
 from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.undo import DoneMove
 from cloudflux.stores.object_states import state_from_json
-from cloudflux.stores.plans import planned_move
+from cloudflux.stores.plans import MOVE_COLUMNS, planned_move
 
 _SAME_OBJECT: Final = (
     "hashtextextended(o.key, 0) = hashtextextended(d.key, 0) "  # by the index; then surely
     "AND o.key = d.key AND o.bucket = d.bucket AND o.provider = d.provider AND o.state = 'done'"
 )
 
+_PLANNED: Final = ", ".join(f"p.{name}" for name in MOVE_COLUMNS)
+
 # An undo of a later plan's move leaves the object where the earlier plan had left it, but perhaps under another ETag or
 # generation. Then the earlier move can be taken back from there.
 _DONE: Final = f"""
-SELECT p.*, d.at AS done_at, d.etag AS done_etag, d.size_bytes AS done_bytes, d.object_state AS done_state,
+SELECT {_PLANNED}, d.plan_id, d.at AS done_at, d.etag AS done_etag, d.size_bytes AS done_bytes,
+    d.object_state AS done_state,
     coalesce(s.at, d.at) AS began_at,
     o.plan_id AS later_plan, o.to_class AS later_class, o.at AS later_at, o.object_state AS later_state,
     o.kind AS later_kind

@@ -14,7 +14,7 @@ from cloudflux.domain.ledger import InvalidTransition, LedgerConflict, LedgerEnt
 from cloudflux.domain.migrations import NEXT_STATES, MigrationState
 from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.tiers import Provider
-from cloudflux.stores.bulk import copy_rows, storable, temporary_copy_of
+from cloudflux.stores.bulk import copy_lines, storable, temporary_copy_of
 from cloudflux.stores.object_states import state_from_json, state_to_json
 from cloudflux.stores.tables import LedgerRow
 
@@ -37,13 +37,14 @@ _ALLOWED: Final = [
 _APPEND: Final = f"""
 WITH incoming AS (
     SELECT DISTINCT ON (plan_id, move_no, state) * FROM ledger_in ORDER BY plan_id, move_no, state, ledger_id
+), recorded AS MATERIALIZED (
+    SELECT plan_id, move_no, state, step FROM {_TABLE} WHERE {{recorded}}
 ), fresh AS (
     SELECT i.* FROM incoming i WHERE NOT EXISTS (
-        SELECT FROM {_TABLE} l WHERE l.plan_id = i.plan_id AND l.move_no = i.move_no AND l.state = i.state)
+        SELECT FROM recorded r WHERE r.plan_id = i.plan_id AND r.move_no = i.move_no AND r.state = i.state)
 ), newest AS (
     SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state AS newest_state, step AS newest_step
-    FROM {_TABLE} WHERE (plan_id, move_no) IN (SELECT plan_id, move_no FROM fresh)
-    ORDER BY plan_id DESC, move_no DESC, step DESC
+    FROM recorded ORDER BY plan_id, move_no, step DESC
 ), chained AS (
     SELECT fresh.*, coalesce(lag(state) OVER entries, newest_state, '') AS previous,
         coalesce(newest_step, 0) + row_number() OVER entries AS step
@@ -61,6 +62,18 @@ SELECT (SELECT count(*) FROM inserted) AS added, (SELECT count(*) FROM wrong) AS
         coalesce(nullif(previous, ''), 'planned'), state), '; ')
      FROM (SELECT * FROM wrong ORDER BY plan_id, move_no LIMIT 3) AS first_ones) AS examples
 """  # noqa: S608  # our own names
+
+# What is recorded of the moves that came in: of a step's moves, which follow one another, one range of the index.
+_APPEND_RANGE: Final = _APPEND.format(
+    recorded="plan_id = %(plan_id)s AND move_no BETWEEN %(first)s::bigint AND %(last)s::bigint"
+)
+_APPEND_SPARSE: Final = _APPEND.format(recorded="(plan_id, move_no) IN (SELECT plan_id, move_no FROM ledger_in)")
+_SPARSE: Final = 4
+"""Where a plan's moves that come in are fewer than one of so many in their range, they are looked up one by one."""
+
+_LOCK: Final = "pg_advisory_xact_lock(hashtextextended('cloudflux.ledger/' || %(plan_id)s::text, 0))"
+# Nothing tells the planner how many rows came in or are recorded: joined by a loop, 1,000 of each would take a second.
+_LOCK_RANGE: Final = f"SELECT {_LOCK}, set_config('enable_nestloop', 'off', true)"
 
 _NEWEST: Final = f"""
 SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state, detail, size_bytes, one_time_usd, expected_saving_usd
@@ -90,25 +103,24 @@ class Ledger:
         if not entries:
             return 0
         plan_ids = sorted({entry.plan_id for entry in entries})
+        numbers = [entry.move_no for entry in entries]
+        first, last = min(numbers), max(numbers)
+        as_range = len(plan_ids) == 1 and last - first < _SPARSE * len(entries)
         try:
             with (
                 self._engine.begin() as connection,
                 temporary_copy_of(connection, _TABLE, ("ledger_id", *_COLUMNS), name="ledger_in"),
             ):
-                copy_rows(
-                    connection,
-                    "ledger_in",
-                    ("ledger_id", *_COLUMNS),
-                    ((number, *_cells(entry)) for number, entry in enumerate(entries)),
-                )
+                rows = [_cells(entry, number) for number, entry in enumerate(entries)]
+                copy_lines(connection, "ledger_in", ("ledger_id", *_COLUMNS), rows)
                 # whoever appends to the same plan waits here: the statement below must see what the other recorded
                 for plan_id in plan_ids:
-                    connection.exec_driver_sql(
-                        "SELECT pg_advisory_xact_lock(hashtextextended('cloudflux.ledger/' || %(plan_id)s::text, 0))",
-                        {"plan_id": plan_id},
-                    )
+                    lock = _LOCK_RANGE if as_range else f"SELECT {_LOCK}"
+                    connection.exec_driver_sql(lock, {"plan_id": plan_id})
+                values = {"before": [pair[0] for pair in _ALLOWED], "after": [pair[1] for pair in _ALLOWED]}
+                within = {"plan_id": plan_ids[0], "first": first, "last": last} if as_range else {}
                 outcome = connection.exec_driver_sql(
-                    _APPEND, {"before": [pair[0] for pair in _ALLOWED], "after": [pair[1] for pair in _ALLOWED]}
+                    _APPEND_RANGE if as_range else _APPEND_SPARSE, {**values, **within}
                 ).one()
                 if outcome.wrong:
                     raise InvalidTransition(
@@ -230,11 +242,13 @@ class Ledger:
                 )
 
 
-def _cells(entry: LedgerEntry) -> tuple[object, ...]:
-    ref = entry.ref
+def _cells(entry: LedgerEntry, number: int) -> tuple[str | None, ...]:
+    """Write an entry as PostgreSQL reads it."""
+    ref, object_state, cost = entry.ref, entry.object_state, entry.cost_usd
     return (
-        entry.plan_id, entry.move_no, ref.provider.value, ref.bucket, ref.key, ref.version_id, entry.state.value,
-        entry.at, entry.from_class, entry.to_class, entry.etag, entry.size_bytes, storable(entry.detail),
-        entry.request_id, entry.one_time_usd, entry.expected_saving_usd, storable(entry.actor),
-        None if entry.object_state is None else state_to_json(entry.object_state), entry.cost_usd,
+        str(number), entry.plan_id, str(entry.move_no), ref.provider, ref.bucket, ref.key, ref.version_id,
+        entry.state, entry.at.isoformat(), entry.from_class, entry.to_class, entry.etag, str(entry.size_bytes),
+        storable(entry.detail), entry.request_id, str(entry.one_time_usd), str(entry.expected_saving_usd),
+        storable(entry.actor), None if object_state is None else state_to_json(object_state),
+        None if cost is None else str(cost),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -13,9 +13,8 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Engine, Row, RowMapping, func, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import InstrumentedAttribute
 
 from cloudflux.domain.errors import CloudFluxError, TerminalError
 from cloudflux.domain.objects import ObjectRef
@@ -36,6 +35,7 @@ from cloudflux.stores.tables import PlannedMoveRow, PlanRow, PlanStateRow
 
 _MOVE_COLUMNS: Final = tuple(column.name for column in PlannedMoveRow.__table__.columns)
 MOVE_COLUMNS: Final = tuple(name for name in _MOVE_COLUMNS if name != "plan_id")
+_CELLS: Final = len(MOVE_COLUMNS)
 _GUARDRAILS: Final = TypeAdapter(Guardrails)
 _GROUPS: Final = TypeAdapter(tuple[PlanGroup, ...])
 
@@ -198,7 +198,9 @@ class Plans:
 
     def moves(self, plan_id: str, first: int, last: int) -> list[PlannedMove]:
         """Give the moves numbered ``first`` to ``last``, both included, by number."""
-        return list(self._moves(plan_id, first, last))
+        with self._engine.connect() as connection:
+            rows = connection.exec_driver_sql(_MOVES, {"plan_id": plan_id, "first": first, "last": last})
+            return [planned_move(row) for row in rows]
 
     def state(self, plan_id: str) -> PlanState:
         """Tell where a plan stands. Raises ``PlanNotFound``."""
@@ -238,37 +240,37 @@ class Plans:
                 PlanStateChange(PlanState(row.state), row.by, row.at, row.note) for row in connection.execute(wanted)
             ]
 
-    def _moves(self, plan_id: str, first: int | None, last: int | None) -> Iterator[PlannedMove]:
-        number: InstrumentedAttribute[int] = PlannedMoveRow.move_no
-        wanted = select(*(PlannedMoveRow.__table__.columns)).where(PlannedMoveRow.plan_id == plan_id).order_by(number)
-        if first is not None:
-            wanted = wanted.where(number >= first)
-        if last is not None:
-            wanted = wanted.where(number <= last)
-        with self._engine.connect() as connection:
-            # a cursor on the server: a plan of any size is read with the memory of 5,000 moves
-            for row in connection.execution_options(yield_per=5_000).execute(wanted):
-                yield planned_move(row)
+
+_MOVES: Final = (
+    f"SELECT {', '.join(MOVE_COLUMNS)} FROM cloudflux.planned_moves "  # noqa: S608  # our own names
+    "WHERE plan_id = %(plan_id)s AND move_no BETWEEN %(first)s AND %(last)s ORDER BY move_no"
+)
+_PROVIDERS: Final = {provider.value: provider for provider in Provider}
+_ROLES: Final = {role.value: role for role in MoveRole}
 
 
-def planned_move(row: Row[Any]) -> PlannedMove:
-    """Read a row that has the columns of ``planned_moves``."""
+def planned_move(cells: Sequence[Any]) -> PlannedMove:
+    """Read a row of ``planned_moves`` whose first columns are ``MOVE_COLUMNS``."""
+    (
+        move_no, provider, bucket, key, version_id, etag, size_bytes, last_modified_at, class_since_at, from_class,
+        to_class, saving_usd, one_time_usd, monthly_saving_usd, payback_days, reason, role, undoes_move_no,
+    ) = cells[:_CELLS]  # fmt: skip
     return PlannedMove(
-        move_no=row.move_no,
-        ref=ObjectRef(Provider(row.provider), row.bucket, row.key, row.version_id),
-        etag=row.etag,
-        size_bytes=row.size_bytes,
-        last_modified_at=row.last_modified_at,
-        class_since_at=row.class_since_at,
-        from_class=row.from_class,
-        to_class=row.to_class,
-        saving_usd=row.saving_usd,
-        one_time_usd=row.one_time_usd,
-        monthly_saving_usd=row.monthly_saving_usd,
-        payback_days=row.payback_days,
-        reason=row.reason,
-        role=MoveRole(row.role),
-        undoes_move_no=row.undoes_move_no,
+        move_no,
+        ObjectRef(_PROVIDERS[provider], bucket, key, version_id),
+        etag,
+        size_bytes,
+        last_modified_at,
+        class_since_at,
+        from_class,
+        to_class,
+        saving_usd,
+        one_time_usd,
+        monthly_saving_usd,
+        payback_days,
+        reason,
+        _ROLES[role],
+        undoes_move_no,
     )
 
 

@@ -372,3 +372,36 @@ def test_thousands_are_appended_when_they_come_in_one_call(engine: Engine) -> No
     later = [an_entry(number, state) for number in range(20_000) for state in (S.VERIFYING, S.DONE)]
     assert ledger.append(later) == 40_000
     assert ledger.counts("plan-1") == {S.DONE: 20_000}
+
+
+@pytest.mark.parametrize("key", ["plain/key.bin", "tab\tnew\nline\\N\r", ""])
+def test_entries_read_back_equal_whether_or_not_something_has_to_be_escaped(engine: Engine, key: str) -> None:
+    add(engine, moves=3)
+    ledger = Ledger(engine)
+    ref = ObjectRef(Provider.GCP, "media", key, None)
+    written = [
+        an_entry(
+            number,
+            S.SUBMITTED,
+            ref=ref,
+            detail="",
+            object_state=a_state(number, ref=ref, metadata={}, checksum=None, headers=None),
+            cost_usd=None if number else Decimal("0.0000000001"),
+        )
+        for number in range(3)
+    ]
+    assert ledger.append(written) == 3
+    assert list(ledger.entries("plan-1")) == written
+
+
+@pytest.mark.parametrize("numbers", [(4, 5, 6, 7), (1, 30)])
+def test_what_is_recorded_is_found_whether_moves_lie_together_or_not(engine: Engine, numbers: tuple[int, ...]) -> None:
+    add(engine, moves=31)
+    ledger = Ledger(engine)
+    submitted = [an_entry(number, S.SUBMITTED) for number in numbers]
+    assert ledger.append(submitted) == len(numbers)
+    assert ledger.append(submitted) == 0
+    assert ledger.append([*submitted, *(an_entry(number, S.DONE) for number in numbers)]) == len(numbers)
+    with pytest.raises(InvalidTransition, match=f"1 ledger entries .*move {numbers[-1]} of plan-1 .* from done"):
+        ledger.append([an_entry(numbers[0], S.DONE), an_entry(numbers[-1], S.VERIFYING)])
+    assert {number: state for number, (state, _) in ledger.states("plan-1").items()} == dict.fromkeys(numbers, S.DONE)
