@@ -7,6 +7,7 @@ Layout, at a local folder or any fsspec URL::
     <lake>/_staging/<batch>/<dataset>/day=.../...parquet        staged: not seen by readers
     <lake>/_staging/<batch>/<dataset>.parts/shard=NNNN/...      pieces that are merged before they are staged
     <lake>/_staging/<batch>/notes/<name>                        small JSON that the tasks of one run share
+    <lake>/_artefacts/<kind>/<name>                             what is costly to make again, named by what it hangs on
 
 The same rows give the same bytes whatever order they come in. A kill at any moment leaves whole partitions only:
 stage again, publish again, and the batch is complete.
@@ -22,7 +23,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -226,6 +227,38 @@ class Lake:
             return json.loads(self._fs.cat_file(f"{self._staging(batch)}/notes/{_safe_name(name)}.json"))
         except FileNotFoundError:
             return None
+
+    # -- artefacts -------------------------------------------------------------------------------------------------
+
+    def keep_artefact(self, kind: str, name: str, content: bytes) -> str:
+        """Write bytes that any task may make again, all or nothing, and give their URI.
+
+        ``name`` says all that they hang on (a digest), so that whoever finds one by its name may use it.
+        """
+        path = f"{self._root}/_artefacts/{_safe_name(kind)}/{_safe_name(name)}"
+        self._put(path, content)
+        return self._uri(path)
+
+    def artefact(self, kind: str, name: str) -> bytes | None:
+        """Read an artefact, or None when there is none."""
+        path = f"{self._root}/_artefacts/{_safe_name(kind)}/{_safe_name(name)}"
+        try:
+            content: bytes = self._fs.cat_file(path)
+        except FileNotFoundError:
+            return None
+        return content
+
+    def prune_artefacts(self, kind: str, written_before: datetime) -> list[str]:
+        """Delete the artefacts that were written before a moment, and give their names; they can be made again."""
+        pruned: list[str] = []
+        for path in sorted(self._list(f"{self._root}/_artefacts/{_safe_name(kind)}")):
+            try:
+                if self._fs.modified(path).astimezone(UTC) < written_before:
+                    self._fs.rm_file(path)
+                    pruned.append(path.rsplit("/", 1)[-1])
+            except FileNotFoundError:  # another task was quicker
+                continue
+        return pruned
 
     # -- publishing ------------------------------------------------------------------------------------------------
 

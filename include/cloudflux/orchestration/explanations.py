@@ -75,7 +75,7 @@ def explain(uri: str, current: Settings | None = None) -> Explanation:
             policy=PolicySettings(horizon_days=current.horizon_days),
             history_days=current.history_days,
             coverage=coverage,
-            placements=_placements(),
+            placements=_placements(current.lake_url, current.shards),
             why_rules=None if found.champion is not None else found.reason,
         )
 
@@ -130,8 +130,12 @@ def _books(estate: Estate) -> Mapping[str, PriceBook]:
 
 
 @cache
-def _placements() -> Placements:
-    """Give the tables solved so far in this process: solving takes seconds."""
+def _placements(lake_url: str, shards: int) -> Placements:
+    """Give the tables known so far in this process: scoring leaves those that it solved in the lake.
+
+    What nobody has solved yet takes seconds, and is not written: who asks for an explanation changes nothing.
+    """
+    from cloudflux.lake.partitions import Lake
     from cloudflux.workflows.placements import Placements
 
-    return Placements()
+    return Placements(Lake(lake_url, shards), keeps=False)

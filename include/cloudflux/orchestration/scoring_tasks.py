@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from cloudflux.orchestration.edge import (
     audit,
@@ -16,6 +17,9 @@ from cloudflux.orchestration.edge import (
     settings,
     terminal_errors_fail,
 )
+
+_KEEP_TABLES: Final = timedelta(days=30)
+"""How long solved placement tables stay in the lake; those of a model that still scores are solved once more then."""
 
 
 @terminal_errors_fail
@@ -36,8 +40,10 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
     from cloudflux.domain.policy import PolicySettings
     from cloudflux.price_books import load_book
     from cloudflux.stores.coverage import CoverageLog
+    from cloudflux.stores.slots import only_one
     from cloudflux.workflows import score as workflow
     from cloudflux.workflows.coverage import recent
+    from cloudflux.workflows.placements import Placements
     from cloudflux_ml.registry import Champion, ModelUnfit, load_version
     from cloudflux_ml.score import forecast_objects
 
@@ -52,6 +58,7 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
         except ModelUnfit as exc:
             print(f"the rules speak: {exc}")  # noqa: T201  # the task's log
     coverage = recent(CoverageLog(engine()), estate, day_of_run())
+    placements = Placements(lake(), only_one=partial(only_one, engine()))
     for bucket in estate.buckets:
         withheld = coverage[str(bucket.provider), bucket.bucket].withheld(bucket.min_coverage)
         if withheld:
@@ -72,6 +79,7 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
         policy=PolicySettings(horizon_days=current.horizon_days),
         history_days=current.history_days,
         coverage=coverage,
+        placements=placements,
     )
     return {
         "shard": shard,
@@ -80,6 +88,8 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
         "from_rules": scored.from_rules,
         "withheld": scored.withheld,
         "model_version": champion.version if champion else None,
+        "tables_solved": placements.solved,
+        "tables_read": placements.read,
         "feature_counts": None if scored.feature_counts is None else scored.feature_counts.tolist(),
     }
 
@@ -88,8 +98,10 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
 def publish_decisions() -> dict[str, Any]:
     """Audit all shards' decisions together and publish them."""
     from cloudflux.workflows import score as workflow
+    from cloudflux.workflows.placement_files import KIND
 
     totals = workflow.audit_and_publish(batch=batch_of_run(), day=day_of_run(), lake=lake(), audit=audit)
+    lake().prune_artefacts(KIND, now() - _KEEP_TABLES)
     return {
         "objects": totals.objects,
         "moves": totals.moves,

@@ -98,6 +98,21 @@ def range_lock(engine: Engine, plan_id: str, first: int) -> Iterator[HeldLock]:
 
 
 @contextmanager
+def only_one(engine: Engine, what: str) -> Iterator[None]:
+    """Wait until no other process does ``what``, and keep the others waiting while the block runs.
+
+    For work that takes seconds and is then there for all: who waited looks first whether it has been done.
+    """
+    name = f"cloudflux.once/{what}"
+    with _lock_connection(engine) as connection:
+        connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended(%(name)s::text, 0))", {"name": name})
+        try:
+            yield
+        finally:
+            _free(connection, name)
+
+
+@contextmanager
 def _lock_connection(engine: Engine) -> Iterator[Connection]:
     """Give a connection that no pool takes back, so that its end is the end of what it holds."""
     with engine.connect() as connection:

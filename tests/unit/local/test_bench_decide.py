@@ -45,7 +45,7 @@ def test_all_figures_are_written_when_few_objects_are_decided(
         found = figures[name]
         assert found.keys() == OF_A_RUN
         assert found["parts"].keys() == set(PARTS)
-        assert (found["objects"], found["models_loaded"]) == (objects, 1)
+        assert (found["objects"], found["models_loaded"], found["tables_solved"]) == (objects, 1, 1)
         assert found["from_rules"] == 0, "the model speaks for all"
         assert found["moves"] > 0
     assert figures["times_the_objects"] == 2.0

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 import cloudflux
 from cloudflux.domain.errors import TransientError
 from cloudflux.stores import make_engine
-from cloudflux.stores.slots import LockLost, RangeTaken, SlotsTaken, bucket_slot, range_lock
+from cloudflux.stores.slots import LockLost, RangeTaken, SlotsTaken, bucket_slot, only_one, range_lock
 
 PATIENCE_S = 30
 
@@ -36,7 +36,7 @@ def held_by_a_process(url: str, lock: str) -> Iterator[subprocess.Popen[str]]:
     program = (
         "import sys\n"
         "from cloudflux.stores import make_engine\n"
-        "from cloudflux.stores.slots import bucket_slot, range_lock\n"
+        "from cloudflux.stores.slots import bucket_slot, only_one, range_lock\n"
         f"with {lock.replace('ENGINE', 'make_engine(sys.argv[1])')} as held:\n"
         "    print(held if isinstance(held, int) else 'held', flush=True)\n"
         "    sys.stdin.read()\n"
@@ -217,3 +217,38 @@ def test_no_transaction_stays_open_while_a_lock_is_held(engine: Engine) -> None:
             )
         )
         assert states.scalars().all() == ["idle"]
+
+
+def test_second_process_waits_when_the_first_makes_the_same(engine: Engine) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with only_one(engine, "placements/a"):
+            order.append("second")
+
+    with only_one(engine, "placements/a"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        with only_one(engine, "placements/b"):
+            order.append("another")
+        eventually(lambda: _waits(engine))
+        order.append("first")
+    waiting.join(PATIENCE_S)
+    assert order == ["another", "first", "second"]
+
+
+def test_next_process_goes_on_when_the_first_is_killed_at_it(database_url: str, engine: Engine) -> None:
+    with held_by_a_process(database_url, "only_one(ENGINE, 'placements/a')") as process:
+        assert first_line(process) == "held"
+        process.send_signal(signal.SIGKILL)
+        with only_one(engine, "placements/a"):
+            pass
+
+
+def _waits(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(
+            connection.execute(
+                text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            ).scalar()
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import threading
@@ -10,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -74,13 +76,18 @@ def bench_decide(
 
 
 def score_shards(lake: str, model: str, chosen: range, *, shards: int, workers: int) -> dict[str, Any]:
-    """Score some shards of a lake, each worker with one model and one set of placement tables.
+    """Score some shards of a lake, each worker with one model; what one solves, the others read from the lake.
 
     ``seconds`` are those of the worker that took longest: loading the model, solving the tables, and for each of its
     shards all that the task does but reading and writing Parquet, which ``read`` and ``stage`` tell apart. ``parts``
     add up all workers' seconds. ``peak_bytes`` is the memory of all processes together.
     """
+    from cloudflux.lake.partitions import Lake
+    from cloudflux.workflows.placement_files import KIND
+
     workers = min(workers, len(chosen))
+    # what an earlier call has solved is no part of this one's figures
+    Lake(lake, shards).prune_artefacts(KIND, datetime.max.replace(tzinfo=UTC))
     with _pool(workers, _start, (lake, shards, model)) as pool, _peak_memory() as peak:
         scored = pool.map(_score, chosen, 1)
     by_worker: dict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -273,20 +280,29 @@ def _start(lake: str, shards: int, model: str) -> None:
         ("table", workflow, "decision_table"),
     ):
         watch.watch(part, owner, name)
+    opened = Lake(lake, shards)
     began = time.perf_counter()
     champion = registry.Champion("bench", registry.load_folder(Path(model), "the bench's model"))
     bucket = BucketSettings(provider=Provider.AWS, bucket=BUCKET, price_book=PRICE_BOOK, connection_id="any")
     _WORKER.append(
         _Worker(
-            lake=Lake(lake, shards),
+            lake=opened,
             champion=champion,
-            placements=Placements(),
+            placements=Placements(opened, only_one=partial(_only_one, Path(lake))),
             owner=Estate(buckets=(bucket,)),
             books={PRICE_BOOK: load_book(PRICE_BOOK)},
             watch=watch,
             load=time.perf_counter() - began,
         )
     )
+
+
+@contextmanager
+def _only_one(folder: Path, what: str) -> Iterator[None]:
+    """Keep the other worker waiting, as PostgreSQL's lock does in production."""
+    with (folder / f".{what.replace('/', '-')}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _score(shard: int) -> dict[str, Any]:
@@ -334,6 +350,7 @@ def _score(shard: int) -> dict[str, Any]:
         "load": here.load,
         "models_loaded": here.models_loaded,
         "tables_solved": here.placements.solved,
+        "tables_read": here.placements.read,
     }
 
 
