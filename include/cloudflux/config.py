@@ -230,7 +230,9 @@ class Settings(BaseSettings):
     drift_max_ratio: float = Field(default=1.5, gt=1)
     """or when realised reads are so many times the forecast ones, or the forecast ones the realised;"""
     drift_max_calibration_error: float = Field(default=0.1, gt=0, le=1)
-    """or when probabilities of any read were further than this from the share of objects read."""
+    """or when probabilities of any read were further than this from the share of objects read;"""
+    drift_max_refuted_share: float = Field(default=0.05, gt=0, le=1)
+    """or when more objects than this share refute the usage chain by their own reads."""
 
     def load_estate(self) -> Estate:
         """Read the estate file. Raises ``SettingsError`` naming the file and the key."""

@@ -8,6 +8,8 @@ from datetime import date
 from enum import StrEnum
 from typing import Final
 
+from cloudflux.domain.surprise import REFUTED_SHARE
+
 
 class DriftKind(StrEnum):
     """What is compared with what."""
@@ -20,6 +22,8 @@ class DriftKind(StrEnum):
     """Reads seen over a horizon that is over, divided by the reads that were expected of it."""
     CALIBRATION = "calibration"
     """How far the probabilities of any read were from the share of objects read, 0 to 1."""
+    REFUTED = "refuted"
+    """Share of the objects that the usage chain speaks for whose own reads have refuted it: see ``domain.surprise``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,12 @@ class DriftMeasure:
 
     kind: DriftKind
     subject: str
-    """The feature's name; else the horizon in days."""
+    """The feature's name; ``chain`` of refuted objects; else the horizon in days."""
     value: float
     objects: int
     """How many objects it was measured on."""
     forecast_day: date | None = None
-    """The first day of the horizon; None for a feature."""
+    """The first day of the horizon; None for a feature and for refuted objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class DriftLimits:
     max_ratio: float = 1.5
     """Realised reads may be so many times the expected ones, and the expected ones so many times the realised."""
     max_calibration_error: float = 0.1
+    max_refuted_share: float = REFUTED_SHARE
 
 
 LEAST_OBJECTS: Final = 100
@@ -75,6 +80,11 @@ def reasons_to_retrain(
                 f"calibration error {measure.value:.3f} over {measure.subject} days from {measure.forecast_day} "
                 f"(limit {limits.max_calibration_error:g})"
             )
+        elif measure.kind is DriftKind.REFUTED and measure.value > limits.max_refuted_share:
+            others.append(
+                f"{measure.value:.2%} of the objects refute the usage chain by their own reads "
+                f"(limit {limits.max_refuted_share:.0%})"
+            )
     features.sort(key=lambda measure: -measure.value)
     return [
         *others,
@@ -83,6 +93,11 @@ def reasons_to_retrain(
             for measure in features
         ),
     ]
+
+
+def refuted_measure(placed: int, refuted: int) -> list[DriftMeasure]:
+    """Give the share of refuted objects as a figure; nothing where the chain speaks for no object."""
+    return [DriftMeasure(DriftKind.REFUTED, "chain", refuted / placed, placed)] if placed else []
 
 
 def worth_training(reasons: Sequence[str], *, last_logged: date | None, trained_until: date | None) -> bool:

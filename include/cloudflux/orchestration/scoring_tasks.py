@@ -87,6 +87,8 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
         "moves": scored.moves,
         "from_rules": scored.from_rules,
         "withheld": scored.withheld,
+        "placed": scored.placed,
+        "refuted": scored.refuted,
         "model_version": champion.version if champion else None,
         "tables_solved": placements.solved,
         "tables_read": placements.read,
@@ -121,7 +123,7 @@ def measure_drift(scored: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     ``reasons`` says which ask for training. They are none when nothing was logged since the newest training: it would
     learn the same again.
     """
-    from cloudflux.domain.drift import DriftLimits, reasons_to_retrain, worth_training
+    from cloudflux.domain.drift import DriftLimits, reasons_to_retrain, refuted_measure, worth_training
     from cloudflux.stores.drift import DriftLog
     from cloudflux_ml.champion import trained_until
     from cloudflux_ml.drift import AGEING_FEATURES, feature_drift, log_drift, realised_drift
@@ -135,7 +137,13 @@ def measure_drift(scored: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
         reference = load_version(version, name=current.registered_model).forecaster.reference_counts_
         measures += feature_drift(reference, [shard["feature_counts"] for shard in shards if shard["feature_counts"]])
-    limits = DriftLimits(current.drift_max_psi, current.drift_max_ratio, current.drift_max_calibration_error)
+    measures += refuted_measure(*(sum(shard[name] for shard in shards) for name in ("placed", "refuted")))
+    limits = DriftLimits(
+        current.drift_max_psi,
+        current.drift_max_ratio,
+        current.drift_max_calibration_error,
+        current.drift_max_refuted_share,
+    )
     reasons = list(reasons_to_retrain(measures, limits, ageing=AGEING_FEATURES))
     wanted = worth_training(
         reasons,

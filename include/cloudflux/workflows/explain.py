@@ -32,15 +32,18 @@ from cloudflux.domain.rules import classify
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.shards import shard_of
 from cloudflux.workflows.placements import Placements
+from cloudflux.workflows.refutations import Refutations
 from cloudflux.workflows.score import (
     HISTORY_COLUMNS,
     Forecast,
     OwnerGroup,
     forecast_rows,
+    history_from,
     kept,
     latest_inventory_day,
     owner_groups,
 )
+from cloudflux.workflows.surprises import Surprises, told_so_far
 
 SHOWN_DAYS: Final = 90
 """How many days of daily reads an explanation shows."""
@@ -152,6 +155,20 @@ class ExplainedState:
 
 
 @dataclass(frozen=True, slots=True)
+class ExplainedGuard:
+    """What the object's reads have cost beyond what the usage chain had led to expect, see ``domain.surprise``."""
+
+    surprise_usd: float
+    """What is in the account."""
+    refuted_until: date | None
+    """Until that day break-even decides; None: the chain does."""
+    since: date
+    """When the accounts began."""
+    model: str
+    """Whose chain they began with."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainedForecast:
     """What is expected of the object, and who says so."""
 
@@ -210,7 +227,8 @@ class ExplainedDecision:
     horizon_days: int
     expected_reads: float
     """Over the horizon, as the costs are made with."""
-    placed_by: Literal["state of use", "expected reads"]
+    placed_by: Literal["state of use", "expected reads", "break-even"]
+    """``break-even``: the object's own reads have refuted its state of use, see ``ExplainedGuard``."""
     stay_usd: float
     chosen_usd: float
     one_time_usd: float
@@ -271,6 +289,8 @@ class Explanation:
     rule_reason: str
     prices: PricesUsed
     stored: StoredDecision | None
+    guard: ExplainedGuard | None = None
+    """None: the object has given no surprise."""
 
 
 def parse_address(text: str) -> ObjectRef:
@@ -327,6 +347,10 @@ def explain_object(
         history_start=logged[0] if logged else None,
     )
     book = books[bucket.price_book]
+    surprises = told_so_far(lake, inventory, day, shard)
+    refutations = None
+    if surprises is not None:
+        refutations = Refutations.of(surprises, access, history_from(logged[0] if logged else None, day, history_days))
     group, place = _group_of(
         row,
         owner_groups(
@@ -337,10 +361,14 @@ def explain_object(
             policy=policy,
             day=day,
             placements=Placements() if placements is None else placements,
+            refutations=refutations,
         ),
     )
     mine = OwnerGroup(group.rows[[place]], group.objects.take(np.array([place])), group.limits, group.usage)
     decisions = decide(mine.objects, book, mine.limits, policy, mine.usage)
+    guard = None if surprises is None else _guard(surprises, row)
+    if refutations is not None:
+        decisions = refutations.take(mine.rows).told(decisions, mine.objects)
     told = coverage.get((provider, ref.bucket), RecentCoverage(0.0, 0, problem="its coverage was never measured"))
     withheld = told.withheld(bucket.min_coverage)
     if withheld is not None:
@@ -359,13 +387,16 @@ def explain_object(
         object=_explained_object(listed, mine, bucket),
         history=_history(access.filter(pc.equal(access["key"], ref.key)), day, logged, history_days, told.coverage),
         forecast=_explained_forecast(expected, why_rules),
-        decision=_explained_decision(decisions, day, by_usage=by_usage),
+        decision=_explained_decision(
+            decisions, day, by_usage=by_usage, refuted=guard is not None and guard.refuted_until is not None
+        ),
         candidates=_candidates(mine, decisions, book, policy, by_usage=by_usage),
         ruled_out=_ruled_out(mine, decisions, book),
         rule_class=str(rules.storage_classes(Provider(provider))[0]),
         rule_reason=str(rules.reasons[0]),
         prices=PricesUsed(book.name, book.region, book.redundancy, book.seen_on),
         stored=_stored(lake, ref, shard, decisions),
+        guard=guard,
     )
 
 
@@ -387,6 +418,14 @@ def _rows_of_bucket(
 ) -> pa.Table:
     mine = (pc.field("provider") == str(ref.provider)) & (pc.field("bucket") == ref.bucket)
     return lake.dataset(dataset, days=days, shard=shard).to_table(columns=columns, filter=mine)
+
+
+def _guard(surprises: Surprises, row: int) -> ExplainedGuard | None:
+    """Tell one object's account; None when it is empty."""
+    usd, until = float(surprises.accounts.usd[row]), int(surprises.until()[row])
+    if surprises.model is None or not (usd or until):
+        return None
+    return ExplainedGuard(usd, date.fromordinal(until) if until else None, surprises.since, surprises.model)
 
 
 def _place_of(ref: ObjectRef, inventory: pa.Table, snapshot: date) -> int:
@@ -493,7 +532,7 @@ def _explained_forecast(expected: AccessForecasts, why_rules: str | None) -> Exp
     )
 
 
-def _explained_decision(decisions: Decisions, day: date, *, by_usage: bool) -> ExplainedDecision:
+def _explained_decision(decisions: Decisions, day: date, *, by_usage: bool, refuted: bool) -> ExplainedDecision:
     payback = float(decisions.payback_days[0])
     moves = bool(decisions.moves[0])
     known = moves and math.isfinite(payback)
@@ -503,7 +542,7 @@ def _explained_decision(decisions: Decisions, day: date, *, by_usage: bool) -> E
         reason=str(decisions.reason[0]),
         horizon_days=decisions.horizon_days,
         expected_reads=float(decisions.expected_reads[0]),
-        placed_by="state of use" if by_usage else "expected reads",
+        placed_by="break-even" if refuted else "state of use" if by_usage else "expected reads",
         stay_usd=float(decisions.stay_usd[0]),
         chosen_usd=float(decisions.chosen_usd[0]),
         one_time_usd=float(decisions.one_time_usd[0]),

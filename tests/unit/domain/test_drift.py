@@ -6,7 +6,14 @@ from datetime import date
 
 import pytest
 
-from cloudflux.domain.drift import DriftKind, DriftLimits, DriftMeasure, reasons_to_retrain, worth_training
+from cloudflux.domain.drift import (
+    DriftKind,
+    DriftLimits,
+    DriftMeasure,
+    reasons_to_retrain,
+    refuted_measure,
+    worth_training,
+)
 
 DAY = date(2026, 10, 1)
 
@@ -23,13 +30,19 @@ def a_measure(kind: DriftKind, value: float, *, objects: int = 1_000) -> DriftMe
         (DriftKind.REALISED_READS, 1.5, 1.51),
         (DriftKind.REALISED_READS, 0.67, 0.66),
         (DriftKind.CALIBRATION, 0.1, 0.11),
+        (DriftKind.REFUTED, 0.05, 0.0511),
     ],
 )
 def test_training_is_asked_for_when_a_figure_is_beyond_its_limit(kind: DriftKind, usual: float, beyond: float) -> None:
     assert reasons_to_retrain([a_measure(kind, usual)], DriftLimits()) == []
     [reason] = reasons_to_retrain([a_measure(kind, beyond)], DriftLimits())
-    assert f"{beyond:.2f}" in reason
+    assert (f"{beyond:.2%}" if kind is DriftKind.REFUTED else f"{beyond:.2f}") in reason
     assert reasons_to_retrain([a_measure(kind, beyond, objects=99)], DriftLimits()) == [], "too few objects to tell"
+
+
+def test_share_of_refuted_objects_is_a_figure_only_where_the_chain_speaks() -> None:
+    assert refuted_measure(200, 11) == [DriftMeasure(DriftKind.REFUTED, "chain", 0.055, 200)]
+    assert refuted_measure(0, 0) == []
 
 
 def test_worst_feature_is_named_first_when_several_drift() -> None:

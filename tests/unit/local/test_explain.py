@@ -17,6 +17,7 @@ from cloudflux.workflows.explain import (
     CandidateCost,
     ExplainedDecision,
     ExplainedForecast,
+    ExplainedGuard,
     ExplainedHistory,
     ExplainedObject,
     ExplainedState,
@@ -207,3 +208,15 @@ def test_lake_is_named_when_its_files_cannot_be_read():
         raise PermissionError(13, "denied")
     with pytest.raises(ObjectNotFound), explanations._lake_problems_named():
         raise ObjectNotFound("s3://a/b is not there")
+
+
+def test_refuted_object_is_said_to_be_decided_by_break_even(capsys, monkeypatch):
+    for name in NEEDED:
+        monkeypatch.setenv(name, "set")
+    for guard, said in (
+        (ExplainedGuard(0.0, date(2026, 6, 20), DAY, "model:7"), "break-even decides until 2026-06-20"),
+        (ExplainedGuard(0.15, None, DAY, "model:7"), "since 2026-06-01 its reads have cost $0.150 beyond"),
+    ):
+        monkeypatch.setattr(explanations, "explain", lambda uri, guard=guard: explanation(guard=guard))
+        assert main(["explain", URI]) == 0
+        assert said in capsys.readouterr().out

@@ -13,12 +13,14 @@ import pytest
 from cloudflux.config import BucketSettings, Estate
 from cloudflux.domain.coverage import RecentCoverage
 from cloudflux.domain.forecasts import FORECAST_HORIZONS, AccessForecasts
+from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.policy import PolicySettings
 from cloudflux.domain.tiers import Provider
 from cloudflux.domain.usage import UsageChain
 from cloudflux.lake.partitions import Lake
 from cloudflux.lake.schemas import DAILY_ACCESS, INVENTORY
 from cloudflux.price_books import load_book
+from cloudflux.workflows.explain import ExplainedGuard, Explanation, explain_object
 from cloudflux.workflows.placements import Placements
 from cloudflux.workflows.score import ShardScored, score_shard
 
@@ -119,6 +121,21 @@ class World:
             self.lake.publish(dataset, batch)
         return scored
 
+    def explain(self, day: date, key: str) -> Explanation:
+        return explain_object(
+            ObjectRef(Provider.AWS, "data", key),
+            day=day,
+            lake=self.lake,
+            shards=1,
+            forecast=self.forecast,
+            estate=ESTATE,
+            books=BOOKS,
+            policy=PolicySettings(),
+            history_days=400,
+            coverage={("aws", "data"): RecentCoverage(1.0, 30)},
+            placements=PLACEMENTS,
+        )
+
     def decision(self, day: date, key: str) -> dict[str, object]:
         rows = self.lake.read("decisions", days=[day]).to_pylist()
         return next(row for row in rows if row["key"] == key)
@@ -196,6 +213,22 @@ def test_object_is_refuted_by_its_reads_decided_by_break_even_and_released_after
         assert (world.decision(day(number), "silent/surprising")["action"] == "keep") is (day(number) < until)
     assert world.accounts(day(33)) == {}
     assert world.decision(day(33), "silent/surprising")["chosen_class"] == "GLACIER_IR", "the chain decides again"
+
+
+def test_explanation_says_that_break_even_decides_and_until_when(tmp_path: Path) -> None:
+    world = surprised(tmp_path)
+    made = world.explain(day(2), "silent/surprising")
+    stored = world.decision(day(2), "silent/surprising")
+    assert made.decision.reason == stored["reason"]
+    assert (made.decision.placed_by, made.decision.chosen_class) == ("break-even", "STANDARD")
+    assert made.decision.saving_usd == pytest.approx(stored["saving_usd"])
+    assert made.stored is not None
+    assert made.stored.agrees
+    assert made.guard is not None
+    assert made.guard == ExplainedGuard(0.0, day(32), day(1), "model:7")
+    for row in made.candidates:
+        assert row.total_usd == pytest.approx(row.decided_usd, rel=1e-6)
+    assert world.explain(day(2), "silent/calm").guard is None
 
 
 def test_chain_is_not_refuted_when_reads_cost_nothing_more_or_were_expected(tmp_path: Path) -> None:

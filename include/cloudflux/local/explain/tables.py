@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cloudflux.workflows.explain import Explanation
+from cloudflux.workflows.explain import ExplainedGuard, Explanation
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _PARTS: Final = (
@@ -178,6 +178,8 @@ def _decision(explained: Explanation) -> Text:
         )
         if made.payback_on is not None and made.payback_days is not None:
             text.append(f", paid back after {made.payback_days:.1f} days: {made.payback_on}")
+    if explained.guard is not None:
+        text.append(_account(explained.guard))
     text.append(f"\nweighed by {made.placed_by}; the rule-based classifier would take {explained.rule_class} ")
     text.append(f"({explained.rule_reason})")
     region = f"{prices.region} {prices.redundancy}".rstrip()
@@ -190,6 +192,19 @@ def _decision(explained: Explanation) -> Text:
         by = "" if stored.source is None else f", by {printable(stored.source)}"
         text.append(f"\nthe stored decision of {stored.day}{by} says otherwise: {printable(stored.reason)}")
     return text
+
+
+def _account(guard: ExplainedGuard) -> str:
+    """Say what the object's reads have cost beyond what was expected, and what follows from it."""
+    if guard.refuted_until is not None:
+        return (
+            f"\nits own reads have refuted the usage chain of {printable(guard.model)}: break-even decides until "
+            f"{guard.refuted_until}, by its reads of the last 30 days"
+        )
+    return (
+        f"\nsince {guard.since} its reads have cost ${dollars(guard.surprise_usd)} beyond twice what the usage chain "
+        "had led to expect; at more than two round trips break-even would decide for 30 days"
+    )
 
 
 def _reads(reads: float) -> str:
