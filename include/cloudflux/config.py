@@ -137,6 +137,9 @@ class BucketSettings(_Strict):
     """The slowest first byte that the owner accepts: `hours` lets archive classes in."""
     allowed_classes: tuple[str, ...] | None = None
     """None: every class of the price book that the latency allows and that keeps the redundancy."""
+    autopilot: bool = False
+    """Whether GCS Autoclass is switched on for the bucket, or smart tier for the account of the container: then its
+    provider chooses the classes, and every object is kept."""
     excluded_prefixes: tuple[str, ...] = ()
     min_retention_days: int = Field(default=0, ge=0)
     """An object that is younger is never moved."""

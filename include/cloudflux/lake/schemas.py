@@ -133,6 +133,31 @@ SURPRISES: Final = pa.schema(
     ]
 )
 
+BUCKET_AUTOPILOTS: Final = pa.schema(
+    [
+        pa.field("provider", pa.string(), nullable=False),
+        pa.field("bucket", pa.string(), nullable=False),
+        pa.field("day", pa.date32(), nullable=False),
+        pa.field("scope", pa.string(), nullable=False),  # bucket | account: what the autopilot is a setting of
+        pa.field("setting_of", pa.string(), nullable=False),  # the bucket, or the account's connection
+        pa.field("storage_class", pa.string(), nullable=False),  # the autopilot
+        pa.field("price_book", pa.string(), nullable=False),
+        pa.field("horizon_days", pa.int32(), nullable=False),
+        pa.field("problem", pa.string()),  # why nothing can be proposed
+        pa.field("objects", pa.int64(), nullable=False),  # of the shard, as are all sums; USD over the horizon
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("present_usd", pa.float64(), nullable=False),  # everything staying where it is
+        pa.field("own_usd", pa.float64(), nullable=False),  # each object in the class that is best for it
+        pa.field("own_once_usd", pa.float64(), nullable=False),  # of which its move
+        pa.field("switched_usd", pa.float64(), nullable=False),  # everything in the autopilot
+        pa.field("entry_usd", pa.float64(), nullable=False),  # of which once, for switching it on
+        pa.field("monitoring_usd", pa.float64(), nullable=False),  # of which for watching objects
+        pa.field("outside", pa.int64(), nullable=False),  # objects that cannot go in
+        pa.field("by_rules", pa.int64(), nullable=False),  # objects that no usage chain speaks for
+        pa.field("kept_by_owner", pa.int64(), nullable=False),  # excluded, pinned, retained or locked
+    ]
+)
+
 QUARANTINE: Final = pa.schema(
     [
         pa.field("source_file", pa.string(), nullable=False),
@@ -155,6 +180,7 @@ SCHEMAS: Final = MappingProxyType(
         "forecasts": FORECASTS,
         "decisions": DECISIONS,
         "surprises": SURPRISES,
+        "bucket_autopilots": BUCKET_AUTOPILOTS,
         "quarantine": QUARANTINE,
     }
 )
@@ -169,6 +195,7 @@ SORT_KEYS: Final = MappingProxyType(
         "forecasts": ("provider", "bucket", "key"),
         "decisions": ("provider", "bucket", "key"),
         "surprises": ("provider", "bucket", "key"),
+        "bucket_autopilots": ("provider", "bucket"),
         "quarantine": ("source_file", "line"),
     }
 )

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from cloudflux.config import BucketSettings, Estate
 from cloudflux.domain.costs import usd
 from cloudflux.domain.coverage import WITHHELD, RecentCoverage
-from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux.domain.policy import Decisions, LearntUsage, ObjectColumns, OwnerLimits, PolicySettings, decide
-from cloudflux.domain.prices import Latency, PriceBook
+from cloudflux.domain.prices import AutopilotScope, Latency, PriceBook
 from cloudflux.domain.reasons import Phrases
 from cloudflux.domain.rules import classify
 from cloudflux.lake.schemas import DECISIONS
+from cloudflux.workflows.bucket_autopilots import AutopilotBids
 from cloudflux.workflows.placements import Placements, read_share_of
 from cloudflux.workflows.refutations import Refutations
 from cloudflux.workflows.scored_tables import decision_table, forecast_table
@@ -200,6 +201,7 @@ def score_shard(
     refutations = Refutations.of(surprises, daily_access, history_from(logged_from, day, history_days))
 
     tables: list[pa.Table] = []
+    autopilots = AutopilotBids(day, 0 if logged_from is None else (day - logged_from).days, policy)
     placements = placements or Placements()
     for (provider, name), rows in _rows_by_bucket(inventory):
         bucket = named[provider, name]
@@ -217,10 +219,12 @@ def score_shard(
                 withheld=withheld,
                 placements=placements,
                 refutations=refutations.take(rows),
+                autopilots=autopilots,
             )
         )
     decisions = pa.concat_tables(tables) if tables else DECISIONS.empty_table()
     lake.stage("decisions", day, shard, decisions, batch)
+    lake.stage("bucket_autopilots", day, shard, autopilots.table(), batch)
     return ShardScored(
         shard=shard,
         objects=inventory.num_rows,
@@ -245,6 +249,7 @@ def audit_and_publish(*, batch: str, day: date, lake: ScoringLake, audit: Audit)
     # forecasts first: whoever sees a decision finds its forecast
     lake.publish("forecasts", batch)
     lake.publish("surprises", batch)
+    lake.publish("bucket_autopilots", batch)
     lake.publish("decisions", batch)
     totals = decision_totals(lake, day)
     if totals.objects == 0:
@@ -287,6 +292,7 @@ def _decide_bucket(
     withheld: str | None,
     placements: Placements,
     refutations: Refutations,
+    autopilots: AutopilotBids,
 ) -> pa.Table:
     rules = classify(forecasts.reads_30_days, forecasts.last_read_days).storage_classes(bucket.provider)
     tables = []
@@ -296,6 +302,15 @@ def _decide_bucket(
     )
     for group in groups:
         decisions = decide(group.objects, book, group.limits, policy, group.usage)
+        autopilots.add(
+            bucket,
+            book,
+            objects=group.objects,
+            limits=group.limits,
+            decisions=decisions,
+            chain=forecasts.usage_chain,
+            withheld=withheld,
+        )
         decisions = refutations.take(group.rows).told(decisions, group.objects)
         if withheld is not None:
             decisions = kept(decisions, withheld)
@@ -334,7 +349,9 @@ def owner_groups(
     refutations : for which of them break-even decides.
     """
     objects, latencies = _object_columns(inventory, forecasts, bucket, day)
-    if refutations is not None:
+    if bucket.autopilot:
+        objects = under_autopilot(objects, bucket, book, _days_since(inventory["last_modified_at"], day))
+    elif refutations is not None:
         objects = refutations.ruled(objects, inventory, forecasts, book)
     share = read_share_of(forecasts, np.asarray(objects.size_bytes))
     for latency in Latency:
@@ -347,6 +364,29 @@ def owner_groups(
             present = set(objects.current_class[rows])
             usage = placements.usage(forecasts.usage_chain, book, limits, policy, present=present, read_share=share)
         yield OwnerGroup(rows, objects.take(rows), limits, usage)
+
+
+def under_autopilot(
+    objects: ObjectColumns, bucket: BucketSettings, book: PriceBook, days: NDArray[np.float64]
+) -> ObjectColumns:
+    """Give the objects of a bucket whose autopilot is on: in its class, whatever class the inventory shows.
+
+    days : since each object came, shape (N,); its provider moves it on without our knowing.
+    Raises ``SettingsError`` when the price book has no such autopilot.
+    """
+    names = [
+        prices.storage_class
+        for prices in book.classes
+        if prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT
+    ]
+    if not names:
+        raise SettingsError(
+            f"{bucket.bucket}: the estate says that an autopilot of the whole bucket is on, and price book {book.name} "
+            "has none: leave `autopilot` out"
+        )
+    return replace(
+        objects, current_class=np.full(len(objects), names[0], dtype=object), days_in_class=days, pinned_class=None
+    )
 
 
 def _object_columns(
