@@ -107,11 +107,13 @@ def forecast_objects(
 
     covered = float((day - history_start).days) if history_start else np.inf
     silent = np.where(rates.bucket_logged, np.minimum(features.column("age_days"), covered), 0.0)
+    bytes_per_read = _bytes_per_read(history, day)
     places = _rows_of(history, inventory)
     return AccessForecasts(
         horizon_days=horizon_days,
         expected_reads=expected[places],
-        expected_read_bytes=(expected * _bytes_per_read(history, day))[places],
+        expected_read_bytes=(expected * bytes_per_read)[places],
+        bytes_per_read=bytes_per_read[places],
         probability_any=probability[places],
         band=band[places],
         confidence=confidence[places],

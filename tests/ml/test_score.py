@@ -368,6 +368,22 @@ def test_read_bytes_follow_what_reads_transferred_when_they_read_parts(champion:
     assert forecasts.expected_read_bytes[1] == pytest.approx(forecasts.expected_reads[1] * 1_000_000)
 
 
+def test_bytes_are_forecast_over_each_horizon_when_objects_are_scored(
+    tmp_path: Path, history: tuple[pa.Table, pa.Table], champion: Champion, books: Mapping[str, PriceBook]
+) -> None:
+    lake = published(tmp_path, *history)
+    score_all(lake, champion, estate(), books)
+    lake.publish("forecasts", "batch")
+    rows = lake.read("forecasts", days=[DAY]).to_pylist()
+    assert len(rows) > 10
+    for row in rows:
+        per_read = row["expected_read_bytes"] / row["expected_reads"]
+        figures = [row[f"expected_read_bytes_{days}"] for days in (7, 30, 90, 180)]
+        assert figures == pytest.approx([row[f"expected_reads_{days}"] * per_read for days in (7, 30, 90, 180)])
+        assert figures == sorted(figures)
+        assert row["expected_read_bytes"] == pytest.approx(row["expected_read_bytes_180"])
+
+
 def test_each_read_is_of_the_whole_object_when_its_log_counts_no_bytes(champion: Champion) -> None:
     listed = inventory(["audited"], snapshot=DAY, size_bytes=1_000_000)
     access = daily_access([("audited", DAY - timedelta(days=3), 99)])

@@ -23,6 +23,8 @@ class AccessForecasts:
     """Over the horizon."""
     expected_read_bytes: NDArray[np.float64]
     """Over the horizon."""
+    bytes_per_read: NDArray[np.float64]
+    """What one read is expected to transfer."""
     probability_any: NDArray[np.float64]
     """Of at least one read within the horizon."""
     horizon_expected_reads: NDArray[np.float64]
@@ -53,6 +55,12 @@ class AccessForecasts:
     """The state of use of each object, -1 where the rules speak; None without a chain."""
     usage_chain: UsageChain | None = None
     """How objects go from one state of use to the next; what the placement is solved for."""
+
+    @property
+    def horizon_expected_read_bytes(self) -> NDArray[np.float64]:
+        """Over 7, 30, 90 and 180 days, shape (N, 4)."""
+        expected: NDArray[np.float64] = self.horizon_expected_reads * self.bytes_per_read[:, None]
+        return expected
 
     def __len__(self) -> int:
         """Count the objects."""

@@ -79,6 +79,7 @@ FORECASTS: Final = pa.schema(
         # over 7, 30, 90 and 180 days; null in partitions that an earlier release wrote
         *(pa.field(f"probability_any_{days}", pa.float64()) for days in (7, 30, 90, 180)),
         *(pa.field(f"expected_reads_{days}", pa.float64()) for days in (7, 30, 90, 180)),
+        *(pa.field(f"expected_read_bytes_{days}", pa.float64()) for days in (7, 30, 90, 180)),
         pa.field("tier", pa.string()),  # of the next 30 days: hot (over 100 reads) | warm (over 10) | cold
         pa.field("tier_confidence", pa.float64()),  # 0..1, the probability of the tier
         pa.field("band", pa.string(), nullable=False),  # hot | warm | cold | archive, see domain.access.AccessBand

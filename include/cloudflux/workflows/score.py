@@ -479,6 +479,7 @@ def forecast_rows(forecasts: AccessForecasts, rows: NDArray[np.int64]) -> Access
         horizon_days=forecasts.horizon_days,
         expected_reads=forecasts.expected_reads[rows],
         expected_read_bytes=forecasts.expected_read_bytes[rows],
+        bytes_per_read=forecasts.bytes_per_read[rows],
         probability_any=forecasts.probability_any[rows],
         horizon_expected_reads=forecasts.horizon_expected_reads[rows],
         horizon_probability_any=forecasts.horizon_probability_any[rows],

@@ -34,6 +34,7 @@ def forecast_table(inventory: pa.Table, forecasts: AccessForecasts, day: date) -
             for name, figures in (
                 ("probability_any", forecasts.horizon_probability_any),
                 ("expected_reads", forecasts.horizon_expected_reads),
+                ("expected_read_bytes", forecasts.horizon_expected_read_bytes),
             )
             for place, days in enumerate(FORECAST_HORIZONS)
         },

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cloudflux.lake.partitions import Lake
-from cloudflux.lake.schemas import ACCESS_EVENTS, DAILY_ACCESS
+from cloudflux.lake.schemas import ACCESS_EVENTS, DAILY_ACCESS, FORECASTS
 from cloudflux.lake.shards import shard_of, shards_of
 
 DAY = date(2026, 11, 1)
@@ -244,3 +245,25 @@ def test_staging_refuses_by_name_when_a_column_is_wrong(
 def test_an_unknown_dataset_is_refused_when_it_is_read(lake: Lake) -> None:
     with pytest.raises(ValueError, match="no dataset 'daily'"):
         lake.read("daily")
+
+
+def test_later_columns_are_null_when_an_earlier_release_wrote_the_partition(tmp_path: Path) -> None:
+    """Bytes by horizon came after reads by horizon."""
+    later = [f"expected_read_bytes_{days}" for days in (7, 30, 90, 180)]
+    filled = {
+        "provider": "aws",
+        "bucket": "b",
+        "key": "k",
+        "day": DAY,
+        "band": "cold",
+        "tier": "cold",
+        "source": "rules",
+    }
+    row = dict.fromkeys(FORECASTS.names, 1) | filled
+    old = pa.Table.from_pylist([row], schema=FORECASTS).drop_columns(later)
+    path = tmp_path / "forecasts" / f"day={DAY}" / "shard=0000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(old, path)
+    read = Lake(str(tmp_path), 1).read("forecasts").to_pylist()
+    assert [read[0][name] for name in later] == [None] * 4
+    assert read[0]["expected_reads_180"] == 1.0

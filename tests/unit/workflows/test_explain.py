@@ -163,6 +163,7 @@ def forecast(inventory, daily_access, day, horizon_days, *, history_start, chain
         horizon_days=horizon_days,
         expected_reads=reads,
         expected_read_bytes=reads * inventory["size_bytes"].to_numpy(),
+        bytes_per_read=inventory["size_bytes"].to_numpy().astype(np.float64),
         probability_any=-np.expm1(-reads),
         horizon_expected_reads=horizons,
         horizon_probability_any=-np.expm1(-horizons),

@@ -160,6 +160,7 @@ class World:
             horizon_days=horizon_days,
             expected_reads=expected,
             expected_read_bytes=expected * inventory["size_bytes"].to_numpy(),
+            bytes_per_read=inventory["size_bytes"].to_numpy().astype(np.float64),
             probability_any=-np.expm1(-expected),
             horizon_expected_reads=horizons,
             horizon_probability_any=-np.expm1(-horizons),
