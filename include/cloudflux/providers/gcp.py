@@ -15,18 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import lru_cache, partial
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import requests
 from google.api_core.exceptions import Conflict, GoogleAPICallError, NotFound, RetryError
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError
 
 from cloudflux.domain.errors import (
-    AccountRefused,
     BucketNotFound,
     CloudFluxError,
-    CredentialsRefused,
     ObjectLocked,
     ObjectNotFound,
     TerminalError,
@@ -49,7 +48,17 @@ from cloudflux.providers.batches import (
     look_at,
     unavailable_or_refused,
 )
-from cloudflux.providers.gcp_requests import BATCH_CALLS, Call, ObjectRequests, error_of
+from cloudflux.providers.gcp_answers import (
+    at,
+    class_since,
+    lock_reason,
+    named,
+    refusal,
+    state_of,
+    translated,
+    without_key_version,
+)
+from cloudflux.providers.gcp_requests import BATCH_CALLS, Call, ObjectRequests
 from cloudflux.providers.inventory import inventory_batch
 from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import (
@@ -62,24 +71,13 @@ from cloudflux.providers.protocol import (
 )
 
 _FAULTS: Final = (GoogleAPICallError, RetryError, GoogleAuthError, requests.RequestException)
-_ACCOUNT_REFUSED: Final = frozenset(
-    {"accountDisabled", "dailyLimitExceeded", "quotaExceeded", "UserProjectAccountProblem"}
-)
-_LOCKED: Final = frozenset({"objectUnderActiveHold", "retentionPolicyNotMet"})
-_KEPT_HEADERS: Final = (
-    ("cacheControl", "cache-control"),
-    ("contentDisposition", "content-disposition"),
-    ("contentEncoding", "content-encoding"),
-    ("contentLanguage", "content-language"),
-    ("customTime", "custom-time"),
-    ("kmsKeyName", "kms-key-name"),
-)
 _CARRIED: Final = (
     "cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "contexts", "customTime",
     "eventBasedHold", "kmsKeyName", "metadata", "temporaryHold",
 )  # fmt: skip
 """What a rewrite must be told of an object, or it is lost. Retention is not: an object under it is not moved."""
 _REMEMBERED: Final = 20_000
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +89,22 @@ class _BucketFacts:
     has_acls: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(NamedTuple):
     """What a rewrite needs to know of an object beside its state."""
 
     etag: str
     generation: str
     metageneration: str
     carried: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A change that can go ahead, with the object as it was just seen."""
+
+    change: TierChange
+    source: _Source | None
+    """None: of an object that is in its class already."""
 
 
 class GcpTierClient:
@@ -147,7 +153,7 @@ class GcpTierClient:
         except Conflict:
             self._bucket_facts(bucket)  # refused when it is somebody else's
         except _FAULTS as exc:
-            raise _translated(exc, f"bucket {bucket!r}") from exc
+            raise translated(exc, f"bucket {bucket!r}") from exc
 
     def put_object(
         self,
@@ -173,8 +179,8 @@ class GcpTierClient:
         try:
             blob.upload_from_string(data, content_type=content_type or "application/octet-stream")
         except _FAULTS as exc:
-            raise _translated(exc, ref.uri) from exc
-        return self._state(ref, blob._properties)
+            raise translated(exc, ref.uri) from exc
+        return self._state(ref.bucket, blob._properties)
 
     def write_object(
         self,
@@ -194,7 +200,7 @@ class GcpTierClient:
         try:
             content: bytes = self._blob(ref).download_as_bytes()
         except _FAULTS as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
         return content
 
     def read_blocks(self, ref: ObjectRef, block_bytes: int) -> Iterator[bytes]:
@@ -205,7 +211,7 @@ class GcpTierClient:
                 end = min(start + block_bytes, blob.size) - 1
                 yield blob.download_as_bytes(start=start, end=end, if_generation_match=blob.generation)
         except _FAULTS as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
 
     def delete_object(self, ref: ObjectRef) -> None:
         """Delete an object; one that is gone already is fine. Raises ``ObjectLocked``."""
@@ -214,12 +220,12 @@ class GcpTierClient:
         except NotFound:
             return
         except _FAULTS as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
 
     def list_pages(self, bucket: str, prefix: str = "") -> Iterator[list[ObjectState]]:
         """List live objects by key, at most 1000 at a time."""
         for page in self._listing(bucket, prefix):
-            states = (self._state(ObjectRef(Provider.GCP, bucket, item["name"]), item) for item in page)
+            states = (self._state(bucket, item) for item in page)
             yield [replace(state, metadata={}, headers=None) for state in states]
 
     def list_inventory(self, bucket: str, day: date, prefix: str = "") -> Iterator[pa.RecordBatch]:
@@ -233,26 +239,26 @@ class GcpTierClient:
                 sizes_bytes=[int(item["size"]) for item in page],
                 storage_classes=[item["storageClass"] for item in page],
                 etags=[item["etag"] for item in page],
-                last_modified_at=[_at(item["updated"]) for item in page],
-                class_since_at=[_class_since(item) for item in page],
+                last_modified_at=[at(item["updated"]) for item in page],
+                class_since_at=[class_since(item) for item in page],
                 version_ids=[item["generation"] for item in page],
                 content_types=[item.get("contentType") for item in page],
-                lock_reasons=[self._lock_reason(item) for item in page],
+                lock_reasons=[lock_reason(item, self._clock) for item in page],
             )
 
     def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
         """List files by key, from ``start_from`` on."""
         for page in self._listing(bucket, prefix, start_from):
             for item in page:
-                yield StoredFile(bucket, item["name"], item["etag"], int(item["size"]), _at(item["updated"]))
+                yield StoredFile(bucket, item["name"], item["etag"], int(item["size"]), at(item["updated"]))
 
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:
         """Tell the state of the live object of that name. Raises ``ObjectNotFound``."""
         call = gcp_requests.look(ref.bucket, ref.key)
         answer = ask(lambda: self._requests.call(call), self._pace_of(ref.bucket), self._patience, ref.uri)
         if answer.status != 200:
-            raise _refusal(answer, ref.uri)
-        return self._seen(ref.bucket, answer.content)
+            raise refusal(answer, ref.uri)
+        return self._seen(ref.bucket, [answer.content])[0]
 
     def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | Unseen | None]:
         """Look at many objects at once, in order; None for one that is not there.
@@ -273,40 +279,46 @@ class GcpTierClient:
                 look_batch=BATCH_CALLS,
                 in_flight=self._in_flight,
             )
+            if len(keys) == 1:
+                return [states[ref.key] for ref in refs]
             found.update(((bucket, key), state) for key, state in states.items())
         return [found[ref.bucket, ref.key] for ref in refs]
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Move each object to its class, if it is still the one that was seen."""
-        results: dict[int, TierChangeResult] = {}
-        ready: dict[int, TierChange] = {}
-        sources: dict[ObjectRef, _Source] = {}
+        results: list[TierChangeResult | None] = [None] * len(changes)
+        ready: dict[int, _Ready] = {}
         moves: dict[str, list[int]] = {}
         made: dict[str, list[int]] = {}
+        standings: dict[str, _BucketFacts | CloudFluxError] = {}
         for number, (change, (state, source)) in enumerate(zip(changes, self._just_seen(changes), strict=True)):
-            decided = self._decided(change, state)
-            if isinstance(decided, TierChange) and source is not None:
-                ready[number] = decided
-                sources[change.ref] = source
-                moves.setdefault(change.ref.bucket, []).append(number)
-            elif isinstance(decided, TierChange):
+            bucket = change.seen.ref.bucket
+            standing = standings.get(bucket)
+            if standing is None:
+                standing = standings[bucket] = self._standing(bucket)
+            decided = self._decided(change, state, standing)
+            if decided is None and source is not None and isinstance(state, ObjectState):
+                ready[number] = _Ready(_as_seen(change, state), source)
+                moves.setdefault(bucket, []).append(number)
+            elif decided is None:
                 detail = f"more than {_REMEMBERED} objects were looked at before it was moved"
                 results[number] = TierChangeResult(change.ref, ChangeOutcome.UNAVAILABLE, detail)
             else:
                 results[number] = decided
                 if decided.outcome is ChangeOutcome.CHANGED and isinstance(state, ObjectState):
-                    ready[number] = replace(change, now=state)
-                    made.setdefault(change.ref.bucket, []).append(number)
+                    ready[number] = _Ready(_as_seen(change, state), None)
+                    made.setdefault(bucket, []).append(number)
 
         def finish(numbers: list[int]) -> list[TierChangeResult]:
-            return self._finish([ready[number] for number in numbers])
+            return self._finish([ready[number].change for number in numbers])
 
         def move(numbers: list[int]) -> list[TierChangeResult]:
-            return self._move([ready[number] for number in numbers], sources)
+            return self._move([ready[number] for number in numbers])
 
         for numbers, outcomes in self._batched(finish, made) + self._batched(move, moves):
-            results.update(zip(numbers, outcomes, strict=True))
-        return [results[number] for number in range(len(changes))]
+            for number, outcome in zip(numbers, outcomes, strict=True):
+                results[number] = outcome
+        return [result for result in results if result is not None]
 
     def _batched(
         self, work: Callable[[list[int]], list[TierChangeResult]], numbers_of: Mapping[str, list[int]]
@@ -336,30 +348,36 @@ class GcpTierClient:
                 seen.append((state, self._source(state) if isinstance(state, ObjectState) else None))
         return seen
 
-    def _decided(self, change: TierChange, now: ObjectState | Unseen | None) -> TierChangeResult | TierChange:
-        """Tell why nothing needs to be rewritten, or must not be; else give the change, which can go ahead."""
+    def _standing(self, bucket: str) -> _BucketFacts | CloudFluxError:
+        """Tell of a bucket what decides how its objects are rewritten, or why it does not say."""
+        try:
+            return self._bucket_facts(bucket)
+        except EVERYTHING_REFUSED:
+            raise
+        except (TerminalError, TransientError) as exc:
+            return exc
+
+    def _decided(
+        self, change: TierChange, now: ObjectState | Unseen | None, facts: _BucketFacts | CloudFluxError
+    ) -> TierChangeResult | None:
+        """Tell why nothing needs to be rewritten, or must not be; None: it can go ahead."""
         if now is None:
             return TierChangeResult(change.ref, ChangeOutcome.NOT_FOUND, "the object is gone")
         if isinstance(now, Unseen):
             return unavailable_or_refused(change, now)
-        bucket = change.ref.bucket
+        bucket = now.ref.bucket
         outcome, detail = None, ""
         if change.to_class not in self.capabilities.classes:
             return TierChangeResult(change.ref, ChangeOutcome.ERROR, unknown_class(Provider.GCP, change.to_class))
-        try:
-            facts = self._bucket_facts(bucket)
-        except TransientError as exc:
-            return TierChangeResult(change.ref, ChangeOutcome.UNAVAILABLE, str(exc))
-        except EVERYTHING_REFUSED:
-            raise
-        except TerminalError as exc:
-            return TierChangeResult(change.ref, ChangeOutcome.ERROR, str(exc))
+        if isinstance(facts, CloudFluxError):
+            passing = isinstance(facts, TransientError)
+            outcome = ChangeOutcome.UNAVAILABLE if passing else ChangeOutcome.ERROR
+            return TierChangeResult(change.ref, outcome, str(facts))
         unchanged = now.etag == change.seen.etag
         if now.storage_class == change.to_class and (unchanged or same_content(change.seen, now)):
             outcome, detail = ChangeOutcome.CHANGED, "already there"
         elif not unchanged or (change.now is not None and change.now.etag != now.etag):
-            was = _named(change.seen)
-            outcome, detail = ChangeOutcome.CONFLICT, f"it was {was} and is {_named(now)}"
+            outcome, detail = ChangeOutcome.CONFLICT, f"it was {named(change.seen)} and is {named(now)}"
         elif now.lock_reason is not None:
             outcome, detail = ChangeOutcome.LOCKED, now.lock_reason
         elif facts.autoclass:
@@ -371,7 +389,7 @@ class GcpTierClient:
                 f"bucket {bucket!r} keeps versions, and the one that a move supersedes would be billed for ever: "
                 "allow remove_superseded_versions for it"
             )
-        return replace(change, now=now) if outcome is None else TierChangeResult(change.ref, outcome, detail)
+        return None if outcome is None else TierChangeResult(change.ref, outcome, detail)
 
     def _finish(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Remove what an earlier attempt at changes that are made already has left behind."""
@@ -392,35 +410,32 @@ class GcpTierClient:
                     done[number] = TierChangeResult(changes[number].ref, ChangeOutcome.ERROR, left)
         return done
 
-    def _move(self, changes: Sequence[TierChange], sources: Mapping[ObjectRef, _Source]) -> list[TierChangeResult]:
+    def _move(self, batch: Sequence[_Ready]) -> list[TierChangeResult]:
         """Rewrite one batch of objects of one bucket."""
-        bucket = changes[0].ref.bucket
+        changes = [ready.change for ready in batch]
+        sources = {ready.change.seen.ref.key: ready.source for ready in batch if ready.source is not None}
+        bucket = changes[0].seen.ref.bucket
         facts = self._bucket_facts(bucket)
         acls, refused = self._acls(changes) if facts.has_acls else ({}, {})
-        tokens: dict[ObjectRef, str] = {}
+        tokens: dict[str, str] = {}
 
         def send(pending: Sequence[TierChange]) -> Answer | Sequence[Answer]:
-            answer = self._requests.batch(
-                [
-                    gcp_requests.rewrite(
-                        bucket,
-                        change.ref.key,
-                        {**sources[change.ref].carried, **acls.get(change.ref, {}), "storageClass": change.to_class},
-                        generation=sources[change.ref].generation,
-                        metageneration=sources[change.ref].metageneration,
-                        token=tokens.get(change.ref),
-                    )
-                    for change in pending
-                ]
-            )
+            calls = []
+            for change in pending:
+                key = change.seen.ref.key
+                source = sources[key]
+                body = {**source.carried, **acls.get(key, _NOTHING), "storageClass": change.to_class}
+                conditions = {"generation": source.generation, "metageneration": source.metageneration}
+                calls.append(gcp_requests.rewrite(bucket, key, body, token=tokens.get(key), **conditions))
+            answer = self._requests.batch(calls)
             if isinstance(answer, Answer) and answer.status not in NOT_ACTED_ON | UNCERTAIN:
-                error = _refusal(answer, f"a batch of {len(pending)} objects in bucket {bucket!r}")
+                error = refusal(answer, f"a batch of {len(pending)} objects in bucket {bucket!r}")
                 if isinstance(error, EVERYTHING_REFUSED):
                     raise error
             return answer
 
         results = dict(refused)
-        pending = [change for change in changes if change.ref not in refused]
+        pending = [change for change in changes if change.seen.ref.key not in refused]
         while pending:
             sent = change_in_batch(
                 pending,
@@ -430,24 +445,23 @@ class GcpTierClient:
                 pace=self._pace_of(bucket),
                 patience=self._patience,
             )
-            results.update((result.ref, result) for result in sent)
+            results.update((result.ref.key, result) for result in sent)
             # A long rewrite gives a token, and goes on when it is called again with it.
-            tokens = {result.ref: result.detail for result in sent if result.outcome is ChangeOutcome.PENDING}
-            pending = [change for change in pending if change.ref in tokens]
-        moved = [change for change in changes if results[change.ref].outcome is ChangeOutcome.CHANGED]
-        if facts.versioned and moved:
-            for change, left in zip(moved, self._remove(moved), strict=True):
+            tokens = {result.ref.key: result.detail for result in sent if result.outcome is ChangeOutcome.PENDING}
+            pending = [change for change in pending if change.seen.ref.key in tokens] if tokens else []
+        if facts.versioned:
+            moved = [change for change in changes if results[change.seen.ref.key].outcome is ChangeOutcome.CHANGED]
+            for change, left in zip(moved, self._remove(moved) if moved else [], strict=True):
                 if left is not None:
-                    results[change.ref] = replace(results[change.ref], outcome=ChangeOutcome.ERROR, detail=left)
-        return [results[change.ref] for change in changes]
+                    key = change.seen.ref.key
+                    results[key] = replace(results[key], outcome=ChangeOutcome.ERROR, detail=left)
+        return [results[change.seen.ref.key] for change in changes]
 
-    def _acls(
-        self, changes: Sequence[TierChange]
-    ) -> tuple[dict[ObjectRef, Mapping[str, Any]], dict[ObjectRef, TierChangeResult]]:
+    def _acls(self, changes: Sequence[TierChange]) -> tuple[dict[str, Mapping[str, Any]], dict[str, TierChangeResult]]:
         """Read the access control lists that the rewrites must carry; and tell of which objects they cannot be read."""
         bucket = changes[0].ref.bucket
-        acls: dict[ObjectRef, Mapping[str, Any]] = {}
-        refused: dict[ObjectRef, TierChangeResult] = {}
+        acls: dict[str, Mapping[str, Any]] = {}
+        refused: dict[str, TierChangeResult] = {}
         calls = {change.ref.key: gcp_requests.look(bucket, change.ref.key, acl=True) for change in changes}
         for change, answer in zip(changes, self._asked(bucket, calls), strict=True):
             outcome, detail = None, ""
@@ -456,13 +470,13 @@ class GcpTierClient:
             elif answer.status == 404:
                 outcome, detail = ChangeOutcome.NOT_FOUND, "the object is gone"
             elif answer.status != 200:
-                outcome, detail = ChangeOutcome.ERROR, str(_refusal(answer, change.ref.uri))
+                outcome, detail = ChangeOutcome.ERROR, str(refusal(answer, change.ref.uri))
             elif change.now is not None and answer.content.get("etag") != change.now.etag:
                 outcome, detail = ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile"
             elif "acl" in answer.content:
-                acls[change.ref] = {"acl": answer.content["acl"]}
+                acls[change.ref.key] = {"acl": answer.content["acl"]}
             if outcome is not None:
-                refused[change.ref] = TierChangeResult(change.ref, outcome, detail)
+                refused[change.ref.key] = TierChangeResult(change.ref, outcome, detail)
         return acls, refused
 
     def _read(self, change: TierChange, answer: Answer) -> TierChangeResult:
@@ -472,21 +486,21 @@ class GcpTierClient:
         if answer.status == 200 and not content.get("done"):
             outcome, detail = ChangeOutcome.PENDING, str(content["rewriteToken"])
         elif answer.status == 200:
-            copy = content.get("resource", {})
-            same = same_content(change.seen, replace(change.seen, checksum=_digests(copy)))
-            if int(copy["size"]) != change.seen.size_bytes or copy["storageClass"] != change.to_class or same is False:
+            after = self._state(change.seen.ref.bucket, content["resource"])
+            seen = change.seen
+            same = after.checksum == seen.checksum or same_content(seen, after) is not False
+            if after.size_bytes != seen.size_bytes or after.storage_class != change.to_class or not same:
                 outcome = ChangeOutcome.ERROR
-                detail = f"generation {copy['generation']} is not the copy that it should be"
-            else:
-                after = self._state(change.ref, copy)
-        elif answer.status == 412 or isinstance(_refusal(answer, change.ref.uri), ObjectNotFound):
+                detail = f"generation {after.ref.version_id} is not the copy that it should be"
+                after = None
+        elif answer.status == 412 or isinstance(refusal(answer, change.ref.uri), ObjectNotFound):
             # Overwritten, changed or deleted; or a call that was cut off was carried out after all, when we had looked.
             found = self._settled([change])[0]
             outcome, detail = ChangeOutcome.CONFLICT, "it was overwritten or changed meanwhile"
             if found is not None:
                 return found
         else:
-            error = _refusal(answer, change.ref.uri)
+            error = refusal(answer, change.ref.uri)
             if isinstance(error, EVERYTHING_REFUSED):
                 raise error
             outcome = ChangeOutcome.LOCKED if isinstance(error, ObjectLocked) else ChangeOutcome.ERROR
@@ -528,7 +542,7 @@ class GcpTierClient:
             if answer is not None and answer.status in (200, 204, 404):
                 left.append(None)
                 continue
-            why = "it was not served" if answer is None else str(_refusal(answer, change.ref.uri))
+            why = "it was not served" if answer is None else str(refusal(answer, change.ref.uri))
             left.append(f"it moved, but its old generation {generation} is left and billed: {why}")
         return left
 
@@ -549,9 +563,9 @@ class GcpTierClient:
                 if answer is None:
                     found.append(Unseen(ref, f"{ref.uri} could not be looked at: it was not served", passing=True))
                 elif answer.status == 200:
-                    found.append(self._seen(bucket, answer.content))
+                    found += self._seen(bucket, [answer.content])
                 else:
-                    error = _refusal(answer, ref.uri)
+                    error = refusal(answer, ref.uri)
                     if isinstance(error, EVERYTHING_REFUSED):
                         raise error
                     gone = isinstance(error, ObjectNotFound)
@@ -563,24 +577,21 @@ class GcpTierClient:
     def _list_from(self, bucket: str) -> Callable[[str, str, int], tuple[list[ObjectState], bool]]:
         def page(start: str, prefix: str, limit: int) -> tuple[list[ObjectState], bool]:
             items, token = self._page(bucket, prefix, start=start, limit=limit)
-            return [self._seen(bucket, item) for item in items], bool(token)
+            return self._seen(bucket, items), bool(token)
 
         return page
 
-    def _seen(self, bucket: str, item: Mapping[str, Any]) -> ObjectState:
-        """Give an object's state, and remember what a rewrite of it needs beside."""
-        state = self._state(ObjectRef(Provider.GCP, bucket, item["name"]), item)
-        carried = {name: item[name] for name in _CARRIED if name in item}
-        if "kmsKeyName" in carried:
-            # Named with a key's version it would be refused: a rewrite takes the newest.
-            carried["kmsKeyName"] = _without_key_version(carried["kmsKeyName"])
-        source = _Source(item["etag"], item["generation"], item["metageneration"], carried)
+    def _seen(self, bucket: str, items: Sequence[Mapping[str, Any]]) -> list[ObjectState]:
+        """Give objects' states, and remember what a rewrite of them needs beside."""
+        sources = {(bucket, item["name"]): _source_of(item) for item in items}
         with self._sources_lock:
-            self._sources[bucket, item["name"]] = source
-            self._sources.move_to_end((bucket, item["name"]))
-            if len(self._sources) > _REMEMBERED:
+            # looked at again they become the newest
+            for named_so in sources.keys() & self._sources.keys():
+                del self._sources[named_so]
+            self._sources.update(sources)
+            while len(self._sources) > _REMEMBERED:
                 self._sources.popitem(last=False)
-        return state
+        return [self._state(bucket, item) for item in items]
 
     def _source(self, state: ObjectState) -> _Source | None:
         """Give what a rewrite needs beside an object's state, if the object was looked at by this client."""
@@ -596,7 +607,7 @@ class GcpTierClient:
                 if answer.status == 404:
                     raise BucketNotFound(f"there is no bucket {bucket!r}")
                 if answer.status != 200:
-                    raise _refusal(answer, what)
+                    raise refusal(answer, what)
                 told = answer.content
                 uniform = told.get("iamConfiguration", {}).get("uniformBucketLevelAccess", {}).get("enabled")
                 self._facts[bucket] = _BucketFacts(
@@ -614,7 +625,7 @@ class GcpTierClient:
         try:
             blob.reload()
         except _FAULTS as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
         return blob
 
     def _listing(self, bucket: str, prefix: str, start: str = "") -> Iterator[list[Mapping[str, Any]]]:
@@ -634,88 +645,20 @@ class GcpTierClient:
         if answer.status == 404:
             raise BucketNotFound(f"there is no bucket {bucket!r}")
         if answer.status != 200:
-            raise _refusal(answer, what)
+            raise refusal(answer, what)
         return answer.content.get("items", []), answer.content.get("nextPageToken", "")
 
-    def _state(self, ref: ObjectRef, item: Mapping[str, Any]) -> ObjectState:
-        kept = {name: _without_key_version(str(item[field])) for field, name in _KEPT_HEADERS if field in item}
-        return ObjectState(
-            ref=replace(ref, version_id=str(item["generation"])),
-            size_bytes=int(item["size"]),
-            storage_class=item["storageClass"],
-            etag=item["etag"],
-            last_modified_at=_at(item["updated"]),
-            class_since_at=_class_since(item),
-            content_type=item.get("contentType"),
-            checksum=_digests(item),
-            metadata=item.get("metadata") or {},
-            lock_reason=self._lock_reason(item),
-            headers=kept,
-        )
-
-    def _lock_reason(self, item: Mapping[str, Any]) -> str | None:
-        if item.get("temporaryHold"):
-            return "temporary hold"
-        if item.get("eventBasedHold"):
-            return "event-based hold"
-        retained = (item.get("retentionExpirationTime"), item.get("retention", {}).get("retainUntilTime"))
-        until = max((_at(text) for text in retained if text), default=None)
-        if until is not None and until > self._clock():
-            return f"retention until {until:%Y-%m-%d %H:%M} UTC"
-        return None
+    def _state(self, bucket: str, item: Mapping[str, Any]) -> ObjectState:
+        return state_of(bucket, item, self._clock)
 
 
-def _at(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def _source_of(item: Mapping[str, Any]) -> _Source:
+    carried = {name: item[name] for name in _CARRIED if name in item}
+    if "kmsKeyName" in carried:
+        # Named with a key's version it would be refused: a rewrite takes the newest.
+        carried["kmsKeyName"] = without_key_version(carried["kmsKeyName"])
+    return _Source(item["etag"], item["generation"], item["metageneration"], carried)
 
 
-def _digests(item: Mapping[str, Any]) -> str | None:
-    digests = [f"{name}:{item[field]}" for field, name in (("md5Hash", "md5"), ("crc32c", "crc32c")) if field in item]
-    return " ".join(digests) or None
-
-
-def _named(state: ObjectState) -> str:
-    return f"generation {state.ref.version_id} (ETag {state.etag})"
-
-
-def _without_key_version(text: str) -> str:
-    """Give an encryption key's name alone: a rewrite takes the key's newest version."""
-    return text.partition("/cryptoKeyVersions/")[0]
-
-
-def _class_since(item: Mapping[str, Any]) -> datetime:
-    return _at(item.get("timeStorageClassUpdated") or item["timeCreated"])
-
-
-def _refusal(answer: Answer, what: str) -> CloudFluxError:
-    """Give the error for what Google Cloud Storage refused."""
-    return _error(answer.status, *error_of(answer), what)
-
-
-def _error(status: int, reason: str, message: str, what: str) -> CloudFluxError:
-    said = f"{status} {reason}".strip()
-    error: CloudFluxError = TerminalError(f"Google Cloud Storage refused {what} with {said}: {message}")
-    if status == 401:
-        error = CredentialsRefused(f"Google Cloud does not accept our credentials ({said}, at {what}): renew them")
-    elif status == 403 and (reason in _ACCOUNT_REFUSED or "billing" in message.lower()):
-        error = AccountRefused(f"Google Cloud serves this project no longer ({said}, at {what}): {message}")
-    elif status == 404 and "bucket does not exist" in message:
-        error = BucketNotFound(f"there is no bucket for {what}: {message}")
-    elif status == 404:
-        error = ObjectNotFound(f"there is no object {what}")
-    elif status in NOT_ACTED_ON | UNCERTAIN or status >= 500:
-        error = TransientError(f"Google Cloud Storage could not serve {what} now ({said}): try again later")
-    elif status == 403 and (reason in _LOCKED or "retention" in message or " hold" in message):
-        error = ObjectLocked(f"{what} is locked: {message}")
-    return error
-
-
-def _translated(exc: Exception, what: str) -> CloudFluxError:
-    """Give the error for what the library raised."""
-    if isinstance(exc, GoogleAPICallError):
-        reason = str(exc.errors[0].get("reason", "")) if exc.errors and isinstance(exc.errors[0], Mapping) else ""
-        return _error(int(exc.code or 0), reason, exc.message, what)
-    if isinstance(exc, GoogleAuthError) and not isinstance(exc, TransportError):
-        kind = type(exc).__name__
-        return CredentialsRefused(f"Google Cloud does not accept our credentials ({kind}, at {what}): renew them")
-    return TransientError(f"the connection to Google Cloud Storage failed at {what}: {exc}")
+def _as_seen(change: TierChange, now: ObjectState) -> TierChange:
+    return change if change.now is now else replace(change, now=now)

@@ -26,6 +26,11 @@ Resource = Mapping[str, Any]
 BATCH_CALLS: Final = 100
 """cloud.google.com/storage/docs/batch: no more calls in one batch."""
 _RATE_LIMITS: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
+_NUMBER: Final = re.compile(rb"^content-id:\s*<?response-[^\r\n]*?(\d+)>?\s*$", re.IGNORECASE | re.MULTILINE)
+_STATUS: Final = re.compile(rb"HTTP/[0-9.]+ (\d+)")
+_READ_HEADERS: Final = re.compile(rb"^(retry-after|x-guploader-uploadid):([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+"""Of the headers of a batch's parts, all that anybody reads."""
 _READ_FIELDS: Final = (
     "name,generation,metageneration,size,storageClass,etag,updated,timeCreated,timeStorageClassUpdated,contentType,"
     "md5Hash,crc32c,metadata,cacheControl,contentDisposition,contentEncoding,contentLanguage,customTime,kmsKeyName,"
@@ -170,7 +175,8 @@ def _parameter(pair: tuple[str, str]) -> str:
 
 
 def _path(bucket: str, key: str) -> str:
-    return f"/storage/v1/b/{quote(bucket, safe='')}/o/{quote(key, safe='')}"
+    named = key.replace("/", "%2F") if _PLAIN_KEY.fullmatch(key) else quote(key, safe="")
+    return f"/storage/v1/b/{_quoted(bucket)}/o/{named}"
 
 
 def _part(number: int, call: Call, boundary: str) -> bytes:
@@ -192,12 +198,12 @@ def _parts(answer: Answer) -> Iterator[tuple[int, Answer]]:
     for part in whole.split(b"--" + boundary + b"\r\n")[1:]:
         outer, _, inner = part.partition(b"\r\n\r\n")
         head, _, body = inner.partition(b"\r\n\r\n")
-        status_line, *lines = head.decode().split("\r\n")
-        headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        number = re.search(rb"content-id:\s*<?response-.*?(\d+)>?\s*$", outer, re.IGNORECASE | re.MULTILINE)
-        if number is None:
-            raise AnswerLost("a part of a batch's answer has no number")
-        yield int(number[1]), _read(int(status_line.split(" ", 2)[1]), headers, body)
+        number = _NUMBER.search(outer)
+        status = _STATUS.match(head)
+        if number is None or status is None:
+            raise AnswerLost("a part of a batch's answer has no number, or no status")
+        headers = {name.decode().lower(): value.decode().strip() for name, value in _READ_HEADERS.findall(head)}
+        yield int(number[1]), _read(int(status[1]), headers, body)
 
 
 def _read(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
