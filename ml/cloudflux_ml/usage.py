@@ -162,13 +162,16 @@ class Transitions:
         return len(self.reads)
 
 
-def sample_transitions(history: DailyReads, *, end: int, most: int = MOST_TRANSITIONS, seed: int = 20) -> Transitions:
+def sample_transitions(
+    history: DailyReads, *, end: int, begin: int | None = None, most: int = MOST_TRANSITIONS, seed: int = 20
+) -> Transitions:
     """Draw days of objects from the days before ``end``, evenly over the days and over the objects of each.
 
-    Objects count from the day after their creation on.
+    Objects count from the day after their creation on. ``begin``: the first day that is drawn, at least 1; left out,
+    90, or a quarter of a shorter history: before it, little is known of any object's past.
     """
     created = history.created
-    first = max(1, min(90, end // 4))
+    first = max(1, min(90, end // 4)) if begin is None else max(1, begin)
     longest = min(end, max(20, (end - first) // 3))
     label_days = label_days_of(longest)
     days = np.arange(first, end - 1)

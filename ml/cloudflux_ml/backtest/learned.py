@@ -1,4 +1,4 @@
-"""CloudFlux's own policy in a backtest, and a yardstick: what could be reached by knowing rates, but not days."""
+"""CloudFlux's own policy in a backtest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudflux.domain.accounting import Account, Days, Tariff
+from cloudflux.domain.bucket_autopilots import MIN_HISTORY_DAYS, SWITCH_MARGIN
 from cloudflux.domain.costs import Codes, Floats
 from cloudflux.domain.placement import PlacementTables, solve_placement
 from cloudflux.domain.prices import GIB_BYTES
@@ -26,10 +27,6 @@ from cloudflux_ml.usage import CrawlWatch, UsageStates, UsageTracker, fit_usage_
 
 HORIZON_DAYS: Final = 180
 """The product's default, ``CLOUDFLUX_HORIZON_DAYS``."""
-MIN_HISTORY_DAYS: Final = 28
-"""Below it nothing is learnt, and break-even, the rule with a worst-case bound, decides."""
-_SWITCH_MARGIN: Final = 0.025
-"""By how much a bucket's autopilot must be expected to be cheaper: it is for good, and what is placed learns on."""
 
 
 class Learned:
@@ -45,7 +42,7 @@ class Learned:
         self._tariff = tariff
         self._seed = seed
         self._horizon_days = horizon_days
-        self.history = _History(trace.created)
+        self.history = History(trace.created)
         self.tracker = UsageTracker(trace.created)
         self._crawls = CrawlWatch()
         self._fallback = BreakEven(trace, tariff)
@@ -169,57 +166,7 @@ class CloudFlux:
         return self.policy.promote(day, account, rows, reads) if isinstance(self.policy, Promoting) else None
 
 
-class ToldRates:
-    """A yardstick, not a policy: it is told how often each object will be read in the window, but not on which days.
-
-    Each object is placed as if it were read with its true future rate, evenly likely on every day: what no forecast of
-    rates, however good, improves on. A policy that reacts to silence and to reads may: it is no bound for those.
-    """
-
-    name = "told-rates"
-    _RATES = np.concatenate([[0.0], np.exp2(np.arange(-12.0, 0.01, 0.5)), [2.0, 4.0, 16.0, 64.0, 256.0, 1024.0]])
-
-    def __init__(self, trace: Trace, tariff: Tariff, *, horizon_days: int = HORIZON_DAYS) -> None:
-        """``trace`` must be told whole."""
-        self._sizes = trace.size_bytes.astype(np.float64)
-        first = np.maximum(trace.created, trace.eval_from)
-        read_days = np.zeros(trace.objects)
-        reads = np.zeros(trace.objects)
-        for day in range(trace.eval_from, trace.days):
-            rows, counts = trace.on(day)
-            later = trace.created[rows] < day  # the read that creates an object is before any decision
-            read_days[rows[later]] += 1
-            reads[rows[later]] += counts[later]
-        lived = np.maximum(trace.days - first - (trace.created >= trace.eval_from), 1)
-        rate = read_days / lived
-        self._states = np.where(rate > 0, np.abs(rate[:, None] - self._RATES[None, 1:]).argmin(axis=1) + 1, 0)
-        # days are read or not, so rates above one a day cannot be: the reads of a read day say the rest
-        chance = np.minimum(self._RATES, 1.0)
-        per_read_day = np.divide(reads.sum(), max(read_days.sum(), 1.0))
-        chain = UsageChain(
-            unread=np.diag(1.0 - chance), read=np.diag(chance), reads=chance * per_read_day, seen=np.ones_like(chance)
-        )
-        self._tables = solve_placement(
-            chain, tariff.book, tariff.class_names, horizon_days=horizon_days, with_costs=False
-        )
-
-    def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
-        """Learn nothing: all is told."""
-
-    def decide(self, day: int, account: Account, movable: NDArray[np.bool_]) -> Moves | None:
-        """Move each object to the class that is expected to cost least at its true rate."""
-        rows = np.flatnonzero(movable)
-        best = self._tables.best_classes(
-            self._states[rows],
-            self._sizes[rows],
-            account.class_codes[rows],
-            account.days_in_class[rows],
-            account.idle_days[rows],
-        )
-        return rows, best
-
-
-class _History:
+class History:
     """Days that are over, as ``sample_transitions`` reads them."""
 
     def __init__(self, created: Days) -> None:
@@ -228,12 +175,15 @@ class _History:
 
     @property
     def created(self) -> Days:
+        """First day of each object, shape (N,)."""
         return self._created
 
     def add(self, rows: Codes, reads: NDArray[np.int64]) -> None:
+        """Take the next day: the objects that were read, and how often."""
         self._days.append((rows, reads.astype(np.float64)))
 
     def on(self, day: int) -> tuple[Codes, Floats]:
+        """Give a day's reads."""
         return self._days[day]
 
 
@@ -257,7 +207,7 @@ def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: 
     own = _expected_usd(usage.chain, tariff, tariff.class_names, states, sizes)
     standard = tariff.standard_code
     own += tariff.move_usd[standard] + sizes[:, None] / GIB_BYTES * tariff.move_usd_gib[standard]
-    return bool(inside.sum() < own.min(axis=1).sum() * (1.0 - _SWITCH_MARGIN))
+    return bool(inside.sum() < own.min(axis=1).sum() * (1.0 - SWITCH_MARGIN))
 
 
 def _expected_usd(

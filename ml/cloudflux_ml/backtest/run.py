@@ -29,8 +29,8 @@ from cloudflux_ml.backtest.trace import Trace
 
 AUTOPILOT: Final = AutopilotRule.name
 OPTIMUM: Final = "optimum"
-TOLD_RATES: Final = "told-rates"
-"""A bound that is shown when it is asked for by name: see ``learned.ToldRates``."""
+YARDSTICKS: Final = ("told-rates", "learnt-bound")
+"""What knowing some of the future is worth, shown when it is asked for by name: see ``backtest.yardsticks``."""
 
 SEED: Final = 20
 """Of everything random: the same trace gives the same figures."""
@@ -125,7 +125,7 @@ def backtest(
     """
     began = time.perf_counter()
     wanted = set(policy_names() if policies is None else policies)
-    if unknown := sorted(wanted.difference(policy_names(), {TOLD_RATES})):
+    if unknown := sorted(wanted.difference(policy_names(), YARDSTICKS)):
         raise SettingsError(f"there is no policy {unknown[0]!r}: there are {', '.join(policy_names())}")
     tariff = tariff_of(book, trace.size_bytes, classes_of(book, latency))
     switched = _switched_tariff(trace, book, latency)
@@ -141,10 +141,9 @@ def backtest(
         return replay(trace, policy.tariff if isinstance(policy, Charged) else prices, name, policy, told(name))
 
     results = {name: result_of(name, factory) for name, factory in FACTORIES.items() if name in wanted}
-    if TOLD_RATES in wanted:
-        from cloudflux_ml.backtest.learned import ToldRates
-
-        results[TOLD_RATES] = replay(trace, tariff, TOLD_RATES, ToldRates(trace, tariff), told(TOLD_RATES))
+    for name in YARDSTICKS:
+        if name in wanted:
+            results[name] = replay(trace, tariff, name, _yardstick(name, trace, tariff, seed), told(name))
     results[OPTIMUM] = _optimum(trace, tariff, switched, told(OPTIMUM))
     return BacktestResult(
         trace=trace.name,
@@ -159,6 +158,12 @@ def backtest(
         # kilobytes, but for macOS, see getrusage(2) of either
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     )
+
+
+def _yardstick(name: str, trace: Trace, tariff: Tariff, seed: int) -> Policy:
+    from cloudflux_ml.backtest.yardsticks import LearntBound, ToldRates
+
+    return ToldRates(trace, tariff) if name == ToldRates.name else LearntBound(trace, tariff, seed=seed)
 
 
 def classes_of(book: PriceBook, latency: Latency, *, switched: bool = False) -> tuple[str, ...]:
