@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+import requests
 from contract.backends import let_restores_take
 
 from cloudflux.domain.errors import AccountRefused, BucketNotFound, CredentialsRefused, TerminalError
@@ -317,6 +319,48 @@ def test_nothing_is_moved_twice_when_the_answer_was_lost(client: AwsTierClient, 
     assert result.outcome is ChangeOutcome.CHANGED
     assert "lost" in result.detail
     assert wire.count("PUT") == 1
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("back", [False, True])
+def test_the_late_copy_of_a_dead_worker_is_refused_once_the_object_has_moved(
+    s3: Any, client: AwsTierClient, monkeypatch: pytest.MonkeyPatch, new_bucket: str, *, back: bool, versioned: bool
+) -> None:
+    (seen,) = _put_many(client, new_bucket, 1)
+    if versioned:
+        s3.put_bucket_versioning(Bucket=new_bucket, VersioningConfiguration={"Status": "Enabled"})
+        seen = client.put_object(seen.ref, b"content")
+    dying = _client(s3, patience=Patience(attempts=1))
+    wire = _tap(dying, monkeypatch)
+    wire.fail("PUT", "/000", AnswerLost("it is on its way"))
+    assert _move(dying, seen).outcome is ChangeOutcome.UNAVAILABLE
+    (late,) = [sent for sent in wire.sent if sent[0] == "PUT"]
+    dying.close()
+
+    _wait_for_a_later_second_than(seen)
+    assert _move(client, seen).outcome is ChangeOutcome.CHANGED
+    if back:
+        assert _move(client, client.head(_ref(new_bucket, "000")), "STANDARD").outcome is ChangeOutcome.CHANGED
+    moved = client.head(_ref(new_bucket, "000"))
+    assert moved.etag == seen.etag  # it does not tell the copy from what was copied
+
+    method, url, headers = late
+    answer = requests.request(method, url, headers=dict(headers), timeout=10)
+    assert answer.status_code == (404 if versioned else 412), answer.text  # of versions the copied one is gone
+    assert client.head(_ref(new_bucket, "000")) == moved
+    if versioned:
+        versions = s3.list_object_versions(Bucket=new_bucket)["Versions"]
+        assert [version["VersionId"] for version in versions if version["VersionId"] != "null"] == [
+            moved.ref.version_id
+        ]
+
+
+def _wait_for_a_later_second_than(seen: ObjectState) -> None:
+    """Wait until what is written now is dated later: HTTP dates have no finer grain than seconds."""
+    deadline = time.monotonic() + 10
+    while datetime.now(UTC).replace(microsecond=0) <= seen.last_modified_at:
+        assert time.monotonic() < deadline, "the clock stands still"
+        time.sleep(0.05)
 
 
 def test_a_refusal_in_the_body_of_a_200_is_the_objects_own(client: AwsTierClient, wire: Wire, new_bucket: str) -> None:

@@ -174,7 +174,7 @@ class S3Moves:
                 if now.size_bytes > self._limits.one_copy_bytes:
                     answer = await self._copy_in_parts(change, now, facts)
                 else:
-                    answer = await self._copy(change, now, facts, again=lost is not None)
+                    answer = await self._copy(change, now, facts)
                 break
             except AnswerLost as exc:
                 lost = exc
@@ -307,28 +307,28 @@ class S3Moves:
         detail = f"it is being restored from {now.storage_class} ({order.priority})"
         raise _Unusable(ChangeOutcome.RESTORING, detail, answer.request_id)
 
-    async def _copy(self, change: TierChange, now: ObjectState, facts: BucketFacts, *, again: bool) -> Answer:
+    async def _copy(self, change: TierChange, now: ObjectState, facts: BucketFacts) -> Answer:
         """Copy the object onto itself in one request.
 
-        Who copies ``again`` cannot be sure that the first request will not still be acted on. The ETag would not show
-        that, as a copy keeps it; the date does.
+        The object must be the one that was seen by its ETag, which S3 checks at the destination, and by the time at
+        which it was written. A copy keeps the ETag: only the time keeps a request from being acted on once another one
+        has moved the object, however late it comes (from a process that has died, or whose answer was lost). S3 checks
+        the time at the source alone, and does not if it is given the source's ETag as well (API reference, CopyObject).
         """
         headers = {
             **self._source(change.ref, now, facts),
             "if-match": f'"{now.etag}"',
+            "x-amz-copy-source-if-unmodified-since": format_datetime(now.last_modified_at, usegmt=True),
             "x-amz-storage-class": change.to_class,
             "x-amz-metadata-directive": "COPY",
             "x-amz-tagging-directive": "COPY",
             **_kept(now),
         }
-        if again:
-            del headers["x-amz-copy-source-if-match"]  # it would outweigh the date
-            headers["x-amz-copy-source-if-unmodified-since"] = format_datetime(now.last_modified_at, usegmt=True)
         if facts.has_acls:
             headers |= await self._grants(change.ref)
         answer = await self._requests.send("PUT", change.ref.bucket, change.ref.key, headers=headers, repeatable=False)
-        if again and answer.code in _CHANGED_SINCE:
-            raise AnswerLost("it changed after its state was looked at: perhaps the first request was acted on late")
+        if answer.code in _CHANGED_SINCE:  # by somebody else, or by a request of ours: a look tells
+            raise AnswerLost("it changed after its state was looked at")
         if answer.code == "NoSuchVersion":
             raise _Unusable(ChangeOutcome.CONFLICT, "the version that was seen is gone", answer.request_id)
         if answer.code:
@@ -425,7 +425,7 @@ class S3Moves:
         upload: _Upload,
     ) -> list[str]:
         """Copy all parts, as many at once as the bucket's pace lets; gives what completes the upload, in order."""
-        source = self._source(ref, now, facts)
+        source = {**self._source(ref, now, facts), "x-amz-copy-source-if-match": f'"{now.etag}"'}
 
         async def copy(number: int, first: int) -> str:
             last = min(first + upload.part_bytes, now.size_bytes) - 1
@@ -542,10 +542,7 @@ class S3Moves:
         infix = "object/" if ref.bucket.startswith("arn:") else ""
         source = quoted_key(f"{ref.bucket}/{infix}{ref.key}")
         version_id = _superseded(now, facts)
-        return {
-            "x-amz-copy-source": source if version_id is None else f"{source}?versionId={version_id}",
-            "x-amz-copy-source-if-match": f'"{now.etag}"',
-        }
+        return {"x-amz-copy-source": source if version_id is None else f"{source}?versionId={version_id}"}
 
     async def _grants(self, ref: ObjectRef) -> dict[str, str]:
         return grants_of((await self._ask("GET", ref, {"acl": ""})).body)
