@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudflux.domain.plans import Guardrails
-    from cloudflux.workflows.undo import BucketPrices, UndoProposal
+    from cloudflux.workflows.undo import UndoProposal
+    from cloudflux.workflows.undo_costs import BucketPrices
 
 _Built = TypeVar("_Built")
 
@@ -38,10 +39,7 @@ def preview_undo(target: str, *, created_at: datetime, guardrails: Guardrails) -
     """Tell what taking the moves back would come to; nothing is stored."""
     from cloudflux.workflows import undo
 
-    proposal, _ = _with_stores(
-        undo.build_undo, target=target, run_id="preview", created_at=created_at, guardrails=guardrails, dry_run=True
-    )
-    return proposal
+    return _with_stores(undo.preview_undo, target=target, created_at=created_at, guardrails=guardrails)
 
 
 def _with_stores(build: Callable[..., _Built], **arguments: Any) -> _Built:
@@ -61,7 +59,7 @@ def bucket_prices() -> Callable[[str, str], BucketPrices]:
     from cloudflux.orchestration.movers import job_terms_of
     from cloudflux.price_books import load_book
     from cloudflux.workflows.move_costs import restore_orders
-    from cloudflux.workflows.undo import BucketPrices
+    from cloudflux.workflows.undo_costs import BucketPrices
 
     estate = settings().load_estate()
 

@@ -88,11 +88,11 @@ class Plans:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add(self, plan: MigrationPlan, moves: pa.Table, state: PlanState) -> bool:
+    def add(self, plan: MigrationPlan, moves: pa.Table | Iterable[pa.Table], state: PlanState) -> bool:
         """Store a plan with all its moves, in one transaction; one with the same ``plan_id`` stays as it was.
 
-        ``moves`` has the columns ``MOVE_COLUMNS``, by ``move_no``, money as float64 USD. Returns whether it was new.
-        Money is kept to ten places.
+        ``moves`` has the columns ``MOVE_COLUMNS``, by ``move_no``, money as float64 USD; it may come in parts, which
+        are read only if the plan is new. Returns whether it was. Money is kept to ten places.
         """
         totals = plan.totals
         header = {
@@ -124,8 +124,9 @@ class Plans:
             added = insert(PlanRow).values(header).on_conflict_do_nothing().returning(PlanRow.plan_id)
             if connection.execute(added).one_or_none() is None:
                 return False
-            owner = pa.array([plan.plan_id], pa.string()).take(pa.array([0] * moves.num_rows, pa.int32()))
-            copy_table(connection, "cloudflux.planned_moves", moves.append_column("plan_id", owner))
+            for part in [moves] if isinstance(moves, pa.Table) else moves:
+                owner = pa.repeat(pa.scalar(plan.plan_id, pa.string()), part.num_rows)
+                copy_table(connection, "cloudflux.planned_moves", part.append_column("plan_id", owner))
             digest = _moves_sha256(connection, plan.plan_id)
             connection.execute(update(PlanRow).where(PlanRow.plan_id == plan.plan_id).values(moves_sha256=digest))
             connection.execute(

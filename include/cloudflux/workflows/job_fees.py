@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +20,19 @@ from cloudflux.domain.plans import PlannedMove
 from cloudflux.workflows.move_costs import CostsOf
 
 Floats = npt.NDArray[np.float64]
+
+GROUP: Final = ["provider", "bucket", "current_class", "chosen_class"]
+"""The columns by which a plan's moves are grouped."""
+
+
+class Group(NamedTuple):
+    """What the moves of a group have in common."""
+
+    provider: str
+    bucket: str
+    current_class: str
+    chosen_class: str
+
 
 TermsOf = Callable[[str, str], JobTerms | None]
 """By provider and bucket; None where no jobs are wanted."""
@@ -36,41 +50,64 @@ def no_jobs(_provider: str, _bucket: str) -> None:
 def expected_fees(moves: pa.Table, canaries: Canaries, terms_of: TermsOf) -> Floats:
     """Give the share of its job's price that each move is expected to bear, in USD; shape (rows,).
 
-    ``moves`` has ``provider``, ``bucket``, ``key``, ``version_id``, ``size_bytes``, ``current_class`` and
-    ``chosen_class``, one plan's moves in any order. What shows only when objects are looked at (locks, ACLs,
-    encryption) keeps some of them out of the jobs: then less is paid.
+    ``moves`` has ``GROUP``, ``key``, ``version_id`` and ``size_bytes``, one plan's moves in any order.
     """
+    codes, groups = group_codes(moves)
     fees = np.zeros(moves.num_rows)
-    counts = moves.group_by(["provider", "bucket"]).aggregate([([], "count_all")])
-    for provider, bucket, count in zip(*(counts[name].to_pylist() for name in counts.column_names), strict=True):
-        terms = terms_of(provider, bucket)
-        if terms is None or count < terms.from_objects:
-            continue
-        within = pc.and_(pc.equal(moves["provider"], provider), pc.equal(moves["bucket"], bucket))
-        rows = np.flatnonzero(within.to_numpy())
-        first = canaries(moves)[rows]
-        for chosen in (rows[first], rows[~first]):
-            fees[chosen] = _shares(moves.take(pa.array(chosen)), terms)
+    if any(terms_of(group.provider, group.bucket) is not None for group in groups):
+        order = pc.sort_indices(moves, [(name, "ascending") for name in ("provider", "bucket", "key")]).to_numpy()
+        fees[order] = fees_by_object(
+            codes[order],
+            groups,
+            size_bytes=moves["size_bytes"].to_numpy()[order],
+            versioned=pc.is_valid(moves["version_id"]).to_numpy()[order],
+            first=canaries(moves)[order],
+            terms_of=terms_of,
+        )
     return fees
 
 
-def _shares(moves: pa.Table, terms: JobTerms) -> Floats:
-    """Give the shares of moves of one bucket that are cut into ranges together."""
-    if not moves.num_rows:
-        return np.zeros(0)
-    places = np.empty(moves.num_rows, dtype=np.intp)
-    places[pc.sort_indices(moves["key"]).to_numpy()] = np.arange(moves.num_rows)
-    targets = pc.dictionary_encode(moves["chosen_class"].combine_chunks()).indices.to_numpy()
-    versioned = pc.is_valid(moves["version_id"]).to_numpy()
-    restored = pc.is_in(moves["current_class"], pa.array(sorted(terms.restored_classes), pa.string())).to_numpy()
-    carried = (
-        np.where(versioned, terms.remove_superseded, terms.write_once)
-        & ~restored
-        & (moves["size_bytes"].to_numpy() <= MOST_JOB_BYTES)
-    )
-    sizes = job_sizes(places, targets.astype(np.intp), carried)
-    share = terms.prices.usd_per_object + terms.prices.usd_per_job / np.maximum(sizes, 1)
-    return np.where(sizes > 0, share, 0.0)
+def group_codes(moves: pa.Table) -> tuple[npt.NDArray[np.intp], list[Group]]:
+    """Number the groups of moves, in the order in which they come; gives each move's, shape (rows,), and the groups."""
+    frame = moves.select(GROUP).to_pandas()
+    codes, groups = pd.factorize(pd.MultiIndex.from_frame(frame))
+    return codes, [Group(*group) for group in groups]
+
+
+def fees_by_object(
+    codes: npt.NDArray[np.intp],
+    groups: Sequence[Group],
+    *,
+    size_bytes: npt.NDArray[np.int64],
+    versioned: npt.NDArray[np.bool_],
+    first: npt.NDArray[np.bool_],
+    terms_of: TermsOf,
+) -> Floats:
+    """Give the same for moves in the order of their objects, of which ``first`` tells the canaries; shape (N,).
+
+    What shows only when objects are looked at (locks, ACLs, encryption) keeps some of them out of the jobs: then less
+    is paid.
+    """
+    fees = np.zeros(len(codes))
+    buckets = sorted({(group.provider, group.bucket) for group in groups})
+    bucket_of = np.array([buckets.index((group.provider, group.bucket)) for group in groups], dtype=np.intp)
+    targets = sorted({group.chosen_class for group in groups})
+    target_of = np.array([targets.index(group.chosen_class) for group in groups], dtype=np.intp)
+    for number, bucket in enumerate(buckets):
+        terms = terms_of(*bucket)
+        if terms is None:
+            continue
+        rows = np.flatnonzero(bucket_of[codes] == number)
+        if len(rows) < terms.from_objects:
+            continue
+        restored = np.array([group.current_class in terms.restored_classes for group in groups])
+        carried = np.where(versioned, terms.remove_superseded, terms.write_once) & (size_bytes <= MOST_JOB_BYTES)
+        carried &= ~restored[codes]
+        for some in (rows[first[rows]], rows[~first[rows]]):
+            sizes = job_sizes(np.arange(len(some)), target_of[codes[some]], carried[some])
+            share = terms.prices.usd_per_object + terms.prices.usd_per_job / np.maximum(sizes, 1)
+            fees[some] = np.where(sizes > 0, share, 0.0)
+    return fees
 
 
 def add_fees(moves: pa.Table, fees: Floats) -> pa.Table:

@@ -28,7 +28,7 @@ from cloudflux.domain.plans import (
     PlanTotals,
 )
 from cloudflux.domain.prices import MONTH_DAYS
-from cloudflux.workflows.job_fees import Floats, TermsOf, add_fees, expected_fees, no_jobs
+from cloudflux.workflows.job_fees import GROUP, Floats, TermsOf, add_fees, expected_fees, group_codes, no_jobs
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
 _USD_PLACES: Final = 10
@@ -37,10 +37,13 @@ _USD_PLACES: Final = 10
 _MAX_CANARIES: Final = 100
 """Of one provider, bucket and pair of classes: enough to meet what can go wrong, few enough to put right by hand."""
 
+CANARY_KEY: Final = "cloudflux-canary"
+"""Of the numbers by which canaries are chosen, see ``object_numbers``."""
+_HOLD_OUT_KEY: Final = "cloudflux-hold-"
+
 _ROLE_ORDER: Final = (MoveRole.CANARY, MoveRole.MOVE, MoveRole.HOLD_OUT)
 
 _BY_OBJECT: Final = [("provider", "ascending"), ("bucket", "ascending"), ("key", "ascending")]
-_GROUP: Final = ["provider", "bucket", "current_class", "chosen_class"]
 _MOVE_COLUMNS: Final = [
     "provider", "bucket", "key", "version_id", "etag", "size_bytes", "last_modified_at", "class_since_at",
     "current_class", "chosen_class", "saving_usd", "one_time_usd", "payback_days", "reason", "current_monthly_usd",
@@ -144,7 +147,7 @@ def build_plan(
     """
     scored, before, horizon_days = _scored(decisions)
     wanted = _wanted(decisions, guardrails)
-    held_out = _hash(wanted, "cloudflux-hold-") < guardrails.hold_out_share
+    held_out = object_numbers(wanted, _HOLD_OUT_KEY) < guardrails.hold_out_share
     movable = wanted.filter(pa.array(~held_out))
     chosen = movable.filter(pa.array(_within_caps(movable, guardrails)))
     chosen, fees = _worth_their_jobs(chosen, guardrails, terms_of)
@@ -157,7 +160,7 @@ def build_plan(
     compared = (
         compared.slice(0, 0) if least is None else compared.filter(pc.greater_equal(compared["saving_usd"], least))
     )
-    roles = np.where(are_canaries(chosen, guardrails.canary_share), 0, 1)
+    roles = np.where(_are_canaries(chosen, guardrails.canary_share), 0, 1)
     change = _total(chosen["current_monthly_usd"]) - _total(chosen["chosen_monthly_usd"])
     plan = MigrationPlan(
         plan_id=plan_id_of(run_id),
@@ -238,7 +241,7 @@ def _worth_their_jobs(chosen: pa.Table, guardrails: Guardrails, terms_of: TermsO
     out does not come back: each time there are fewer.
     """
     while True:
-        fees = expected_fees(chosen, lambda moves: are_canaries(moves, guardrails.canary_share), terms_of)
+        fees = expected_fees(chosen, lambda moves: _are_canaries(moves, guardrails.canary_share), terms_of)
         if not fees.any():
             return chosen, fees
         once = np.cumsum(chosen["one_time_usd"].to_numpy() + fees)
@@ -259,30 +262,34 @@ def _paid_back_later(chosen: pa.Table, fees: Floats) -> pa.Table:
     return chosen.set_column(place, chosen.schema.field(place), pa.array(days + later, from_pandas=True))
 
 
-def _hash(rows: pa.Table, key: str) -> npt.NDArray[np.float64]:
+def object_numbers(rows: pa.Table, key: str) -> Floats:
     """Give each object a number in [0, 1) that depends on its name and the key alone; shape (rows,)."""
     if not rows.num_rows:
         return np.zeros(0)
     names = pc.binary_join_element_wise(rows["provider"], rows["bucket"], rows["key"], "\0")
     hashed = pd.util.hash_array(names.to_numpy(zero_copy_only=False), hash_key=f"{key:<16.16}", categorize=False)
-    numbers: npt.NDArray[np.float64] = (hashed >> np.uint64(11)).astype(np.float64) / 2.0**53
+    numbers: Floats = (hashed >> np.uint64(11)).astype(np.float64) / 2.0**53
     return numbers
 
 
-def are_canaries(chosen: pa.Table, share: float) -> npt.NDArray[np.bool_]:
-    """Choose a share of each group's moves, at least one of each, by their names."""
-    if share == 0 or not chosen.num_rows:
-        return np.zeros(chosen.num_rows, dtype=bool)
-    frame = chosen.select(_GROUP).to_pandas().assign(number=_hash(chosen, "cloudflux-canary"))
-    groups = frame.groupby(_GROUP, sort=False)["number"]
-    most = np.minimum(np.ceil(groups.transform("size").to_numpy() * share), _MAX_CANARIES)
-    chosen_first: npt.NDArray[np.bool_] = groups.rank(method="first").to_numpy() <= most
+def _are_canaries(chosen: pa.Table, share: float) -> npt.NDArray[np.bool_]:
+    groups, _ = group_codes(chosen)
+    return are_canaries(groups, object_numbers(chosen, CANARY_KEY), share)
+
+
+def are_canaries(groups: npt.NDArray[np.intp], numbers: Floats, share: float) -> npt.NDArray[np.bool_]:
+    """Choose a share of each group's moves, at least one of each, by their objects' numbers; all of shape (rows,)."""
+    if share == 0 or not len(groups):
+        return np.zeros(len(groups), dtype=bool)
+    of_groups = pd.Series(numbers).groupby(groups, sort=False)
+    most = np.minimum(np.ceil(of_groups.transform("size").to_numpy() * share), _MAX_CANARIES)
+    chosen_first: npt.NDArray[np.bool_] = of_groups.rank(method="first").to_numpy() <= most
     return chosen_first
 
 
 def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
     """Add up the moves by provider, bucket and pair of classes."""
-    summed = chosen.group_by(_GROUP).aggregate(
+    summed = chosen.group_by(GROUP).aggregate(
         [
             ("size_bytes", "count"),
             ("size_bytes", "sum"),
@@ -305,7 +312,7 @@ def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
             longest_payback_days=row["payback_days_max"],
             job_fees_usd=usd(row["job_fee_usd_sum"], _USD_PLACES),
         )
-        for row in summed.sort_by([(name, "ascending") for name in _GROUP]).to_pylist()
+        for row in summed.sort_by([(name, "ascending") for name in GROUP]).to_pylist()
     )
 
 

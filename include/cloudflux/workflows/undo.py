@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -12,22 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cloudflux.domain.batch_jobs import JobTerms
-from cloudflux.domain.costs import one_time_usd, usd
-from cloudflux.domain.errors import SettingsError, TerminalError
-from cloudflux.domain.migrations import MigrationState, RestoreOrder
+from cloudflux.domain.costs import usd
+from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.objects import ObjectPrefix, ObjectRef
-from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanKind, PlannedMove, PlanState, PlanTotals
-from cloudflux.domain.prices import MONTH_DAYS, PriceBook
+from cloudflux.domain.plans import Guardrails, MigrationPlan, MoveRole, PlanKind, PlanState, PlanTotals
+from cloudflux.domain.prices import MONTH_DAYS
 from cloudflux.domain.undo import DoneMove
-from cloudflux.workflows.job_fees import TermsOf, add_fees, expected_fees
-from cloudflux.workflows.move_costs import with_restore
-from cloudflux.workflows.plan import are_canaries, check_guardrails, first_state, groups_of, plan_id_of
+from cloudflux.workflows.job_fees import TermsOf, add_fees
+from cloudflux.workflows.plan import check_guardrails, first_state, plan_id_of
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
+from cloudflux.workflows.sorted_spool import SortedSpool
+from cloudflux.workflows.undo_costs import PricesOf, in_class_since, undo_usd
+from cloudflux.workflows.undo_rows import Flags, UndoRows
 
 _STEP_MOVES: Final = 5_000
 _USD_PLACES: Final = 10
-_DAY_SECONDS: Final = 86_400
 
 _AT: Final = pa.timestamp("us", tz="UTC")
 _COLUMNS: Final = pa.schema(
@@ -50,7 +50,7 @@ _COLUMNS: Final = pa.schema(
     ]
 )
 
-_BY_OBJECT: Final = [("provider", "ascending"), ("bucket", "ascending"), ("key", "ascending")]
+_BY_OBJECT: Final = ["provider", "bucket", "key"]
 
 
 class UndoRefused(TerminalError):
@@ -63,8 +63,8 @@ class PlanStore(Protocol):
     def get(self, plan_id: str) -> Any:
         """Give a ``MigrationPlan`` with its ``state``. Raises a ``LookupError``."""
 
-    def add(self, plan: MigrationPlan, moves: pa.Table, state: PlanState) -> bool:
-        """Store a plan once; the same ``plan_id`` again changes nothing."""
+    def add(self, plan: MigrationPlan, moves: Iterable[pa.Table], state: PlanState) -> bool:
+        """Store a plan once, its moves in parts; the same ``plan_id`` again changes nothing."""
 
 
 class DoneMoveSource(Protocol):
@@ -82,20 +82,6 @@ class Ledger(Protocol):
 
     def counts(self, plan_id: str) -> Mapping[MigrationState, int]:
         """Count a plan's moves by their newest state."""
-
-
-@dataclass(frozen=True, slots=True)
-class BucketPrices:
-    """What taking objects of one bucket back costs, and how its archived ones would be restored for it."""
-
-    book: PriceBook
-    restore_of: Callable[[PlannedMove], RestoreOrder | None]
-    jobs: JobTerms | None = None
-    """When S3's jobs would move them, and at which prices."""
-
-
-PricesOf = Callable[[str, str], BucketPrices]
-"""By provider and bucket. Raises ``SettingsError`` for a bucket that the estate does not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,27 +112,58 @@ def propose_undo(
     many moves as the caps allow; otherwise an undo that breaks a cap is refused as a whole. Raises ``UndoRefused``
     saying what is wrong, ``SettingsError`` naming a guardrail or a bucket.
     """
-    proposal, moves = build_undo(
-        plans,
-        ledger,
-        done_moves,
-        prices_of,
-        target=target,
-        run_id=run_id,
-        created_at=created_at,
-        guardrails=guardrails,
-        dry_run=dry_run,
-        what_fits=what_fits,
-    )
-    plans.add(proposal.plan, moves, first_state(proposal.plan))
+    with SortedSpool(_COLUMNS, _BY_OBJECT) as spool:
+        proposal, moves = _built(
+            spool,
+            _Sources(plans, ledger, done_moves, prices_of),
+            target=target,
+            run_id=run_id,
+            created_at=created_at,
+            guardrails=guardrails,
+            dry_run=dry_run,
+            what_fits=what_fits,
+        )
+        plans.add(proposal.plan, moves, first_state(proposal.plan))
     return proposal
 
 
-def build_undo(
+def preview_undo(
     plans: PlanStore,
     ledger: Ledger,
     done_moves: DoneMoveSource,
     prices_of: PricesOf,
+    *,
+    target: str,
+    created_at: datetime,
+    guardrails: Guardrails,
+) -> UndoProposal:
+    """Choose the moves that take back those of ``target``; store nothing. See ``propose_undo``."""
+    with SortedSpool(_COLUMNS, _BY_OBJECT) as spool:
+        proposal, _ = _built(
+            spool,
+            _Sources(plans, ledger, done_moves, prices_of),
+            target=target,
+            run_id="preview",
+            created_at=created_at,
+            guardrails=guardrails,
+            dry_run=True,
+        )
+    return proposal
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What tells of plans, moves and prices."""
+
+    plans: PlanStore
+    ledger: Ledger
+    done_moves: DoneMoveSource
+    prices_of: PricesOf
+
+
+def _built(
+    spool: SortedSpool,
+    sources: _Sources,
     *,
     target: str,
     run_id: str,
@@ -154,22 +171,21 @@ def build_undo(
     guardrails: Guardrails,
     dry_run: bool,
     what_fits: bool = False,
-) -> tuple[UndoProposal, pa.Table]:
-    """Choose the moves that take back those of ``target``; store nothing. See ``propose_undo``.
+) -> tuple[UndoProposal, Iterator[pa.Table]]:
+    """Choose the moves; gives the plan and, as long as the spool is open, its moves as ``PLANNED_MOVES`` in parts.
 
     What a move costs is computed for the object as it was left: the copy, retrieval by the restore that will be asked
     for, and the early deletion that its present class is still owed at ``created_at``. The least costly come first
-    under the caps. The moves, ``PLANNED_MOVES``, are columns from the start; the ledger is read in steps.
+    under the caps. The ledger is read in steps, what they come to lies on disk: memory holds some numbers of each move.
     """
     check_guardrails(guardrails)
-    undone, batches = _found(plans, done_moves, target)
+    undone, batches = _found(sources.plans, sources.done_moves, target)
     left_out: Counter[str] = Counter()
     # one object's undo says nothing of the other moves of its plan
-    if "://" not in target and (taken_back := ledger.counts(undone.plan_id).get(MigrationState.UNDONE, 0)):
+    if "://" not in target and (taken_back := sources.ledger.counts(undone.plan_id).get(MigrationState.UNDONE, 0)):
         left_out["taken back already"] = taken_back
     found = 0
     saved_month = 0.0
-    parts = []
     for batch in batches:
         found += len(batch)
         saved_month += float(sum(done.move.monthly_saving_usd for done in batch))
@@ -180,16 +196,20 @@ def build_undo(
                 wanted.append(done)
             else:
                 left_out[reason] += 1
-        parts.append(_columns(wanted, prices_of, undone.horizon_days, created_at))
-    rows = pa.concat_tables([_COLUMNS.empty_table(), *parts])
-    if not rows.num_rows:
+        spool.add(_columns(wanted, sources.prices_of, undone.horizon_days, created_at))
+    rows = UndoRows.of(spool.in_order())
+    if not len(rows):
         raise UndoRefused(_nothing(target, undone, left_out))
+    most = int(rows.undoes_move_no.max()) + 1
     rows, beyond = _affordable(
-        rows, guardrails, lambda *bucket: prices_of(*bucket).jobs, what_fits=what_fits, target=target
+        rows,
+        guardrails,
+        lambda provider, bucket: sources.prices_of(provider, bucket).jobs,
+        what_fits=what_fits,
+        target=target,
     )
     if beyond:
         left_out["beyond the caps of one plan"] = beyond
-    first = are_canaries(rows, guardrails.canary_share)
     before = float(undone.totals.before_usd_month) - saved_month
     plan = MigrationPlan(
         plan_id=plan_id_of(run_id),
@@ -201,21 +221,21 @@ def build_undo(
         dry_run=dry_run,
         guardrails=guardrails,
         totals=PlanTotals(
-            objects=rows.num_rows,
-            bytes=int(pc.sum(rows["size_bytes"]).as_py()),
-            saving_usd=usd(_total(rows["saving_usd"]), _USD_PLACES),
-            one_time_usd=usd(_total(rows["one_time_usd"]), _USD_PLACES),
+            objects=len(rows),
+            bytes=int(rows.size_bytes.sum()),
+            saving_usd=usd(float(rows.saving_usd.sum()), _USD_PLACES),
+            one_time_usd=usd(float(rows.one_time_usd.sum()), _USD_PLACES),
             before_usd_month=usd(before, _USD_PLACES),
-            after_usd_month=usd(before - _total(rows["monthly_saving_usd"]), _USD_PLACES),
+            after_usd_month=usd(before - float(rows.monthly_saving_usd.sum()), _USD_PLACES),
             scored_objects=found,
             left_out=sum(left_out.values()),
-            canaries=int(first.sum()),
+            canaries=int(rows.first.sum()),
         ),
-        groups=groups_of(rows),
+        groups=rows.plan_groups(),
         kind=PlanKind.UNDO,
         undoes=undone.plan_id,
     )
-    return UndoProposal(plan, dict(left_out)), _planned(rows, first, undone.plan_id)
+    return UndoProposal(plan, dict(left_out)), _planned(spool, rows, most, undone.plan_id)
 
 
 def describe_left_out(proposal: UndoProposal) -> str:
@@ -280,7 +300,7 @@ def _columns(moves: Sequence[DoneMove], prices_of: PricesOf, horizon_days: int, 
         "etag": [done.left.etag for done in moves],
         "size_bytes": [done.left.size_bytes for done in moves],
         "last_modified_at": [done.left.last_modified_at for done in moves],
-        "class_since_at": [_in_class_since(done) for done in moves],
+        "class_since_at": [in_class_since(done) for done in moves],
         "current_class": [done.move.to_class for done in moves],
         "chosen_class": [done.move.from_class for done in moves],
         "saving_usd": [gain * horizon_days / MONTH_DAYS - cost for gain, cost in zip(monthly, costs, strict=True)],
@@ -292,76 +312,37 @@ def _columns(moves: Sequence[DoneMove], prices_of: PricesOf, horizon_days: int, 
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in _COLUMNS}, schema=_COLUMNS)
 
 
-def undo_usd(moves: Sequence[DoneMove], prices_of: PricesOf, at: datetime) -> list[float]:
-    """Give what taking each move back costs once, in USD: by the class that the object is in now, and since when.
-
-    Raises ``SettingsError`` when a price book does not know a class.
-    """
-    alike: dict[tuple[str, str, RestoreOrder | None], list[int]] = {}
-    for number, done in enumerate(moves):
-        ref = done.move.ref
-        back = replace(done.move, from_class=done.move.to_class, to_class=done.move.from_class)
-        order = prices_of(ref.provider.value, ref.bucket).restore_of(back)
-        alike.setdefault((ref.provider.value, ref.bucket, order), []).append(number)
-    costs = np.zeros(len(moves))
-    for (provider, bucket, order), numbers in alike.items():
-        some = [moves[number] for number in numbers]
-        book = with_restore(prices_of(provider, bucket).book, order)
-        sizes = np.array([done.left.size_bytes for done in some], dtype=np.float64)
-        days = np.array([(at - _in_class_since(done)).total_seconds() / _DAY_SECONDS for done in some])
-        sources, targets = (
-            _codes(book, [getattr(done.move, name) for done in some]) for name in ("to_class", "from_class")
-        )
-        costs[numbers] = one_time_usd(book, sizes, sources, days)[np.arange(len(some)), targets]
-    return [float(cost) for cost in costs]
-
-
-def _in_class_since(done: DoneMove) -> datetime:
-    """Tell since when the object is in the class that it was moved to.
-
-    What S3's lifecycle rules moved shows no other time than before; then it is taken as there since it was verified.
-    """
-    return done.left.class_since_at if done.left.class_since_at >= done.began_at else done.left_at
-
-
-def _codes(book: PriceBook, names: Sequence[str]) -> np.typing.NDArray[np.intp]:
-    codes = book.codes_of(np.array(names, dtype=object))
-    if (codes < 0).any():
-        unknown = names[int(np.argmin(codes))]
-        raise SettingsError(f"price book {book.name} has no storage class {unknown!r}: what it costs cannot be told")
-    return codes
-
-
 def _affordable(
-    rows: pa.Table, guardrails: Guardrails, terms_of: TermsOf, *, what_fits: bool, target: str
-) -> tuple[pa.Table, int]:
+    rows: UndoRows, guardrails: Guardrails, terms_of: TermsOf, *, what_fits: bool, target: str
+) -> tuple[UndoRows, int]:
     """Give the rows within the caps with what S3's jobs cost for them, and how many are beyond them.
 
     With every move that is left out the others bear more of their job, so that it is looked at again until all fit.
     """
     left_out = 0
     while True:
-        fees = expected_fees(rows, lambda moves: are_canaries(moves, guardrails.canary_share), terms_of)
-        fitting, beyond = _within_caps(add_fees(rows, fees), guardrails, what_fits=what_fits, target=target)
+        rows = rows.with_canaries(guardrails.canary_share).with_fees(terms_of)
+        fits = _within_caps(rows, guardrails, what_fits=what_fits, target=target)
+        beyond = int((~fits).sum())
+        if not beyond:
+            return rows, left_out
         left_out += beyond
-        if not beyond or not fees.any():
-            return fitting, left_out
-        rows = rows.filter(pc.is_in(rows["undoes_move_no"], fitting["undoes_move_no"].combine_chunks()))
+        rows = rows.only(fits)
 
 
-def _within_caps(rows: pa.Table, guardrails: Guardrails, *, what_fits: bool, target: str) -> tuple[pa.Table, int]:
-    """Give the rows within the caps, by object, and how many are beyond them."""
-    rows = rows.sort_by([("one_time_usd", "ascending"), *_BY_OBJECT])
-    counts = np.arange(1, rows.num_rows + 1)
-    sizes = np.cumsum(rows["size_bytes"].to_numpy())
-    costs = np.cumsum(rows["one_time_usd"].to_numpy())
-    fits = (
+def _within_caps(rows: UndoRows, guardrails: Guardrails, *, what_fits: bool, target: str) -> Flags:
+    """Tell which rows are within the caps, the least costly first. Raises ``UndoRefused`` when not all are to."""
+    cheapest = np.argsort(rows.one_time_usd, kind="stable")  # of equal ones the order of their objects decides
+    counts = np.arange(1, len(rows) + 1)
+    sizes = np.cumsum(rows.size_bytes[cheapest])
+    costs = np.cumsum(rows.one_time_usd[cheapest])
+    fits = np.zeros(len(rows), dtype=np.bool_)
+    fits[cheapest] = (
         (counts <= guardrails.max_objects)
         & (sizes <= guardrails.max_bytes)
         & (costs <= float(guardrails.max_one_time_usd))
     )
-    beyond = int((~fits).sum())
-    if beyond and not (what_fits and fits.any()):
+    if not fits.all() and not (what_fits and fits.any()):
         over = [
             text
             for amount, cap, text in (
@@ -372,31 +353,44 @@ def _within_caps(rows: pa.Table, guardrails: Guardrails, *, what_fits: bool, tar
             if amount > cap
         ]
         raise UndoRefused(
-            f"taking back {target} does not fit into one plan: {rows.num_rows:,} moves of {sizes[-1]:,} bytes cost "
+            f"taking back {target} does not fit into one plan: {len(rows):,} moves of {sizes[-1]:,} bytes cost "
             f"USD {costs[-1]:.6f} once, above {' and '.join(over)}; raise the cap, or ask for what fits"
         )
-    return rows.filter(pa.array(fits)).sort_by(_BY_OBJECT), beyond
+    return fits
 
 
-def _planned(rows: pa.Table, first: np.typing.NDArray[np.bool_], undone: str) -> pa.Table:
-    """Number the moves: canaries, then the others, each by object."""
-    rows = rows.append_column("order", pa.array(np.where(first, 0, 1), pa.int8()))
-    rows = rows.sort_by([("order", "ascending"), *_BY_OBJECT])
+def _planned(spool: SortedSpool, rows: UndoRows, most: int, undone: str) -> Iterator[pa.Table]:
+    """Number the moves, part by part: canaries, then the others, each by object.
+
+    ``rows`` are those of the spool that were chosen; all that it holds undo moves below ``most``.
+    """
+    roles, fees = np.full(most, -1, dtype=np.int8), np.zeros(most)
+    roles[rows.undoes_move_no] = np.where(rows.first, 0, 1)
+    fees[rows.undoes_move_no] = rows.job_fee_usd
+    start = 0
+    for role, name in enumerate((MoveRole.CANARY, MoveRole.MOVE)):
+        if not (roles == role).any():
+            continue
+        for part in spool.in_order():
+            chosen = part.filter(pa.array(roles[part["undoes_move_no"].to_numpy()] == role))
+            if chosen.num_rows:
+                chosen = add_fees(chosen, fees[chosen["undoes_move_no"].to_numpy()])
+                yield _numbered(chosen, start, name.value, undone)
+                start += chosen.num_rows
+
+
+def _numbered(rows: pa.Table, start: int, role: str, undone: str) -> pa.Table:
     columns = {
-        "move_no": pa.array(np.arange(rows.num_rows)),
+        "move_no": pa.array(np.arange(start, start + rows.num_rows)),
         "from_class": rows["current_class"],
         "to_class": rows["chosen_class"],
         "reason": pc.binary_join_element_wise(
             "takes back move", rows["undoes_move_no"].cast(pa.string()), "of", undone, " "
         ),
-        "role": pa.array(["canary", "move"]).take(rows["order"].combine_chunks()),
+        "role": pa.array([role] * rows.num_rows),
     }
     arrays = [
         (columns[name] if name in columns else rows[name]).cast(PLANNED_MOVES.field(name).type)
         for name in PLANNED_MOVES.names
     ]
     return pa.table(arrays, schema=PLANNED_MOVES)
-
-
-def _total(column: pa.ChunkedArray) -> float:
-    return float(pc.sum(column).as_py() or 0.0)

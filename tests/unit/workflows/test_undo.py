@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine
 from unit.workflows.recorded_moves import AT, COLD, COOL, NO_LIMITS, STANDARD, Recorded
 
+from cloudflux.domain.batch_jobs import job_terms
 from cloudflux.domain.costs import one_time_usd
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.migrations import MigrationState
@@ -21,7 +22,8 @@ from cloudflux.domain.undo import DoneMove
 from cloudflux.price_books import load_book
 from cloudflux.workflows.move_costs import restore_orders
 from cloudflux.workflows.plan import describe
-from cloudflux.workflows.undo import BucketPrices, UndoProposal, UndoRefused, describe_left_out, propose_undo, undo_usd
+from cloudflux.workflows.undo import UndoProposal, UndoRefused, describe_left_out, propose_undo
+from cloudflux.workflows.undo_costs import BucketPrices, PricesOf, undo_usd
 
 BOOKS = {Provider.AWS: "aws-us-east-1", Provider.AZURE: "azure-eastus-lrs", Provider.GCP: "gcs-us-central1"}
 
@@ -42,13 +44,19 @@ def on_aws(engine: Engine) -> Recorded:
 
 
 def propose(
-    world: Recorded, target: str, *, run_id: str = "undo", guardrails: Guardrails = NO_LIMITS, **more: bool
+    world: Recorded,
+    target: str,
+    *,
+    run_id: str = "undo",
+    guardrails: Guardrails = NO_LIMITS,
+    prices_of: PricesOf = prices,
+    **more: bool,
 ) -> UndoProposal:
     return propose_undo(
         world.plans,
         world.ledger,
         world.done_moves,
-        prices,
+        prices_of,
         target=target,
         run_id=run_id,
         created_at=world.now,
@@ -225,6 +233,44 @@ def test_a_retried_task_finds_its_undo_again(on_aws: Recorded) -> None:
     first = propose(on_aws, "plan").plan
     assert propose(on_aws, "plan").plan == first
     assert len(on_aws.plans.recent(10)) == 2
+
+
+def test_what_jobs_cost_is_stated_for_an_undo_and_holds_its_caps(engine: Engine) -> None:
+    world = Recorded(engine, Provider.AWS, 1_300)
+    world.moved("plan", "GLACIER_IR")
+
+    def with_jobs(provider: str, bucket: str) -> BucketPrices:
+        found = prices(provider, bucket)
+        terms = job_terms(found.book, from_objects=1_000, write_once=True, remove_superseded=False)
+        return replace(found, jobs=terms)
+
+    copied = propose(world, "plan", run_id="copied", dry_run=True).plan
+    moved_by_jobs = propose(world, "plan", run_id="jobs", dry_run=True, prices_of=with_jobs).plan
+    fees = Decimal("0.2513")
+    assert moved_by_jobs.groups[0].job_fees_usd == fees
+    assert moved_by_jobs.totals.one_time_usd == copied.totals.one_time_usd + fees
+    assert moved_by_jobs.totals.saving_usd == copied.totals.saving_usd - fees
+    moves = world.plans.moves(moved_by_jobs.plan_id, 0, 2_000)
+    assert sum(move.one_time_usd for move in moves) == pytest.approx(
+        moved_by_jobs.totals.one_time_usd, abs=Decimal("1e-6")
+    )
+
+    tight = replace(NO_LIMITS, max_one_time_usd=moved_by_jobs.totals.one_time_usd - Decimal("0.002"))
+    with pytest.raises(UndoRefused, match="above max_one_time_usd"):
+        propose(world, "plan", run_id="whole", guardrails=tight, prices_of=with_jobs)
+    fitting = propose(world, "plan", run_id="part", guardrails=tight, prices_of=with_jobs, what_fits=True).plan
+    assert 1_000 < fitting.totals.objects < 1_300
+    assert fitting.totals.one_time_usd <= tight.max_one_time_usd
+    assert fitting.totals.left_out == 1_300 - fitting.totals.objects
+
+
+def test_moves_are_numbered_by_object_in_whatever_order_they_were_made(on_aws: Recorded) -> None:
+    on_aws.moved("plan", "GLACIER_IR", refs=[on_aws.refs[number] for number in (3, 0, 4, 1, 2)])
+    proposal = propose(on_aws, "plan", guardrails=replace(NO_LIMITS, canary_share=0.2))
+    canary, *others = on_aws.plans.moves(proposal.plan.plan_id, 0, 9)
+    assert [move.move_no for move in (canary, *others)] == [0, 1, 2, 3, 4]
+    assert [move.ref.key for move in others] == sorted({ref.key for ref in on_aws.refs} - {canary.ref.key})
+    assert sorted(move.undoes_move_no for move in (canary, *others)) == [0, 1, 2, 3, 4]
 
 
 class TestCost:
