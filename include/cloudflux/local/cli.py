@@ -44,6 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
         from cloudflux.local.explain import command as explain
 
         explain.add_parser(commands)
+    if importlib.util.find_spec("cloudflux.local.autopilots.command") is not None:
+        from cloudflux.local.autopilots import command as autopilots
+
+        autopilots.add_parser(commands)
     if importlib.util.find_spec("cloudflux.local.savings.command") is not None:
         from cloudflux.local.savings import command as savings
 

@@ -25,11 +25,13 @@ def record_savings() -> dict[str, str | None]:
     """
     from airflow.sdk.exceptions import AirflowSkipException
 
+    from cloudflux.domain.bucket_autopilots import proposed
     from cloudflux.price_books import load_book
     from cloudflux.stores.coverage import CoverageLog
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
     from cloudflux.stores.savings import MeasuredMoves, Savings
+    from cloudflux.workflows.bucket_autopilots import autopilot_proposals
     from cloudflux.workflows.realised import MEASURED_MOVES, measure_savings
     from cloudflux.workflows.report import report_savings
 
@@ -51,7 +53,16 @@ def record_savings() -> dict[str, str | None]:
             coverage=CoverageLog(database).days(first, at.date()),
             at=at,
         )
-        reports = report_savings(plans, Ledger(database), Savings(database), found, report_id=batch_of_run(), at=at)
+        autopilots = autopilot_proposals(lake())
+        reports = report_savings(
+            plans,
+            Ledger(database),
+            Savings(database),
+            found,
+            report_id=batch_of_run(),
+            at=at,
+            autopilots=autopilots,
+        )
     finally:
         database.dispose()
     if not reports:
@@ -63,6 +74,7 @@ def record_savings() -> dict[str, str | None]:
         "plans": str(together.details["plans"]),
         "projected_usd_month": str(together.projected_usd_month),
         "realised_usd_month": None if realised is None else str(realised),
+        "autopilots_proposed": "; ".join(one.described() for one in proposed(autopilots)) or None,
     }
 
 

@@ -99,11 +99,16 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
 @terminal_errors_fail
 def publish_decisions() -> dict[str, Any]:
     """Audit all shards' decisions together and publish them."""
+    from cloudflux.domain.bucket_autopilots import proposed
     from cloudflux.workflows import score as workflow
+    from cloudflux.workflows.bucket_autopilots import autopilot_proposals
     from cloudflux.workflows.placement_files import KIND
 
     totals = workflow.audit_and_publish(batch=batch_of_run(), day=day_of_run(), lake=lake(), audit=audit)
     lake().prune_artefacts(KIND, now() - _KEEP_TABLES)
+    autopilots = [one.described() for one in proposed(autopilot_proposals(lake(), day_of_run()))]
+    for line in autopilots:
+        print(line)  # noqa: T201  # the task's log
     return {
         "objects": totals.objects,
         "moves": totals.moves,
@@ -112,6 +117,7 @@ def publish_decisions() -> dict[str, Any]:
         "after_usd_month": str(totals.after_usd_month),
         "saving_usd": str(totals.saving_usd),
         "one_time_usd": str(totals.one_time_usd),
+        "autopilots_proposed": autopilots,
     }
 
 

@@ -7,14 +7,16 @@ autopilot on or off, that is left to whoever owns the bucket.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from cloudflux.config import BucketSettings
 from cloudflux.domain.accounting import Tariff, tariff_of
@@ -207,6 +209,20 @@ def autopilot_proposals(lake: PublishedLake, day: date | None = None) -> list[Au
     for row in rows:
         settings.setdefault((row["provider"], row["setting_of"], row["price_book"]), []).append(row)
     return [_proposal(rows) for _, rows in sorted(settings.items())]
+
+
+def as_json(found: Sequence[AutopilotProposal]) -> list[dict[str, Any]]:
+    """Give proposals as JSON values, money as text, with whether each is to be switched on and the sentence for it."""
+    plain: list[dict[str, Any]] = _adapter().dump_python(list(found), mode="json")
+    return [
+        row | {"is_proposed": one.is_proposed, "saving_usd": str(one.saving_usd), "described": one.described()}
+        for one, row in zip(found, plain, strict=True)
+    ]
+
+
+@cache
+def _adapter() -> TypeAdapter[list[AutopilotProposal]]:
+    return TypeAdapter(list[AutopilotProposal])
 
 
 def _proposal(rows: list[dict[str, Any]]) -> AutopilotProposal:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from cloudflux.config import BucketSettings, Estate
 from cloudflux.domain.accounting import EARLY_DELETION
+from cloudflux.domain.bucket_autopilots import AutopilotProposal
 from cloudflux.domain.costs import early_deletion_usd
 from cloudflux.domain.coverage import RecentCoverage
 from cloudflux.domain.errors import ObjectNotFound, SettingsError, TerminalError
@@ -31,6 +32,7 @@ from cloudflux.domain.prices import AutopilotScope, PriceBook
 from cloudflux.domain.rules import classify
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.shards import shard_of
+from cloudflux.workflows.bucket_autopilots import autopilot_proposals
 from cloudflux.workflows.placements import Placements
 from cloudflux.workflows.refutations import Refutations
 from cloudflux.workflows.score import (
@@ -291,6 +293,8 @@ class Explanation:
     stored: StoredDecision | None
     guard: ExplainedGuard | None = None
     """None: the object has given no surprise."""
+    bucket_autopilot: AutopilotProposal | None = None
+    """What the newest scoring says of an autopilot for the whole bucket or account; None where there is none."""
 
 
 def parse_address(text: str) -> ObjectRef:
@@ -397,6 +401,9 @@ def explain_object(
         prices=PricesUsed(book.name, book.region, book.redundancy, book.seen_on),
         stored=_stored(lake, ref, shard, decisions),
         guard=guard,
+        bucket_autopilot=next(
+            (one for one in autopilot_proposals(lake) if one.provider == provider and ref.bucket in one.buckets), None
+        ),
     )
 
 

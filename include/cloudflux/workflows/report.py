@@ -10,11 +10,13 @@ from typing import Any, Final, Protocol
 
 from pydantic import TypeAdapter
 
+from cloudflux.domain.bucket_autopilots import AutopilotProposal
 from cloudflux.domain.ledger import StateTotals
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.plans import MigrationPlan
 from cloudflux.domain.reports import PlanSavings, SavingsReport, savings_of_all
 from cloudflux.domain.savings import projected_savings, realised_savings
+from cloudflux.workflows.bucket_autopilots import as_json as autopilots_as_json
 
 _NOTHING: Final = StateTotals(0, 0, Decimal(0), Decimal(0), Decimal(0))
 
@@ -51,11 +53,13 @@ def report_savings(
     *,
     report_id: str,
     at: datetime,
+    autopilots: Sequence[AutopilotProposal] = (),
 ) -> list[SavingsReport]:
     """Report each measured plan, and then all plans together: those too whose time of measuring is over.
 
     Projected is what a plan expected of all its moves. Realised is what was measured; it is None, and not what was
-    expected, while no day since the moves is measured. Gives the plans' reports in their order, and that of all last.
+    expected, while no day since the moves is measured. Gives the plans' reports in their order, and that of all last,
+    which also tells of the ``autopilots`` that were weighed last.
     """
     made = []
     for found in measured:
@@ -68,7 +72,7 @@ def report_savings(
         made.append(report)
     every_plan = savings.latest_of_plans()
     if every_plan:
-        together = report_of_all(every_plan, report_id=report_id, at=at)
+        together = report_of_all(every_plan, report_id=report_id, at=at, autopilots=autopilots)
         savings.record(together)
         made.append(together)
     return made
@@ -113,7 +117,13 @@ def _plan_report(
     )
 
 
-def report_of_all(reports: Sequence[SavingsReport], *, report_id: str, at: datetime) -> SavingsReport:
+def report_of_all(
+    reports: Sequence[SavingsReport],
+    *,
+    report_id: str,
+    at: datetime,
+    autopilots: Sequence[AutopilotProposal] = (),
+) -> SavingsReport:
     """Add up each plan's newest report."""
     newest = max(reports, key=lambda report: (report.day, report.at))
     together = savings_of_all([found for found in map(measured_of, reports) if found is not None])
@@ -129,7 +139,11 @@ def report_of_all(reports: Sequence[SavingsReport], *, report_id: str, at: datet
         projected_usd_month=sum((report.projected_usd_month for report in reports), Decimal(0)),
         realised_usd_month=together.realised.month_usd,
         one_time_usd=sum((report.one_time_usd for report in reports), Decimal(0)),
-        details={"plans": len(reports), "measured": as_json(together)},
+        details={
+            "plans": len(reports),
+            "measured": as_json(together),
+            "autopilots": autopilots_as_json(autopilots),
+        },
     )
 
 

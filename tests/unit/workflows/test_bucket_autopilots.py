@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -17,14 +18,20 @@ from cloudflux.domain.bucket_autopilots import AutopilotProposal
 from cloudflux.domain.coverage import RecentCoverage
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.forecasts import FORECAST_HORIZONS, AccessForecasts
+from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.policy import PolicySettings
+from cloudflux.domain.reports import SavingsReport
 from cloudflux.domain.tiers import Provider
 from cloudflux.domain.usage import UsageChain
 from cloudflux.lake.partitions import Lake
 from cloudflux.lake.schemas import DAILY_ACCESS, INVENTORY
+from cloudflux.local.autopilots.command import reported_proposals
+from cloudflux.local.cli import main
 from cloudflux.price_books import load_book
-from cloudflux.workflows.bucket_autopilots import autopilot_proposals
+from cloudflux.workflows.bucket_autopilots import as_json, autopilot_proposals
+from cloudflux.workflows.explain import explain_object
 from cloudflux.workflows.placements import Placements
+from cloudflux.workflows.report import report_of_all
 from cloudflux.workflows.score import audit_and_publish, score_shard
 
 DAY = date(2026, 6, 1)
@@ -73,6 +80,7 @@ def forecast_by(chain: UsageChain | None):
             horizon_days=horizon_days,
             expected_reads=reads,
             expected_read_bytes=reads * inventory["size_bytes"].to_numpy(),
+            bytes_per_read=inventory["size_bytes"].to_numpy().astype(np.float64),
             probability_any=-np.expm1(-reads),
             horizon_expected_reads=horizons,
             horizon_probability_any=-np.expm1(-horizons),
@@ -218,3 +226,56 @@ def test_objects_are_kept_and_nothing_is_proposed_when_the_autopilot_is_on(tmp_p
 def test_estate_is_refused_when_it_says_that_an_autopilot_is_on_that_the_book_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="data: the estate says that an autopilot of the whole bucket is on"):
         scored(tmp_path, bucket("data", Provider.AWS, autopilot=True))
+
+
+def test_command_shows_proposals_and_what_else_there_is_to_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(tmp_path / "lake", bucket("data", excluded_prefixes=("some/object-1",)), bucket("off", allowed_classes=()))
+    monkeypatch.setenv("CLOUDFLUX_LAKE_URL", str(tmp_path / "lake"))
+    assert main(["autopilots"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "switch on AUTOCLASS for bucket data (gcp): $" in shown
+    assert "data: 10 objects are excluded, pinned, retained or locked" in shown
+    assert "off: off: AUTOCLASS is not among the classes that its owner allows" in shown
+    assert main(["autopilots", "--json"]) == 0
+    data, off = json.loads(capsys.readouterr().out)
+    assert (data["setting_of"], data["is_proposed"], off["is_proposed"]) == ("data", True, False)
+    assert Decimal(data["saving_usd"]) == Decimal(data["own_usd"]) - Decimal(data["switched_usd"])
+    monkeypatch.setenv("CLOUDFLUX_LAKE_URL", str(tmp_path / "empty"))
+    assert main(["autopilots"]) == 2
+    assert "nothing was weighed" in capsys.readouterr().err
+
+
+def test_report_of_all_plans_carries_the_proposals(tmp_path: Path) -> None:
+    found = autopilot_proposals(scored(tmp_path, bucket("data")))
+    report = SavingsReport(
+        report_id="one", at=datetime(2026, 6, 2, tzinfo=UTC), day=DAY, objects=1, moves_done=0, moves_failed=0,
+        before_usd_month=Decimal(1), after_usd_month=Decimal(1), projected_usd_month=Decimal(0),
+        realised_usd_month=None, one_time_usd=Decimal(0), plan_id="plan-1", details={},
+    )  # fmt: skip
+    together = report_of_all([report], report_id="all", at=report.at, autopilots=found)
+    assert json.loads(json.dumps(together.details["autopilots"])) == as_json(found)
+    assert reported_proposals(together.details) == [found[0].described()]
+    assert reported_proposals(report.details) == []
+
+
+def test_explanation_tells_of_the_autopilot_of_the_objects_bucket(tmp_path: Path) -> None:
+    buckets = (bucket("data"), bucket("aws", Provider.AWS))
+    lake = scored(tmp_path, *buckets)
+    for one, scope in zip(buckets, ("bucket", None), strict=True):
+        made = explain_object(
+            ObjectRef(one.provider, one.bucket, "some/object-00"),
+            day=DAY,
+            lake=lake,
+            shards=2,
+            forecast=forecast_by(NOW_AND_THEN),
+            estate=Estate(buckets=buckets),
+            books=BOOKS,
+            policy=PolicySettings(),
+            history_days=400,
+            coverage={(str(one.provider), one.bucket): RecentCoverage(1.0, 30) for one in buckets},
+            placements=PLACEMENTS,
+        )
+        told = made.bucket_autopilot
+        assert (None if told is None else told.scope) == scope

@@ -184,6 +184,10 @@ def _decision(explained: Explanation) -> Text:
     text.append(f"({explained.rule_reason})")
     region = f"{prices.region} {prices.redundancy}".rstrip()
     text.append(f"\nprices: {prices.name} ({region}), looked up on {prices.seen_on}")
+    if explained.bucket_autopilot is not None:
+        text.append(
+            f"\nthe whole {explained.bucket_autopilot.scope}: {printable(explained.bucket_autopilot.described())}"
+        )
     if stored is None:
         text.append("\nno decision on it is stored yet")
     elif stored.agrees:

@@ -1,0 +1,1 @@
+"""`./cloudflux autopilots`: what the autopilots of whole buckets and accounts would bring."""
