@@ -445,9 +445,10 @@ def judge_canaries(plans: PlanStore, ledger: Ledger, *, plan_id: str, actor: str
     counts = Counter(state.value for state, _ in states.values())
     unsettled = canaries - sum(1 for state, _ in states.values() if state in TERMINAL_STATES)
     if unsettled:
-        raise TerminalError(
-            f"{plan_id}: {unsettled} of {canaries} canary moves are unsettled: clear their tasks to go on"
-        )
+        what = f"{unsettled} of {canaries} canary moves are unsettled"
+        if clock() >= plan.expires_at:
+            raise TerminalError(f"{plan_id} expired, and {what}: nothing of it begins to move any more")
+        raise TerminalError(f"{plan_id}: {what}: clear their tasks to go on")
     if counts[MigrationState.FAILED] or not counts[MigrationState.DONE]:
         why = next(
             (detail for state, detail in states.values() if state is MigrationState.FAILED), "none of them is done"

@@ -692,6 +692,13 @@ class TestCanaries:
         assert world.close()["cancelled"] == 3
         assert world.plans.current is PlanState.HALTED
 
+    def test_the_rest_does_not_begin_when_the_plan_expired_before_they_did(self, world: World) -> None:
+        world.now = AT + timedelta(days=14)
+        with pytest.raises(TerminalError, match="expired, and 2 of 2 canary moves are unsettled"):
+            self.judged(world, [])
+        assert world.close() == {"cancelled": 5}
+        assert world.plans.current is PlanState.EXPIRED
+
     def test_nothing_is_decided_when_one_is_unsettled(self, world: World) -> None:
         with pytest.raises(TerminalError, match="1 of 2 canary moves are unsettled"):
             self.judged(world, [MigrationState.DONE])
