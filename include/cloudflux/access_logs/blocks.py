@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import queue
 import threading
+import weakref
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _RAW_BYTES: Final = 64
 PADDING: Final = 16
 """Zero bytes behind a block's text: a scanner that takes eight bytes at a time may read them with the last line."""
-_ZEROS: Final = bytes(PADDING)
+_BUFFERS_KEPT: Final = 4
 _LINES_AT_ONCE: Final = 64
 _BLANK_BYTES: Final = 64
 """A line is looked at for being blank when it is shorter."""
@@ -51,7 +52,7 @@ _BLANK_BYTES: Final = 64
 class Text:
     """The text of a block in one piece, and where its lines come from; files that are read whole are not in it."""
 
-    data: bytes
+    data: npt.NDArray[np.uint8]
     """UTF-8 without NUL, each line with its end; ``PADDING`` zeros behind it."""
     size: int
     """Bytes without the padding."""
@@ -473,12 +474,12 @@ def _numbered(
     """
     sizes = [sum(map(len, some)) for _, some in pieces]
     size = sum(sizes)
-    data = b"".join([*chain.from_iterable(some for _, some in pieces), _ZEROS])
-    if data.find(b"\0", 0, size) >= 0 or not _is_utf8(data, size):
+    data = _BUFFERS.filled(chain.from_iterable(some for _, some in pieces), size)
+    if not data[:size].all() or not _is_utf8(data, size):
         texts = [_escaped(b"".join(some), file, binary) for file, some in pieces]
         sizes = list(map(len, texts))
         size = sum(sizes)
-        data = b"".join([*texts, _ZEROS])
+        data = _BUFFERS.filled(texts, size)
     ends = np.cumsum(sizes).tolist()
     counts = [_count_lines(data, end - size, end) for size, end in zip(sizes, ends, strict=True)]
     return Text(
@@ -490,10 +491,44 @@ def _numbered(
     )
 
 
-def _count_lines(data: bytes, start: int, end: int) -> int:
-    buffer = np.frombuffer(data, dtype=np.uint8)
+class _Buffers:
+    """Memory for the texts of blocks, used again when nothing looks at it any more.
+
+    The first touch of new memory costs more than all the rest of reading a log file.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def filled(self, pieces: Iterable[bytes], size: int) -> npt.NDArray[np.uint8]:
+        """Copy pieces of so many bytes in all behind one another, with the padding."""
+        storage = next(
+            (self._free.pop(place) for place, one in enumerate(self._free) if len(one) >= size + PADDING), None
+        )
+        if storage is None:
+            storage = bytearray(max(size + PADDING, BLOCK_BYTES + _READ_BYTES))
+        room = np.frombuffer(storage, dtype=np.uint8)
+        # All views have the array as their base: when it goes, so have they.
+        weakref.finalize(room, self._give_back, storage).atexit = False
+        place = 0
+        with memoryview(storage) as target:
+            for piece in pieces:
+                target[place : place + len(piece)] = piece
+                place += len(piece)
+            target[place : place + PADDING] = bytes(PADDING)
+        return room[: size + PADDING]
+
+    def _give_back(self, storage: bytearray) -> None:
+        if len(self._free) < _BUFFERS_KEPT and len(storage) <= 2 * BLOCK_BYTES:
+            self._free.append(storage)
+
+
+_BUFFERS: Final = _Buffers()
+
+
+def _count_lines(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
     return sum(
-        int(np.count_nonzero(buffer[step : min(step + _SCAN_BYTES, end)] == 10))
+        int(np.count_nonzero(data[step : min(step + _SCAN_BYTES, end)] == 10))
         for step in range(start, end, _SCAN_BYTES)
     )
 
@@ -504,7 +539,7 @@ def _document(file: int, data: bytes) -> pa.Table:
     return pa.Table.from_arrays([pa.array([file], pa.int32()), pa.array([1], pa.int64()), text], schema=_LINES)
 
 
-def _is_utf8(data: bytes, size: int) -> bool:
+def _is_utf8(data: bytes | npt.NDArray[np.uint8], size: int) -> bool:
     offsets = np.array([0, size], dtype=np.int32)
     try:
         pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data)).validate(full=True)
@@ -521,8 +556,8 @@ def _escaped(data: bytes, file: int, binary: set[int]) -> bytes:
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00").encode()
 
 
-def _line_ends(data: bytes, size: int) -> npt.NDArray[np.int64]:
+def _line_ends(data: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.int64]:
     """Give the positions of all line ends. In small steps: large temporary arrays cost more than the search."""
-    buffer = np.frombuffer(data, dtype=np.uint8, count=size)
-    found = [np.flatnonzero(buffer[start : start + _SCAN_BYTES] == 10) + start for start in range(0, size, _SCAN_BYTES)]
+    text = data[:size]
+    found = [np.flatnonzero(text[start : start + _SCAN_BYTES] == 10) + start for start in range(0, size, _SCAN_BYTES)]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +30,19 @@ FIRST_AT: Final = datetime(2006, 1, 1, tzinfo=UTC)
 """S3 opened in March 2006: nothing was logged before."""
 CLOCK_SKEW: Final = timedelta(days=1)
 """A request cannot be younger than the file that tells of it; a day is left for clocks and time zones."""
+KIND_NAMES: Final = pa.array(["read", "write", "delete", "tier"])
+KIND_CODES: Final = {name: code for code, name in enumerate(KIND_NAMES.to_pylist())}
+NO_KIND: Final = -1
+"""Of a record that is no access."""
+
+_REPEATED: Final = ("provider", "bucket", "kind", "operation", "source_file")
+EVENTS: Final = pa.schema(
+    [
+        field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.name in _REPEATED else field
+        for field in ACCESS_EVENTS
+    ]
+)
+"""``ACCESS_EVENTS``, with the texts of few values as dictionaries: they stay so up to the Parquet file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,7 @@ class ParsedFile:
     """What a block of one or more log files gave."""
 
     events: pa.Table
-    """Schema ``ACCESS_EVENTS``, in the order of files and lines."""
+    """Schema ``EVENTS``, in the order of files and lines."""
     quarantine: pa.Table
     """Schema ``QUARANTINE``."""
     hours: pa.Table
@@ -49,14 +64,14 @@ class ParsedFile:
 
 
 def joined(parsed: Iterable[ParsedFile]) -> ParsedFile:
-    """Join what several blocks gave."""
+    """Join what several blocks gave; the events in the schema ``ACCESS_EVENTS``."""
     blocks = list(parsed)
     lines_by_file: dict[str, int] = {}
     for block in blocks:
         for file_id, lines in block.lines_by_file.items():
             lines_by_file[file_id] = lines_by_file.get(file_id, 0) + lines
     return ParsedFile(
-        events=pa.concat_tables([ACCESS_EVENTS.empty_table(), *(block.events for block in blocks)]),
+        events=pa.concat_tables([EVENTS.empty_table(), *(block.events for block in blocks)]).cast(ACCESS_EVENTS),
         quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(block.quarantine for block in blocks)]),
         hours=pa.concat_tables([LOG_HOURS.empty_table(), *(block.hours for block in blocks)]),
         lines=sum(block.lines for block in blocks),
@@ -84,6 +99,33 @@ def with_excluded(found: pa.Table, exclusions: Exclusions) -> pa.Table:
     return found.drop_columns([name for name in ("agent", "requester") if name in found.column_names]).append_column(
         "excluded", excluded
     )
+
+
+def are_excluded(texts: pa.StringArray, column: str, exclusions: Exclusions) -> npt.NDArray[np.bool_]:
+    """Tell which of some distinct texts, agents or requesters, are excluded; shape (texts,)."""
+    found = with_excluded(pa.table({column: texts}), exclusions)["excluded"]
+    return np.asarray(found.to_numpy(), dtype=np.bool_)
+
+
+def numbered(numbers: npt.NDArray[np.integer[Any]], texts: pa.StringArray) -> pa.DictionaryArray:
+    """Give texts by their numbers as a column; a negative number is a null."""
+    codes = pa.array(numbers, pa.int32(), mask=numbers < 0 if numbers.min(initial=0) < 0 else None)
+    return pa.DictionaryArray.from_arrays(codes, texts)
+
+
+def in_order(tables: Iterable[pa.Table]) -> pa.Table:
+    """Join records that were found in different ways, in the order of files and lines; texts come as plain strings."""
+    plain = [
+        pa.table(
+            {
+                name: column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+                for name, column in zip(table.column_names, table.columns, strict=True)
+            }
+        )
+        for table in tables
+    ]
+    joined = pa.concat_tables(plain, promote_options="default")
+    return joined.sort_by([("file", "ascending"), ("line", "ascending")])
 
 
 def assembled(
@@ -128,22 +170,25 @@ def assembled(
 
 def _hours_of(block: Block, good: pa.Table) -> pa.Table:
     at = good["at"].cast(pa.timestamp("us"))
-    hour = pc.divide(at.cast(pa.int64()), 3_600_000_000)
+    hour = pc.floor_temporal(at, unit="hour").cast(pa.int64())
     counted = (
-        pa.table({"file": good["file"], "bucket": good["bucket"], "hour": hour})
-        .group_by(["file", "bucket", "hour"], use_threads=False)
+        pa.table({"file": good["file"], "bucket": good["bucket"], "at": hour})
+        .group_by(["file", "bucket", "at"], use_threads=False)
         .aggregate([([], "count_all")])
     )
-    hours = pl.DataFrame(pl.from_arrow(counted)).filter(pl.col("bucket").is_not_null() & (pl.col("bucket") != ""))
-    return log_hours(
-        block,
-        hours.select(
-            "file",
-            "bucket",
-            pl.from_epoch(pl.col("hour") * 3600, time_unit="s").alias("at"),
-            pl.col("count_all").alias("records"),
-        ).sort("file", "bucket", "at"),
-    )
+    counted = counted.set_column(1, "bucket", counted["bucket"].cast(pa.string()))
+    counted = counted.filter(pc.greater(pc.binary_length(counted["bucket"]), 0))
+    counted = counted.sort_by([("file", "ascending"), ("bucket", "ascending"), ("at", "ascending")])
+    at = counted["at"].cast(pa.timestamp("us"))
+    columns = {
+        "provider": pa.array([source.provider.value for source in block.files], pa.string()).take(counted["file"]),
+        "bucket": counted["bucket"],
+        "day": at.cast(pa.date32()),
+        "hour": pc.hour(at).cast(pa.int32()),
+        "records": counted["count_all"],
+        "source_file": pa.array([source.file_id for source in block.files], pa.string()).take(counted["file"]),
+    }
+    return pa.table([columns[name] for name in LOG_HOURS.names], schema=LOG_HOURS)
 
 
 def _by_file(block: Block, total: Mapping[int, int]) -> dict[str, int]:
@@ -154,43 +199,37 @@ def _by_file(block: Block, total: Mapping[int, int]) -> dict[str, int]:
 
 
 def _events(block: Block, records: pa.Table) -> pa.Table:
-    ids = pa.array([source.file_id for source in block.files], pa.string()).take(records["file"])
+    records = records.combine_chunks()
+    ids = pa.array([source.file_id for source in block.files], pa.string())
+    file = records["file"].combine_chunks().cast(pa.int32())
     request_id = records["request_id"].cast(pa.string())
     # Without an id a request can only be told from others by where it stands.
     unnamed = pc.or_kleene(pc.is_null(request_id), pc.is_in(request_id, pa.array(["", "-"])))
     if pc.any(unnamed).as_py():
-        places = pc.binary_join_element_wise(ids, records["line"].cast(pa.string()), ":")
+        places = pc.binary_join_element_wise(ids.take(file), records["line"].cast(pa.string()), ":")
         request_id = pc.if_else(unnamed, places, request_id)
     at = records["at"].cast(pa.timestamp("us", tz="UTC"))
-    providers = pa.array([source.provider.value for source in block.files], pa.string()).take(records["file"])
+    providers = pa.array([source.provider.value for source in block.files], pa.string()).dictionary_encode()
     columns = {
-        "provider": providers,
+        "provider": pa.DictionaryArray.from_arrays(providers.indices.take(file), providers.dictionary),
         "at": at,
         "day": at.cast(pa.date32()),
         "request_id": request_id,
-        "source_file": ids,
+        "source_file": pa.DictionaryArray.from_arrays(file, ids),
     }
-    return pa.Table.from_arrays(
-        [columns.get(name, records[name] if name not in columns else None) for name in ACCESS_EVENTS.names],
-        names=ACCESS_EVENTS.names,
-    ).cast(ACCESS_EVENTS)
-
-
-def log_hours(block: Block, hours: pl.DataFrame) -> pa.Table:
-    """Give counted records (file, bucket, at, records; each row one hour) in the schema ``LOG_HOURS``."""
-    ids = pl.Series([source.file_id for source in block.files], dtype=pl.String)
-    providers = pl.Series([source.provider.value for source in block.files], dtype=pl.String)
-    return (
-        hours.with_columns(
-            providers.gather(hours["file"]).alias("provider"),
-            ids.gather(hours["file"]).alias("source_file"),
-            pl.col("at").dt.date().alias("day"),
-            pl.col("at").dt.hour().cast(pl.Int32).alias("hour"),
-        )
-        .select(LOG_HOURS.names)
-        .to_arrow()
-        .cast(LOG_HOURS)
+    return pa.table(
+        [
+            _as(field.type, columns.get(field.name, records[field.name] if field.name not in columns else None))
+            for field in EVENTS
+        ],
+        schema=EVENTS,
     )
+
+
+def _as(kind: pa.DataType, column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        return column.cast(pa.string()).dictionary_encode()
+    return column if column.type == kind else column.cast(kind)
 
 
 def _quarantine(block: Block, rejects: pl.DataFrame, totals: Mapping[int, int]) -> pa.Table:

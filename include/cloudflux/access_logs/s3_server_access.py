@@ -9,17 +9,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date
+from datetime import UTC, date, datetime
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cloudflux.access_logs.blocks import Block
 from cloudflux.access_logs.columns import duckdb_with
 from cloudflux.access_logs.formats import LogFormat
-from cloudflux.access_logs.parsed import CLOCK_SKEW, FIRST_AT, MAX_BYTES_SENT, ParsedFile, assembled, with_excluded
+from cloudflux.access_logs.parsed import (
+    CLOCK_SKEW,
+    FIRST_AT,
+    KIND_CODES,
+    KIND_NAMES,
+    MAX_BYTES_SENT,
+    NO_KIND,
+    ParsedFile,
+    are_excluded,
+    assembled,
+    in_order,
+    numbered,
+    with_excluded,
+)
+from cloudflux.access_logs.scanning import s3_keys, s3_lines
+from cloudflux.access_logs.scanning.texts import as_words, strings_of
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 
@@ -167,26 +183,105 @@ FROM judged
 
 
 def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
-    """Parse one block of log files."""
-    latest = [(source.last_modified_at + CLOCK_SKEW).astimezone(UTC).replace(tzinfo=None) for source in block.files]
+    """Parse one block of log files.
+
+    Lines that are plainly regular are scanned; all others, which are few, are split by the rules below.
+    """
+    scanned = _scanned(block, exclusions)
+    if scanned is None:
+        found = _by_rules(block, block.lines, exclusions)
+    elif scanned.num_rows == (block.text.count.sum() if block.text is not None else 0):
+        found = scanned
+    else:
+        odd = block.lines.filter(pc.invert(pc.is_in(_place(block.lines), _place(scanned))))
+        found = in_order([scanned, _by_rules(block, odd, exclusions)]) if odd.num_rows else scanned
+    return assembled(block, found, notices=_notices(block, found))
+
+
+def _scanned(block: Block, exclusions: Exclusions) -> pa.Table | None:
+    """Give the records of the lines that the scanner is sure of; None when there are none."""
+    if block.text is None:
+        return None
+    data = block.text.data
+    words = as_words(data)
+    lines = s3_lines.scan(data, words, block.text.size, int(block.text.count.sum()))
+    if not lines.distinct[s3_lines.BUCKET]:
+        return None
+    first, latest = (
+        np.datetime64(at, "us").astype(np.int64) for at in (FIRST_AT.replace(tzinfo=None), min(_latest(block)))
+    )
+    operations = lines.strings(words, s3_lines.OPERATION)
+    buckets = lines.strings(words, s3_lines.BUCKET)
+    names = operations.to_pylist()
+    kinds = np.array([KIND_CODES[KINDS[name]] if name in KINDS else NO_KIND for name in names], dtype=np.int8)
+    succeeded = ((lines.status >= 200) & (lines.status <= 299)) | (lines.status == 304)
+    kind = np.where(succeeded, kinds[lines.texts[s3_lines.OPERATION]], NO_KIND)
+    is_dotted = np.array(["." in name for name in names])[lines.texts[s3_lines.OPERATION]]
+    sure = lines.regular & is_dotted & (lines.at_micros >= first) & (lines.at_micros <= latest)
+    sure &= lines.bytes_sent <= MAX_BYTES_SENT
+    events = np.flatnonzero(sure & (kind != NO_KIND))
+    keys = s3_keys.decode(data, *lines.places(s3_lines.KEY))
+    is_named = _are_named(lines, buckets, keys, events)
+    is_twice = keys.how[lines.texts[s3_lines.KEY, events]] == s3_keys.TWICE
+    twice = events[is_twice]
+    is_named[is_twice] &= s3_keys.are_in_uris(data, lines.uris, lines.texts[s3_lines.KEY], twice, keys)
+    sure[events[~is_named]] = False
+    rows = np.flatnonzero(sure)
+    file, line = block.text.places()
+    excluded = are_excluded(lines.strings(words, s3_lines.AGENT), "agent", exclusions)[lines.texts[s3_lines.AGENT]]
+    if exclusions.requesters:
+        requesters = are_excluded(lines.strings(words, s3_lines.REQUESTER), "requester", exclusions)
+        excluded |= requesters[lines.texts[s3_lines.REQUESTER]]
+    return pa.table(
+        {
+            "file": file[rows],
+            "line": line[rows],
+            "bucket": numbered(lines.texts[s3_lines.BUCKET, rows], buckets),
+            "key": numbered(lines.texts[s3_lines.KEY, rows], keys.keys),
+            "at": pa.array(lines.at_micros[rows]).view(pa.timestamp("us")),
+            "kind": numbered(kind[rows], KIND_NAMES),
+            "operation": numbered(lines.texts[s3_lines.OPERATION, rows], operations),
+            "bytes_sent": lines.bytes_sent[rows],
+            "request_id": strings_of(words, *lines.request_ids[:, rows]),
+            "excluded": excluded[rows],
+        }
+    )
+
+
+def _are_named(
+    lines: s3_lines.S3Lines, buckets: pa.StringArray, keys: s3_keys.DecodedKeys, events: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Tell which events have a bucket, and a key that could be decoded; shape (events,)."""
+    has_bucket = ~pc.equal(buckets, "-").to_numpy(zero_copy_only=False)
+    has_key = (keys.how != s3_keys.UNSURE) & ~pc.equal(keys.keys, "-").to_numpy(zero_copy_only=False)
+    named: npt.NDArray[np.bool_] = has_key[lines.texts[s3_lines.KEY, events]]
+    named &= has_bucket[lines.texts[s3_lines.BUCKET, events]]
+    return named
+
+
+def _latest(block: Block) -> list[datetime]:
+    """Give the latest plausible time of each file's requests, UTC without a zone."""
+    return [(source.last_modified_at + CLOCK_SKEW).astimezone(UTC).replace(tzinfo=None) for source in block.files]
+
+
+def _by_rules(block: Block, lines: pa.Table, exclusions: Exclusions) -> pa.Table:
+    """Give the records of any lines: split in DuckDB, the odd ones matched by a regular expression."""
+    latest = _latest(block)
     first = FIRST_AT.replace(tzinfo=None)
     # Agents are few and long: their hashes tell them apart here.
     sql = _QUICK.replace("{agent}", "q[6], h[6]" if exclusions.requesters else "q[6]")
-    with duckdb_with(lines=block.lines) as connection:
+    with duckdb_with(lines=lines) as connection:
         found = connection.sql(_query(sql), params={"first": first, "latest": min(latest)}).to_arrow_table()
     regular = found["regular"]
     found = found.drop_columns(["regular"])
     if pc.all(regular).as_py():
-        found = _with_excluded(found, block.lines, exclusions)
-    else:
-        odd = block.lines.filter(pc.invert(pc.is_in(_place(block.lines), _place(found.filter(regular)))))
-        quick = _with_excluded(found.filter(regular), block.lines.filter(regular), exclusions)
-        with duckdb_with(odd_lines=odd) as connection:
-            slow = {"first": first, "latest": latest, "timed": _TIMED, "line": _LINE}
-            other = connection.sql(_query(_SLOW), params=slow).to_arrow_table()
-        found = pa.concat_tables([quick, with_excluded(other, exclusions)], promote_options="default")
-        found = found.sort_by([("file", "ascending"), ("line", "ascending")])
-    return assembled(block, found, notices=_notices(block, found))
+        return _with_excluded(found, lines, exclusions)
+    odd = lines.filter(pc.invert(pc.is_in(_place(lines), _place(found.filter(regular)))))
+    quick = _with_excluded(found.filter(regular), lines.filter(regular), exclusions)
+    with duckdb_with(odd_lines=odd) as connection:
+        slow = {"first": first, "latest": latest, "timed": _TIMED, "line": _LINE}
+        other = connection.sql(_query(_SLOW), params=slow).to_arrow_table()
+    return in_order([quick, with_excluded(other, exclusions)])
 
 
 def _with_excluded(found: pa.Table, lines: pa.Table, exclusions: Exclusions) -> pa.Table:
@@ -226,7 +321,7 @@ def _notices(block: Block, found: pa.Table) -> Iterable[FormatNotice]:
             )  # fmt: skip
     for name in sorted(set(pc.unique(found["operation"]).to_pylist()) - set(KINDS) - {None, ""}):
         if _OBJECT_OPERATION.search(name) and not _OTHER_OPERATIONS.search(name):
-            here = found.filter(pc.equal(found["operation"], name))
+            here = found.filter(pc.equal(found["operation"].cast(pa.string()), name))
             if "reason" in here.column_names:
                 here = here.filter(pc.is_null(here["reason"]))
             if here.num_rows:

@@ -24,7 +24,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -94,11 +94,11 @@ class Lake:
         """Stage rows of any number of days as they come: one file named ``part`` per day. Gives the days, in order.
 
         For what is read by day and replaced by part: the rows keep their order, so the same rows in the same order
-        give the same bytes.
+        give the same bytes. Columns of text may be dictionaries: they are written as they are, and read as text.
         """
         if not _FILE_NAME.fullmatch(part):
             raise ValueError(f"{dataset}: {part!r} cannot name a part")
-        conformed = _conform(dataset, table)
+        conformed = _conform(dataset, table, with_dictionaries=True).unify_dictionaries()
         days = sorted(pc.unique(conformed["day"]).to_pylist())
         for day in days:
             rows = conformed if len(days) == 1 else conformed.filter(pc.equal(conformed["day"], pa.scalar(day)))
@@ -441,10 +441,12 @@ class Lake:
     def _write_stream(self, path: str, dataset: str, tables: Iterable[pa.Table]) -> None:
         """Write rows in groups of one size, however they come."""
         buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, _schema(dataset), **_options(dataset)) as writer:
-            held: list[pa.Table] = []
-            rows = 0
-            for table in tables:
+        held: list[pa.Table] = []
+        rows = 0
+        coming = iter(tables)
+        first = next(coming, _schema(dataset).empty_table())
+        with pq.ParquetWriter(buffer, first.schema, **_options(dataset)) as writer:
+            for table in chain((first,), coming):
                 held.append(table)
                 rows += table.num_rows
                 while rows >= _ROW_GROUP:
@@ -472,6 +474,7 @@ def _options(dataset: str) -> dict[str, Any]:
     if dataset == "access_events":
         repeated = ["provider", "bucket", "key", "day", "kind", "operation", "source_file"]
         options |= {"compression_level": 1, "use_dictionary": repeated, "write_statistics": ["day"]}
+        options["store_schema"] = False  # dictionaries in memory are text to who reads
     return options
 
 
@@ -500,21 +503,26 @@ def _schema(dataset: str) -> pa.Schema:
         raise ValueError(f"the lake has no dataset {dataset!r}: it has {', '.join(SCHEMAS)}") from None
 
 
-def _conform(dataset: str, table: pa.Table) -> pa.Table:
+def _conform(dataset: str, table: pa.Table, *, with_dictionaries: bool = False) -> pa.Table:
+    """Give the columns in the dataset's schema; on demand, dictionaries of a column's type stay what they are."""
     schema = _schema(dataset)
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{dataset}: the table lacks the columns {', '.join(missing)}")
     columns = []
-    for field in schema:
-        column = table[field.name]
+    fields = []
+    for wanted in schema:
+        column = table[wanted.name]
+        kept = with_dictionaries and pa.types.is_dictionary(column.type) and column.type.value_type == wanted.type
+        field = wanted.with_type(column.type) if kept else wanted
+        fields.append(field)
         if not field.nullable and column.null_count:
             raise ValueError(f"{dataset}: {column.null_count} rows have no {field.name}")
         try:
             columns.append(column if column.type == field.type else column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
             raise ValueError(f"{dataset}: column {field.name} is not {field.type}: {exc}") from exc
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _sort_keys(table: pa.Table, first: tuple[str, ...] = ()) -> list[tuple[str, str]]:

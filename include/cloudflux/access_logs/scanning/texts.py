@@ -1,0 +1,187 @@
+"""What all scanners do with pieces of text: find their ends, number distinct ones, copy them into Arrow's buffers.
+
+A block's text is bytes with ``PADDING`` zeros behind them, seen twice: byte by byte, and as the eight bytes that begin
+at each place (``words``), so that a step goes over eight bytes. Places and lengths are int32: blocks are far smaller.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cloudflux.access_logs.scanning.compiled import compiled, inlined
+
+PADDING: Final = 16
+"""Bytes behind a text that may be read with it."""
+SEED: Final = np.uint64(secrets.randbits(64))
+"""Of the hashes: no stranger can write texts that all share one. Numbers of texts do not depend on it."""
+
+Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int32]
+
+_ONES: Final = np.uint64(0x0101010101010101)
+_TOPS: Final = np.uint64(0x8080808080808080)
+_UP_TO_QUOTE: Final = np.uint64(0x2323232323232323)  # one more than '"'
+_LINE_ENDS: Final = np.uint64(0x0A0A0A0A0A0A0A0A)
+_QUOTES: Final = np.uint64(0x2222222222222222)
+_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
+_HALF: Final = np.uint64(32)
+_NONE: Final = np.uint64(0)
+_ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
+_WORD_BITS: Final = np.uint64(64)
+
+
+def as_words(data: Bytes) -> Words:
+    """See padded bytes as the eight bytes that begin at each of them; shape (bytes - 7,)."""
+    words: Words = np.ndarray(shape=(len(data) - 7,), dtype=np.uint64, buffer=data, strides=(1,))
+    return words
+
+
+@inlined
+def next_special(data: Bytes, words: Words, place: int) -> int:
+    """Give the next place with a byte up to ``"``: a blank, a quote, a line end or another control character."""
+    while True:
+        word = words[place]
+        if (word - _UP_TO_QUOTE) & ~word & _TOPS == _NONE:
+            place += 8
+            continue
+        while data[place] > 34:
+            place += 1
+        return place
+
+
+@inlined
+def next_quote(data: Bytes, words: Words, place: int) -> int:
+    """Give the next place with a quote or a line end."""
+    while True:
+        word = words[place]
+        ends = word ^ _LINE_ENDS
+        quotes = word ^ _QUOTES
+        if (((ends - _ONES) & ~ends) | ((quotes - _ONES) & ~quotes)) & _TOPS == _NONE:
+            place += 8
+            continue
+        while data[place] != 34 and data[place] != 10:
+            place += 1
+        return place
+
+
+@inlined
+def next_line(data: Bytes, words: Words, place: int) -> int:
+    """Give the place of the next line end."""
+    while True:
+        word = words[place] ^ _LINE_ENDS
+        if (word - _ONES) & ~word & _TOPS == _NONE:
+            place += 8
+            continue
+        while data[place] != 10:
+            place += 1
+        return place
+
+
+@inlined
+def number_of(
+    words: Words,
+    start: int,
+    length: int,
+    seed: Any,
+    column: int,
+    tables: Places,
+    starts: Places,
+    lengths: Places,
+    known: int,
+) -> Any:
+    """Give the number of a text among the distinct ones of a column; ``known`` if it is a new one, which is noted.
+
+    ``tables`` are open hash tables of numbers + 1, one a column, of a power of two and more than twice the texts.
+    """
+    mark = seed ^ np.uint64(length)
+    place = start
+    left = length
+    while left >= 8:
+        mark = (mark ^ words[place]) * _MIX
+        mark ^= mark >> _HALF
+        place += 8
+        left -= 8
+    if left:
+        mark = (mark ^ (words[place] & (_ALL >> (_WORD_BITS - np.uint64(8 * left))))) * _MIX
+        mark ^= mark >> _HALF
+    slots = tables.shape[1] - 1
+    slot = np.int64(mark & np.uint64(slots))
+    while True:
+        number = tables[column, slot] - 1
+        if number < 0:
+            tables[column, slot] = known + 1
+            starts[column, known] = start
+            lengths[column, known] = length
+            return known
+        if lengths[column, number] == length and is_same(words, start, starts[column, number], length):
+            return number
+        slot = (slot + 1) & slots
+
+
+@inlined
+def is_same(words: Words, one: int, other: int, length: int) -> Any:
+    """Tell whether two pieces of the text are the same."""
+    while length >= 8:
+        if words[one] != words[other]:
+            return False
+        one += 8
+        other += 8
+        length -= 8
+    if length:
+        return (words[one] ^ words[other]) << (_WORD_BITS - np.uint64(8 * length)) == _NONE
+    return True
+
+
+@compiled
+def _copied(words: Words, starts: Places, offsets: Places, target: Words) -> None:
+    """Copy pieces behind one another; eight bytes at a time, the rest of which the next piece overwrites."""
+    for number in range(len(starts)):
+        source = starts[number]
+        place = offsets[number]
+        end = offsets[number + 1]
+        while place < end:
+            target[place] = words[source]
+            place += 8
+            source += 8
+
+
+def strings_of(words: Words, starts: Places, lengths: Places) -> pa.StringArray:
+    """Give pieces of a text as Arrow strings."""
+    offsets = np.zeros(len(starts) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    data = np.empty(int(offsets[-1]) + PADDING, dtype=np.uint8)
+    _copied(words, starts, offsets, as_words(data))
+    return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+class Scratch(threading.local):
+    """Arrays of one thread that are filled anew for each block: new memory would cost more than filling it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def zeros(self, name: str, shape: tuple[int, ...], kind: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Give an array of zeros, valid until its name is asked for again in this thread."""
+        size = math.prod(shape)
+        held = self._arrays.get(name)
+        if held is None or len(held) < size or held.dtype != kind:
+            held = self._arrays[name] = np.empty(size + size // 8, dtype=kind)
+        found = held[:size]
+        found[:] = 0
+        return found.reshape(shape)
+
+
+SCRATCH: Final = Scratch()
+
+
+def table_size(texts: int) -> int:
+    """Give the size of a hash table for so many texts."""
+    return 1 << max(4, (2 * texts).bit_length())
