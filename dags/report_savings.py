@@ -3,7 +3,8 @@
 
 Compares what plans expected to save with what their moves have saved since: by the objects' own accesses in the class
 that they came from and the one that they are in, and against the objects that were held out. One report for each plan
-and one for all together, in the table `savings`; `./cloudflux savings` shows them, `docs/savings.md` derives them.
+and one for all together, which also tells of the autopilots of whole buckets that are proposed, in the table `savings`;
+`./cloudflux savings` shows them, `docs/savings.md` derives them.
 
 **Runs** when a plan has been carried out, and whenever daily access is published: savings are realised on the days
 after the moves. A run without any plan that was carried out is skipped.

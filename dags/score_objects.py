@@ -10,9 +10,15 @@ expected cost of each candidate, the reason. One mapped task for each shard.
 that keep every object, and a reason that starts with `withheld:` and says which days are missing and what to do. The
 results of both tasks count them.
 
-**Drift** is measured last: the scored objects' features against the training's, and forecasts of earlier days against
-what came of them. Beyond the limits of the settings `ask_for_training` publishes the Asset that starts
-`train_access_forecaster`; else it is skipped.
+**Refuted**: objects whose own reads cost more than the model had led to expect are decided by break-even for 30 days;
+the results of `score_shard` count them.
+
+**Autopilots** of whole buckets and accounts that would be cheaper are proposed in the result of `publish_decisions`;
+`./cloudflux autopilots` shows them. Nothing switches them on.
+
+**Drift** is measured last: the scored objects' features against the training's, forecasts of earlier days against
+what came of them, and how many objects have refuted the model. Beyond the limits of the settings `ask_for_training`
+publishes the Asset that starts `train_access_forecaster`; else it is skipped.
 
 **What a failure means**
 

@@ -382,7 +382,7 @@ class GcpTierClient:
             outcome, detail = ChangeOutcome.LOCKED, now.lock_reason
         elif facts.autoclass:
             outcome = ChangeOutcome.ERROR
-            detail = f"Autoclass decides the classes in bucket {bucket!r}: take the bucket off the estate"
+            detail = f"Autoclass decides the classes in bucket {bucket!r}: say `autopilot: true` of it in the estate"
         elif facts.versioned and not self._may_remove(bucket):
             outcome = ChangeOutcome.ERROR
             detail = (
