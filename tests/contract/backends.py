@@ -19,6 +19,8 @@ from cloudflux.providers.pace import Pace
 GAPS: dict[str, dict[str, str]] = {
     # backend -> what it cannot do -> whose gap it is, and why
     "azure": {
+        "control-characters": "Azurite answers 500 to a listing with such a name in it; Azure writes it "
+        "percent-encoded, as <Name Encoded='true'> (REST reference, List Blobs)",
         "dot-segments": "the SDK's transport folds a/../b to b before it sends, so such a blob cannot be addressed",
         "slow-restore": "Azurite rehydrates at once",
     },

@@ -456,8 +456,19 @@ _ODD_KEYS = {
     "query": "a?b=c&d#e",
     "two-dots": "a..b/..c",
     "dot-segments": "a/../b",
+    "control-characters": "ctl/\x01 \x1b[31m.bin",
     "tilde-and-braces": "~a/{b}/[c]/;d,e=f@g:h!$()*",
 }
+
+
+def test_objects_move_beside_a_key_that_a_listing_may_not_tell(backend: Backend, bucket: str) -> None:
+    keys = [f"near/{number:02}" for number in range(40)] + [f"near/{_ODD_KEYS['control-characters']}"]
+    seen = [_put(backend, bucket, key=key, data=key.encode()) for key in keys]
+    looks = backend.client.head_many([state.ref for state in seen])
+    assert looks == seen
+    results = backend.client.change_tiers([TierChange(state, backend.warm, now=state) for state in seen])
+    assert [(result.outcome, result.detail) for result in results] == [(ChangeOutcome.CHANGED, "")] * len(keys)
+    assert {state.storage_class for state in backend.client.head_many([state.ref for state in seen])} == {backend.warm}
 
 
 @pytest.mark.parametrize("name", sorted(_ODD_KEYS))

@@ -228,7 +228,7 @@ def look_at(
     found: dict[str, ObjectState | Unseen | None] = {}
 
     def scan(chunk: Sequence[str]) -> Mapping[str, ObjectState | Unseen]:
-        return _scan(chunk, list_from, ref_of, page_objects)
+        return _scan(chunk, list_from, look, ref_of, page_objects)
 
     for listed in map_concurrently(scan, chunks, in_flight):
         found.update(listed)
@@ -242,6 +242,7 @@ def look_at(
 def _scan(
     wanted: Sequence[str],
     list_from: Callable[[str, str, int], Listed],
+    look: Callable[[Sequence[str]], Sequence[ObjectState | Unseen | None]],
     ref_of: Callable[[str], ObjectRef],
     page_objects: int,
 ) -> Mapping[str, ObjectState | Unseen]:
@@ -259,6 +260,9 @@ def _scan(
         except TerminalError:
             break  # who may not list may still look
         except TransientError as exc:
+            (first,) = look(wanted[next_one : next_one + 1])
+            if not isinstance(first, Unseen) or not first.passing:
+                break  # objects are served: it is their listing that is not, as where a name cannot be written in XML
             # to ask for each of them, as patiently, would take hours while nothing is served
             return {key: found.get(key) or Unseen(ref_of(key), str(exc), passing=True) for key in wanted}
         hits = [state for state in page if state.ref.key in names]
