@@ -286,11 +286,24 @@ def test_objects_are_looked_at_when_listing_is_denied() -> None:
     assert (found.keys(), bucket.looks) == (set(bucket.keys), 20)
 
 
-def test_nothing_is_known_of_objects_when_listing_is_not_served() -> None:
+def test_nothing_is_known_of_objects_when_nothing_is_served() -> None:
     bucket = _Bucket([f"n/{number}" for number in range(20)])
-    found = bucket.look_at(bucket.keys, list_from=_raise(TransientError("busy")))
-    assert bucket.looks == 0
+    asked: list[str] = []
+
+    def busy(keys: Sequence[str]) -> list[ObjectState | Unseen | None]:
+        asked.extend(keys)
+        return [Unseen(ObjectRef(Provider.AZURE, "data", key), "busy", passing=True) for key in keys]
+
+    found = bucket.look_at(bucket.keys, list_from=_raise(TransientError("busy")), look=busy)
+    assert found.keys() == set(bucket.keys)
     assert all(isinstance(state, Unseen) and state.passing and state.ref.key == key for key, state in found.items())
+    assert len(asked) <= 4  # not each of them
+
+
+def test_objects_are_looked_at_when_only_their_listing_is_not_served() -> None:
+    bucket = _Bucket([f"n/{number}" for number in range(20)])
+    found = bucket.look_at(bucket.keys, list_from=_raise(TransientError("500: a name that XML cannot write")))
+    assert found == {key: _state(key) for key in bucket.keys}
 
 
 def test_the_error_is_raised_when_there_is_no_bucket() -> None:
