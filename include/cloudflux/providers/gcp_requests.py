@@ -6,6 +6,7 @@ These go through the same authorised session, once each.
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +95,9 @@ class ObjectRequests:
         self._client = client
         self._timeout_seconds = timeout_seconds
         self._root = client._connection.API_BASE_URL.rstrip("/")
+        self._boundary = uuid.uuid4().hex
+        """No key or metadata can hold it: nobody knows it."""
+        self._batches = itertools.count()
         for scheme in ("https://", "http://"):
             # ten connections are kept by default, and every further one is opened for one request
             kept = client._http.get_adapter(scheme)
@@ -121,7 +125,7 @@ class ObjectRequests:
 
     def batch(self, calls: Sequence[Call]) -> Answer | list[Answer]:
         """Send calls as one batch: an answer for each, or the one that the batch got as a whole."""
-        boundary = f"batch_{uuid.uuid4().hex}"
+        boundary = f"batch_{self._boundary}_{next(self._batches)}"
         parts = [_part(number, call, boundary) for number, call in enumerate(calls)]
         body = b"".join((*parts, f"--{boundary}--\r\n".encode()))
         answer = self._send(
@@ -142,6 +146,7 @@ class ObjectRequests:
                 self._root + target,
                 data=body,
                 headers={**headers, "User-Agent": self._client._connection.user_agent},
+                auth=_as_it_is,
                 timeout=(min(20.0, self._timeout_seconds), self._timeout_seconds),
             )
         except TransportError as exc:
@@ -152,6 +157,11 @@ class ObjectRequests:
         except requests.RequestException as exc:
             raise AnswerLost(f"{type(exc).__name__}: {exc}") from exc
         return Answer(response.status_code, response.headers, response.content)
+
+
+def _as_it_is(request: Any) -> Any:
+    """Leave the session's token alone: without an authentication of its own, a request looks for one in ~/.netrc."""
+    return request
 
 
 def error_of(answer: Answer) -> tuple[str, str]:

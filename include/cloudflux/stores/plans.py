@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -200,8 +200,8 @@ class Plans:
     def moves(self, plan_id: str, first: int, last: int) -> list[PlannedMove]:
         """Give the moves numbered ``first`` to ``last``, both included, by number."""
         with self._engine.connect() as connection:
-            rows = connection.exec_driver_sql(_MOVES, {"plan_id": plan_id, "first": first, "last": last})
-            return [planned_move(row) for row in rows]
+            rows = connection.exec_driver_sql(_MOVES, {"plan_id": plan_id, "first": first, "last": last}).fetchall()
+        return [planned_move(row) for row in rows]
 
     def state(self, plan_id: str) -> PlanState:
         """Tell where a plan stands. Raises ``PlanNotFound``."""

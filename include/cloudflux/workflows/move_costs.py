@@ -107,11 +107,10 @@ def restore_orders(
     GiB costs decide by the object's size.
     """
     patience_minutes = within_hours * 60
+    options_of = {prices.storage_class: [o for o in prices.restores if _is_priced(o)] for prices in book.classes}
 
     def order_of(move: PlannedMove) -> RestoreOrder | None:
-        if move.from_class not in book.class_names:
-            return None
-        options = [option for option in book.prices_of(move.from_class).restores if _is_priced(option)]
+        options = options_of.get(move.from_class)
         if not options:
             return None
         in_time = [option for option in options if option.within_minutes <= patience_minutes]

@@ -32,7 +32,9 @@ class _Session:
     cut_off: bool = False
     backwards: bool = False
 
-    def request(self, method: str, url: str, *, data: bytes | None, headers: Any, timeout: Any) -> requests.Response:
+    def request(
+        self, method: str, url: str, *, data: bytes | None, headers: Any, timeout: Any, auth: Any
+    ) -> requests.Response:
         target = url.removeprefix("https://storage.test")
         if target == "/batch/storage/v1":
             return self._batch(data or b"", headers["Content-Type"])
