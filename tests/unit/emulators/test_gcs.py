@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from google.api_core.exceptions import BadRequest, Conflict, Forbidden, NotFound, NotModified, PreconditionFailed
 
-from cloudflux.local.emulators.gcs import Objects, Request, StorageApi
+from cloudflux.local.emulators.gcs import StorageApi
+from cloudflux.local.emulators.gcs_messages import Request
+from cloudflux.local.emulators.gcs_objects import Objects
 
 
 def _put(gcs: Any, name: str, data: bytes = b"content", **settings: Any) -> Any:

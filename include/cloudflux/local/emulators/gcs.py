@@ -36,316 +36,31 @@ import base64
 import hashlib
 import re
 import socket
-import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 import google_crc32c
 import orjson
 import uvicorn
 
-Resource = dict[str, Any]
-
-STORAGE_CLASSES: Final = frozenset(
-    {"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE", "MULTI_REGIONAL", "REGIONAL", "DURABLE_REDUCED_AVAILABILITY"}
+from cloudflux.local.emulators.gcs_batch import answer_batch
+from cloudflux.local.emulators.gcs_messages import (
+    ApiError,
+    Request,
+    Resource,
+    Response,
+    check,
+    integer,
+    related,
+    request_of,
 )
-_EDITABLE: Final = (
-    "cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "customTime",
-    "eventBasedHold", "metadata", "retention", "temporaryHold",
-)  # fmt: skip
-_MAX_BATCH: Final = 100  # cloud.google.com/storage/docs/batch: "no more than 100 calls in a single batch request"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request, with its path still quoted: an object's name may contain slashes."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Resource:
-        """Give the body as a resource. Raises ``ApiError`` when it is not one."""
-        if not self.body.strip():
-            return {}
-        try:
-            content = orjson.loads(self.body)
-        except ValueError as exc:
-            raise ApiError(400, "parseError", f"the body is not JSON: {exc}") from exc
-        if not isinstance(content, dict):
-            raise ApiError(400, "parseError", "the body is not a JSON object")
-        return content
-
-    @property
-    def base_url(self) -> str:
-        """The server's address as the client called it."""
-        return f"http://{self.headers.get('host', 'localhost')}"
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """One answer."""
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, resource: Resource, status: int = 200) -> Response:
-        """Answer with a JSON resource."""
-        return cls(status, orjson.dumps(resource), {"content-type": "application/json; charset=UTF-8"})
-
-
-class ApiError(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.message = status, reason, message
-
-    def response(self) -> Response:
-        """Give the error in the shape of Google's JSON APIs."""
-        detail = {"message": self.message, "domain": "global", "reason": self.reason}
-        return Response.of({"error": {"code": self.status, "message": self.message, "errors": [detail]}}, self.status)
-
-
-class Objects:
-    """Buckets and objects, in SQLite and files below one folder."""
-
-    def __init__(self, data: Path, clock: Callable[[], datetime]) -> None:
-        self._clock = clock
-        self._contents = data / "contents"
-        self._contents.mkdir(parents=True, exist_ok=True)
-        # Made in one thread and used in the event loop's: always by one at a time.
-        self._db = sqlite3.connect(data / "objects.sqlite", isolation_level=None, check_same_thread=False)
-        self._db.executescript(
-            """
-            PRAGMA journal_mode = WAL;
-            PRAGMA synchronous = OFF;
-            CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, resource TEXT NOT NULL);
-            CREATE TABLE IF NOT EXISTS objects (
-                bucket TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, live INTEGER NOT NULL,
-                content TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY (bucket, name, generation)
-            ) WITHOUT ROWID;
-            CREATE UNIQUE INDEX IF NOT EXISTS live_objects ON objects (bucket, name) WHERE live = 1;
-            CREATE INDEX IF NOT EXISTS contents ON objects (content);
-            """
-        )
-        rows = self._db.execute("SELECT name, resource FROM buckets").fetchall()
-        self._buckets: dict[str, Resource] = {name: orjson.loads(text) for name, text in rows}
-        ((newest,),) = self._db.execute("SELECT coalesce(max(generation), 0) FROM objects").fetchall()
-        self._newest_generation: int = newest
-
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
-
-    def now(self) -> str:
-        """Tell the time as the API writes it."""
-        return _timestamp(self._clock())
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Write everything done in here in one transaction: a batch of calls costs one commit."""
-        self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            # What an earlier call of a batch has done stays done, whatever becomes of a later one.
-            self._db.execute("COMMIT")
-
-    def buckets(self) -> list[Resource]:
-        """List all buckets by name."""
-        return [self._buckets[name] for name in sorted(self._buckets)]
-
-    def bucket(self, name: str) -> Resource:
-        """Give a bucket. Raises ``ApiError`` 404."""
-        found = self._buckets.get(name)
-        if found is None:
-            raise ApiError(404, "notFound", "The specified bucket does not exist.")
-        return found
-
-    def put_bucket(self, resource: Resource) -> None:
-        """Write a bucket."""
-        text = orjson.dumps(resource).decode()
-        self._db.execute("INSERT OR REPLACE INTO buckets VALUES (?, ?)", [resource["name"], text])
-        self._buckets[resource["name"]] = resource
-
-    def delete_bucket(self, name: str) -> None:
-        """Delete an empty bucket. Raises ``ApiError`` 409 when it is not empty."""
-        self.bucket(name)
-        if self._db.execute("SELECT 1 FROM objects WHERE bucket = ? LIMIT 1", [name]).fetchall():
-            raise ApiError(409, "conflict", "The bucket you tried to delete is not empty.")
-        self._db.execute("DELETE FROM buckets WHERE name = ?", [name])
-        del self._buckets[name]
-
-    def find(self, bucket: str, name: str, generation: str | None = None) -> tuple[Resource, str] | None:
-        """Give an object's resource and content id: the live one, or one generation; None when there is none."""
-        which, values = ("live = 1", []) if generation is None else ("generation = ?", [_integer(generation)])
-        rows = self._db.execute(
-            f"SELECT resource, content FROM objects WHERE bucket = ? AND name = ? AND {which}",  # noqa: S608  # constant
-            [bucket, name, *values],
-        ).fetchall()
-        return (orjson.loads(rows[0][0]), rows[0][1]) if rows else None
-
-    def get(self, bucket: str, name: str, generation: str | None = None) -> tuple[Resource, str]:
-        """Give an object's resource and content id. Raises ``ApiError`` 404."""
-        self.bucket(bucket)
-        found = self.find(bucket, name, generation)
-        if found is None:
-            raise ApiError(404, "notFound", f"No such object: {bucket}/{name}")
-        return found
-
-    def scan(self, bucket: str, start: str, versions: bool) -> Iterator[Resource]:
-        """Give the objects of a bucket by name, from ``start`` on; all generations when ``versions``."""
-        live = "" if versions else "AND live = 1"  # one of two texts of ours
-        for (text,) in self._db.execute(
-            f"SELECT resource FROM objects WHERE bucket = ? AND name >= ? {live} ORDER BY name, generation",  # noqa: S608  # ours
-            [bucket, start],
-        ):
-            yield orjson.loads(text)
-
-    def page(self, bucket: str, start: str, after: str, limit: int) -> list[tuple[str, str]]:
-        """Give names and resources, as JSON, of live objects by name, from ``start`` on and after ``after``."""
-        return self._db.execute(
-            "SELECT name, resource FROM objects WHERE bucket = ? AND live = 1 AND name >= ? AND name > ?"
-            " ORDER BY name LIMIT ?",
-            [bucket, start, after, limit],
-        ).fetchall()
-
-    def store(self, content: bytes) -> str:
-        """Keep a content; the id that is returned names it."""
-        name = uuid4().hex
-        path = self._contents / name[:2] / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
-        return name
-
-    def content(self, content_id: str) -> bytes:
-        """Read a content."""
-        return (self._contents / content_id[:2] / content_id).read_bytes()
-
-    def insert(self, bucket: str, name: str, editable: Resource, facts: Resource, content_id: str) -> Resource:
-        """Make a new live generation; the one before goes, or becomes noncurrent in a versioned bucket."""
-        owner = self.bucket(bucket)
-        before = self.find(bucket, name)
-        if before is not None:
-            self._refuse_when_held(before[0])
-        now = self._clock()
-        self._newest_generation = max(int(now.timestamp() * 1_000_000), self._newest_generation + 1)
-        resource: Resource = {
-            **{key: value for key, value in editable.items() if key in _EDITABLE and value is not None},
-            **facts,
-            "name": name,
-            "bucket": bucket,
-            "generation": str(self._newest_generation),
-            "metageneration": "1",
-            "storageClass": _storage_class(editable.get("storageClass") or owner["storageClass"]),
-            "timeCreated": _timestamp(now),
-            "updated": _timestamp(now),
-            "timeStorageClassUpdated": _timestamp(now),
-        }
-        resource.setdefault("contentType", "application/octet-stream")
-        if owner.get("defaultEventBasedHold"):
-            resource.setdefault("eventBasedHold", True)
-        if period := owner.get("retentionPolicy", {}).get("retentionPeriod"):
-            resource["retentionExpirationTime"] = _timestamp(now + timedelta(seconds=int(period)))
-        resource["etag"] = _etag(resource)
-        if before is not None:
-            self._retire(owner, before)
-        self._db.execute(
-            "INSERT INTO objects VALUES (?, ?, ?, 1, ?, ?)",
-            [bucket, name, self._newest_generation, content_id, orjson.dumps(resource).decode()],
-        )
-        if before is not None and before[1] != content_id:
-            self.discard(before[1])
-        return resource
-
-    def patch(self, resource: Resource, changes: Resource) -> Resource:
-        """Change an object's editable metadata: a new metageneration."""
-        changed = dict(resource)
-        for key, value in changes.items():
-            if key == "storageClass" and value != resource["storageClass"]:
-                raise ApiError(400, "invalid", "the storage class of an object changes by rewriting it")
-            if key not in _EDITABLE:
-                continue
-            if key == "metadata" and isinstance(value, dict):
-                merged = {**resource.get("metadata", {}), **value}
-                changed["metadata"] = {name: text for name, text in merged.items() if text is not None}
-            elif value is None:
-                changed.pop(key, None)
-            else:
-                changed[key] = value
-        changed["metageneration"] = str(int(resource["metageneration"]) + 1)
-        changed["updated"] = self.now()
-        changed["etag"] = _etag(changed)
-        self._db.execute(
-            "UPDATE objects SET resource = ? WHERE bucket = ? AND name = ? AND generation = ?",
-            [orjson.dumps(changed).decode(), changed["bucket"], changed["name"], int(changed["generation"])],
-        )
-        return changed
-
-    def delete(self, bucket: str, name: str, generation: str | None) -> None:
-        """Delete the live object (noncurrent afterwards in a versioned bucket), or one generation for good."""
-        found = self.get(bucket, name, generation)
-        self._refuse_when_held(found[0])
-        if generation is None:
-            self._retire(self.bucket(bucket), found)
-        else:
-            self._remove(found[0])
-        self.discard(found[1])
-
-    def _refuse_when_held(self, resource: Resource) -> None:
-        name = f"Object '{resource['bucket']}/{resource['name']}'"
-        for hold, kind in (("temporaryHold", "Temporary"), ("eventBasedHold", "Event-Based")):
-            if resource.get(hold):
-                message = f"{name} is under active {kind} hold and cannot be deleted, overwritten or archived"
-                raise ApiError(403, "forbidden", f"{message} until hold is removed.")
-        until = max(
-            resource.get("retentionExpirationTime", ""), resource.get("retention", {}).get("retainUntilTime", "")
-        )
-        if until and datetime.fromisoformat(until) > self._clock():
-            message = f"{name} is subject to bucket's retention policy or object retention and cannot be deleted or"
-            raise ApiError(403, "retentionPolicyNotMet", f"{message} overwritten until {until}")
-
-    def _retire(self, owner: Resource, found: tuple[Resource, str]) -> None:
-        resource = found[0]
-        if not owner.get("versioning", {}).get("enabled"):
-            self._remove(resource)
-            return
-        resource["timeDeleted"] = self.now()
-        self._db.execute(
-            "UPDATE objects SET live = 0, resource = ? WHERE bucket = ? AND name = ? AND generation = ?",
-            [orjson.dumps(resource).decode(), resource["bucket"], resource["name"], int(resource["generation"])],
-        )
-
-    def _remove(self, resource: Resource) -> None:
-        self._db.execute(
-            "DELETE FROM objects WHERE bucket = ? AND name = ? AND generation = ?",
-            [resource["bucket"], resource["name"], int(resource["generation"])],
-        )
-
-    def discard(self, content_id: str) -> None:
-        """Remove a content that no generation has any more."""
-        if not self._db.execute("SELECT 1 FROM objects WHERE content = ? LIMIT 1", [content_id]).fetchall():
-            (self._contents / content_id[:2] / content_id).unlink(missing_ok=True)
-
-    def rewrite(self, source: tuple[Resource, str], bucket: str, name: str, editable: Resource) -> Resource:
-        """Make a new generation with the source's content."""
-        resource, content_id = source
-        facts: Resource = {key: resource[key] for key in ("size", "md5Hash", "crc32c")}
-        return self.insert(bucket, name, editable, facts, content_id)
+from cloudflux.local.emulators.gcs_objects import EDITABLE, Objects, storage_class_of
 
 
 class StorageApi:
@@ -395,7 +110,7 @@ class StorageApi:
             "location": "US-CENTRAL1",
             "locationType": "region",
             **{key: value for key, value in wanted.items() if value is not None},
-            "storageClass": _storage_class(wanted.get("storageClass") or "STANDARD"),
+            "storageClass": storage_class_of(wanted.get("storageClass") or "STANDARD"),
             "timeCreated": now,
             "updated": now,
             "metageneration": "1",
@@ -428,7 +143,7 @@ class StorageApi:
         self._objects.bucket(bucket)
         query = request.query
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-        limit = min(_integer(query.get("maxResults", "1000")), 1000) or 1000
+        limit = min(integer(query.get("maxResults", "1000")), 1000) or 1000
         after = base64.urlsafe_b64decode(query["pageToken"]).decode() if "pageToken" in query else ""
         versions = query.get("versions", "").lower() == "true"
         start, end = max(prefix, after, query.get("startOffset", "")), query.get("endOffset", "")
@@ -517,11 +232,11 @@ class StorageApi:
         generation = request.query.get("generation")
         resource, content_id = self._objects.get(bucket, name, generation)
         if request.method == "GET":
-            _check(request, resource, unchanged_status=304)
+            check(request, resource, unchanged_status=304)
             if request.query.get("alt") == "media":
                 return self._media(request, resource, content_id)
             return Response.of(self._object_view(request, resource))
-        _check(request, resource)
+        check(request, resource)
         if request.method in ("PATCH", "PUT"):
             return Response.of(self._object_view(request, self._objects.patch(resource, request.json())))
         if request.method == "DELETE":
@@ -531,7 +246,7 @@ class StorageApi:
 
     def _download(self, request: Request, bucket: str, name: str) -> Response:
         resource, content_id = self._objects.get(bucket, name, request.query.get("generation"))
-        _check(request, resource, unchanged_status=304)
+        check(request, resource, unchanged_status=304)
         return self._media(request, resource, content_id)
 
     def _media(self, request: Request, resource: Resource, content_id: str) -> Response:
@@ -583,10 +298,10 @@ class StorageApi:
         if request.method != "POST":
             raise _not_allowed(request)
         found = self._objects.get(*source, request.query.get("sourceGeneration"))
-        _check(request, found[0], prefix="ifSource")
+        check(request, found[0], prefix="ifSource")
         self._check_destination(request, *to)
         editable = request.json()
-        _storage_class(editable.get("storageClass") or "STANDARD")
+        storage_class_of(editable.get("storageClass") or "STANDARD")
         size = int(found[0]["size"])
         if in_rounds and (per_call := self._rewrite_bytes_per_call):
             identity = f"{'/'.join(source)}#{found[0]['generation']}>{'/'.join(to)}"
@@ -597,7 +312,7 @@ class StorageApi:
             if so_far + per_call < size:
                 return found[0], so_far + per_call
         if not editable:
-            editable = {key: value for key, value in found[0].items() if key in _EDITABLE}
+            editable = {key: value for key, value in found[0].items() if key in EDITABLE}
         return found[0], self._objects.rewrite(found, *to, editable)
 
     def _upload(self, request: Request, bucket: str) -> Response:
@@ -614,7 +329,7 @@ class StorageApi:
             location = f"{request.base_url}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={upload_id}"
             return Response(200, b"", {"location": location, "x-guploader-uploadid": upload_id})
         if kind == "multipart":
-            metadata, content_type, content = _related(request)
+            metadata, content_type, content = related(request)
             metadata.setdefault("contentType", content_type)
         elif kind == "media":
             metadata, content = {"contentType": request.headers.get("content-type")}, request.body
@@ -647,7 +362,7 @@ class StorageApi:
         if not name or name in (".", "..") or len(name.encode()) > 1024:
             raise ApiError(400, "invalid", f"Invalid object name: {name!r}")
         self._check_destination(request, bucket, name)
-        _storage_class(metadata.get("storageClass") or "STANDARD")
+        storage_class_of(metadata.get("storageClass") or "STANDARD")
         facts = {
             "size": str(len(content)),
             "md5Hash": base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode(),
@@ -668,33 +383,10 @@ class StorageApi:
     def _check_destination(self, request: Request, bucket: str, name: str) -> None:
         self._objects.bucket(bucket)
         there = self._objects.find(bucket, name)
-        _check(request, there[0] if there else None)
+        check(request, there[0] if there else None)
 
     def _batch(self, request: Request) -> Response:
-        boundary = _boundary(request)
-        calls = [part for part in _parts(request.body, boundary) if part.strip()]
-        if len(calls) > _MAX_BATCH:
-            raise ApiError(400, "batchTooLarge", f"a batch of {len(calls)} calls: {_MAX_BATCH} is the limit")
-        with self._objects.at_once():
-            answers = [self._batched(request, call) for call in calls]
-        body = ("".join(answers) + "--batch_answer--\r\n").encode()
-        return Response(200, body, {"content-type": "multipart/mixed; boundary=batch_answer"})
-
-    def _batched(self, request: Request, call: bytes) -> str:
-        """Answer one call of a batch."""
-        outer, _, inner = _normalised(call).partition(b"\r\n\r\n")
-        head, _, body = inner.partition(b"\r\n\r\n")
-        request_line, *header_lines = head.decode().lstrip("\r\n").split("\r\n")
-        method, target, _ = request_line.split(" ", 2)
-        headers = {**_headers(header_lines), "host": request.headers.get("host", "")}
-        answer = self.respond(_request(method, re.sub(r"^https?://[^/]+", "", target), headers, body.strip()))
-        content_id = _headers(outer.decode().split("\r\n")).get("content-id", "").strip("<>")
-        lines = "".join(f"{key}: {value}\r\n" for key, value in answer.headers.items())
-        return (
-            f"--batch_answer\r\nContent-Type: application/http\r\nContent-ID: <response-{content_id}>\r\n\r\n"
-            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
-            f"{lines}Content-Length: {len(answer.body)}\r\n\r\n{answer.body.decode()}\r\n"
-        )
+        return answer_batch(request, self.respond, self._objects.at_once())
 
     @staticmethod
     def _bucket_view(request: Request, resource: Resource) -> Resource:
@@ -761,7 +453,7 @@ def create_app(data: Path, *, rewrite_bytes_per_call: int | None = None) -> Asgi
             target += "?" + scope["query_string"].decode("latin-1")
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         # Everything between the last byte of the request and the answer happens in one go: that makes it atomic.
-        answer = api.respond(_request(scope["method"], target, headers, bytes(body)))
+        answer = api.respond(request_of(scope["method"], target, headers, bytes(body)))
         fields = {**answer.headers, "content-length": str(len(answer.body))}
         await send(
             {
@@ -800,87 +492,8 @@ def main(argv: list[str] | None = None) -> None:
         create_server(app).run(sockets=[listener])
 
 
-def _request(method: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
-    path, _, query = target.partition("?")
-    values = {key: found[-1] for key, found in parse_qs(query, keep_blank_values=True).items()}
-    return Request(method, path, values, headers, body)
-
-
-def _check(request: Request, resource: Resource | None, *, prefix: str = "if", unchanged_status: int = 412) -> None:
-    """Check the request's preconditions; generation 0 stands for an object that is not there."""
-    for field_name in ("generation", "metageneration"):
-        actual = int(resource[field_name]) if resource else 0
-        name = f"{prefix}{field_name.capitalize()}"
-        wanted, unwanted = request.query.get(f"{name}Match"), request.query.get(f"{name}NotMatch")
-        if wanted is not None and _integer(wanted) != actual:
-            raise ApiError(412, "conditionNotMet", f"{_UNMET} ({name}Match={wanted}, it is {actual})")
-        if unwanted is not None and _integer(unwanted) == actual:
-            raise ApiError(unchanged_status, "conditionNotMet", f"{_UNMET} ({name}NotMatch={unwanted})")
-
-
-_UNMET: Final = "At least one of the pre-conditions you specified did not hold."
-
-
 def _not_allowed(request: Request) -> ApiError:
     return ApiError(405, "methodNotAllowed", f"this emulator has no {request.method} {request.path}")
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ApiError(400, "invalid", f"not a number: {text!r}") from None
-
-
-def _storage_class(name: str) -> str:
-    if name not in STORAGE_CLASSES:
-        raise ApiError(400, "invalid", f"Invalid storage class {name}.")
-    return name
-
-
-def _timestamp(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _etag(resource: Resource) -> str:
-    state = f"{resource['generation']}/{resource['metageneration']}"
-    return base64.b64encode(state.encode()).decode()
-
-
-def _headers(lines: list[str]) -> dict[str, str]:
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _boundary(request: Request) -> bytes:
-    match = re.search(r"boundary=[\"']?([^\"';]+)", request.headers.get("content-type", ""))
-    if match is None:
-        raise ApiError(400, "invalid", "a multipart request without a boundary")
-    return match.group(1).encode()
-
-
-def _parts(body: bytes, boundary: bytes) -> list[bytes]:
-    return body.split(b"--" + boundary + b"--")[0].split(b"--" + boundary)[1:]
-
-
-def _normalised(part: bytes) -> bytes:
-    """Give the lines of a batch's call one kind of end: Python's generator mixes them."""
-    return re.sub(rb"\r?\n", b"\r\n", part.lstrip(b"\r\n"))
-
-
-def _related(request: Request) -> tuple[Resource, str | None, bytes]:
-    """Split a multipart upload into the resource, the content's type and the content."""
-    delimiter = b"--" + _boundary(request)
-    first = request.body.find(delimiter)
-    second = request.body.find(delimiter, first + len(delimiter))
-    last = request.body.rfind(delimiter + b"--")
-    if first < 0 or second < 0 or last <= second:
-        raise ApiError(400, "invalid", "a multipart upload has two parts: the resource and the content")
-    metadata = request.body[first + len(delimiter) : second].lstrip(b"\r\n").partition(b"\r\n\r\n")[2]
-    head, _, content = request.body[second + len(delimiter) : last].removeprefix(b"\r\n").partition(b"\r\n\r\n")
-    fields = _headers(head.decode().split("\r\n"))
-    resource = Request("POST", "", {}, {}, metadata).json()
-    return resource, fields.get("content-type"), content.removesuffix(b"\r\n")
 
 
 if __name__ == "__main__":
