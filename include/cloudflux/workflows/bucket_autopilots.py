@@ -38,6 +38,7 @@ _SUMS: Final = (
     "outside", "by_rules", "kept_by_owner",
 )  # fmt: skip
 _PLACES: Final = 10
+_CHUNK_ROWS: Final = 131_072  # of matrices with a column for each class
 
 
 class PublishedLake(Protocol):
@@ -81,8 +82,15 @@ class AutopilotBids:
             row["problem"] = problem
         if chain is None or not len(objects):
             return
-        for name, value in self._sums(book, code, objects, decisions, chain).items():
-            row[name] += value
+        known = book.codes_of(objects.current_class)
+        own = _own_usd(decisions, np.where(known >= 0, known, book.standard_code))
+        row["present_usd"] += float(decisions.stay_usd.sum())
+        row["own_usd"] += float(own.sum())
+        row["own_once_usd"] += float(decisions.one_time_usd[decisions.moves].sum())
+        for start in range(0, len(objects), _CHUNK_ROWS):
+            some = slice(start, start + _CHUNK_ROWS)
+            for name, value in self._sums(book, code, objects.take(some), own[some], chain).items():
+                row[name] += value
 
     def table(self) -> pa.Table:
         """Give the rows of the dataset ``bucket_autopilots``."""
@@ -123,14 +131,14 @@ class AutopilotBids:
         return None
 
     def _sums(
-        self, book: PriceBook, code: int, objects: ObjectColumns, decisions: Decisions, chain: UsageChain
+        self, book: PriceBook, code: int, objects: ObjectColumns, own: Floats, chain: UsageChain
     ) -> dict[str, float]:
+        """Add up what hangs on the autopilot; ``own`` is what each object is expected to cost without it."""
         sizes = np.asarray(objects.size_bytes, dtype=np.float64)
         known = book.codes_of(objects.current_class)
         tariff = tariff_of(book, sizes, by_client=True)
         rows = np.arange(len(sizes))
         current = np.where(known >= 0, known, book.standard_code)
-        own = _own_usd(decisions, current)
         moves, owed = tariff.moving_usd(rows, current, np.full(len(rows), code), _whole_days(objects.days_in_class))
         entry = moves + owed
         enters = np.isfinite(entry) & (known >= 0) & (known != code)
@@ -142,9 +150,6 @@ class AutopilotBids:
         return {
             "objects": len(sizes),
             "bytes": int(sizes.sum()),
-            "present_usd": float(decisions.stay_usd.sum()),
-            "own_usd": float(own.sum()),
-            "own_once_usd": float(decisions.one_time_usd[decisions.moves].sum()),
             "switched_usd": float(np.where(enters, inside + np.where(enters, entry, 0.0), own).sum()),
             "entry_usd": float(entry[enters].sum()),
             "monitoring_usd": float(monitoring[enters].sum()),

@@ -41,6 +41,7 @@ WEIGHED_ANEW_DAYS: Final = 3
 REBUILT_DAYS: Final = REFUTED_DAYS + 1
 """How many days are weighed where no accounts are kept: what was refuted before them is over."""
 
+_CHUNK_ROWS: Final = 131_072  # of matrices with a column for each class
 _KEY: Final = ["provider", "bucket", "key"]
 _DECIDED: Final = [*_KEY, "current_class", "expected_reads_day"]
 
@@ -165,8 +166,9 @@ def weigh_surprises(
         if scored != first:
             found = found.in_the_morning(scored, _speaker_on(lake, scored, shard), history_days(scored), placed)
         later = decided[place + 1] if place + 1 < len(decided) else day
-        expected = guarded.expected(lake, scored, shard, found.accounts)
-        guarded.weigh(found.accounts, expected, reads, scored, later)
+        now = reads.filter(pl.col("day").is_between(scored, later, closed="left"))
+        expected = guarded.expected(lake, scored, shard, now, found.accounts)
+        guarded.weigh(found.accounts, expected, now, scored, later)
     return found.in_the_morning(day, speaker_of(forecasts), history_days(day), placed)
 
 
@@ -255,11 +257,18 @@ class _Guarded:
         rows = pl.DataFrame(pl.from_arrow(daily_access.select([*_KEY, "day", "reads", "bytes_read"]).filter(since)))
         return self.places(rows)
 
-    def expected(self, lake: GuardedLake, day: date, shard: int, accounts: SurpriseAccounts) -> _Expected:
-        """Read a scored day's decisions on the objects whose reads may be dear, and on those that have an account."""
+    def expected(
+        self, lake: GuardedLake, day: date, shard: int, reads: pl.DataFrame, accounts: SurpriseAccounts
+    ) -> _Expected:
+        """Read a scored day's decisions on the objects that have an account, and on those whose reads open one.
+
+        Of the others nothing is taken down: what was expected is taken off an empty account.
+        """
         dear = sorted({name for book in self._books.values() for name in _dear_classes(book)})
         held = self._names["key"].gather(np.flatnonzero(accounts.usd > 0)).to_arrow()
-        wanted = pc.field("current_class").isin(dear) | pc.field("key").isin(held.cast(pa.string()))
+        read = reads["key"].unique().to_arrow()
+        wanted = pc.field("current_class").isin(dear) & pc.field("key").isin(read.cast(pa.string()))
+        wanted |= pc.field("key").isin(held.cast(pa.string()))
         table = lake.dataset("decisions", days=[day], shard=shard).to_table(columns=_DECIDED, filter=wanted)
         rows = self.places(pl.DataFrame(pl.from_arrow(table)))
         expected = np.zeros(len(accounts.usd))
@@ -273,14 +282,15 @@ class _Guarded:
     def weigh(
         self, accounts: SurpriseAccounts, expected: _Expected, reads: pl.DataFrame, first: date, later: date
     ) -> None:
-        """Take in the days from ``first`` until before ``later``, on which what was decided on ``first`` held."""
+        """Take in the days from ``first`` until before ``later``, on which what was decided on ``first`` held.
+
+        reads : those of these days.
+        """
         classes = pl.DataFrame(
             {"place": expected.rows, "current_class": expected.classes},
             schema={"place": pl.Int64, "current_class": pl.String},
         )
-        mine = reads.filter(pl.col("day").is_between(first, later, closed="left")).join(
-            classes, on="place", how="inner", maintain_order="left"
-        )
+        mine = reads.join(classes, on="place", how="inner", maintain_order="left")
         counts, transferred = mine["reads"].to_numpy().astype(np.float64), mine["bytes_read"].to_numpy()
         places, days = mine["place"].to_numpy(), mine["day"].to_numpy()
         whole = self._sizes[places]
@@ -318,6 +328,11 @@ def _dear_classes(book: PriceBook) -> list[str]:
 
 def _terms(book: PriceBook, sizes: Floats, class_names: NDArray[np.object_], read_gib: Floats) -> tuple[Floats, Floats]:
     """Give what a read costs more than in the standard class, and a round trip, of N objects in their classes."""
-    terms = surprise_terms(tariff_of(book, sizes, by_client=True), read_gib)
-    rows, codes = np.arange(len(sizes)), book.codes_of(class_names)
-    return terms.premium_usd[rows, codes], terms.round_trip_usd[rows, codes]
+    codes, parts = book.codes_of(class_names), [(np.empty(0), np.empty(0))]
+    for start in range(0, len(sizes), _CHUNK_ROWS):
+        some = slice(start, start + _CHUNK_ROWS)
+        terms = surprise_terms(tariff_of(book, sizes[some], by_client=True), read_gib[some])
+        rows = np.arange(len(terms.premium_usd))
+        parts.append((terms.premium_usd[rows, codes[some]], terms.round_trip_usd[rows, codes[some]]))
+    premium, round_trip = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return premium, round_trip
