@@ -195,9 +195,10 @@ def _is_settled(known: date, day: date) -> bool:
 
 def _speaker_on(lake: GuardedLake, day: date, shard: int) -> str | None:
     """Name the model that spoke on a scored day; None where the rules did."""
-    sources = lake.dataset("forecasts", days=[day], shard=shard).to_table(columns=["source"])["source"]
-    models = [source for source in pc.unique(sources).to_pylist() if source.startswith("model:")]
-    return max(models, default=None)
+    forecasts = lake.dataset("forecasts", days=[day], shard=shard)
+    spoken = pc.starts_with(pc.field("source"), "model:")
+    found: list[str] = forecasts.head(1, columns=["source"], filter=spoken)["source"].to_pylist()
+    return found[0] if found else None
 
 
 def _kept(table: pa.Table, guarded: _Guarded, begun: Surprises) -> Surprises:
