@@ -24,7 +24,8 @@ before anything moves, and all else is as for any plan. `./cloudflux undo` start
 - `approve_plan` fails: nobody answered within seven days; the plan has expired, nothing has moved.
 - `move_canaries` or `move_*` fails: the provider throttles or is away, or credentials have expired. Clear the task: the
   ledger knows what is left to do, nothing is moved twice.
-- `judge_canaries` fails: a canary move failed, and the plan is halted; the rest stays where it is.
+- `judge_canaries` fails: a canary move failed, and the plan is halted; or the plan expired before they were done. The
+  rest stays where it is.
 - `close_plan` fails: a move is neither done, failed nor skipped (clear the failed `move_*` tasks), or the plan was
   halted.
 - A single move that failed does not fail the run: look into the ledger (table `ledger`) for the reason.
@@ -155,7 +156,7 @@ from cloudflux.orchestration.plan_approval import PlanApproval
             minimum=0,
             exclusiveMaximum=1,
             title="Hold-out share",
-            description="Share of the objects that never move, for comparison: shows what the moves brought.",
+            description="Share of the objects that never move: shows what the moves caused. 0: nothing will; try 0.05.",
         ),
         "valid_days": Param(
             14,

@@ -347,6 +347,20 @@ def job_fees_usd(plan: MigrationPlan) -> Decimal:
     return sum((group.job_fees_usd for group in plan.groups), Decimal(0))
 
 
+def describe_hold_out(plan: MigrationPlan) -> str:
+    """Say with what the plan's savings will be compared, or what to set so that they can; empty for an undo."""
+    totals, share = plan.totals, plan.guardrails.hold_out_share
+    if plan.kind is PlanKind.UNDO or not totals.objects:
+        return ""
+    if totals.held_out:
+        return f"{totals.held_out:,} more objects are held out, so that the savings can be compared with something."
+    why = f"hold_out_share={share:g} is too small for so few objects" if share else "hold_out_share is 0"
+    return (
+        f"Nothing is held out ({why}): that the moves cause what is saved cannot be shown afterwards. "
+        f"{'A larger share' if share else 'hold_out_share=0.05'} leaves some objects where they are to compare with."
+    )
+
+
 def describe(plan: MigrationPlan) -> str:
     """Write the plan's figures as Markdown: for the approval form, the log and the command line.
 
@@ -383,10 +397,8 @@ def describe(plan: MigrationPlan) -> str:
         notes.append(f"Of the one-time cost, USD {fees:.6f} is what S3 Batch Operations charges for its jobs.")
     if totals.canaries:
         notes.append(f"{totals.canaries:,} of the moves go first and are verified before the rest may move.")
-    if totals.held_out:
-        notes.append(
-            f"{totals.held_out:,} more objects are held out, so that the savings can be compared with something."
-        )
+    if held_out := describe_hold_out(plan):
+        notes.append(held_out)
     if totals.left_out:
         notes.append(f"{totals.left_out:,} more moves would pay but are left out by the caps.")
     if guardrails.quiet_hours is not None:

@@ -125,7 +125,11 @@ def test_plan_is_shown_with_what_its_figures_leave_out(savings: Savings, capsys:
     ):
         assert said in shown
     assert main(["savings", "--plan", "q"]) == 0
-    assert "No object was held out" in capsys.readouterr().out
+    said_of_q = " ".join(capsys.readouterr().out.split())
+    assert "No object was held out" in said_of_q
+    assert "hold_out_share (0.05, say)" in said_of_q
+    assert main(["savings"]) == 0
+    assert "1 of 2 plans: No object was held out" in " ".join(capsys.readouterr().out.split())
     assert main(["savings", "--plan", "q", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["details"]["measured"]["against_hold_out_since"] is None
 

@@ -353,3 +353,20 @@ def test_moves_stay_out_whose_saving_the_jobs_would_use_up() -> None:
     assert plan.totals.objects == 1_000
     assert plan.totals.left_out == 1_000
     assert min(move["saving_usd"] for move in moves) == Decimal("0.059749")
+
+
+@pytest.mark.parametrize(
+    ("objects", "share", "said"),
+    [
+        (3, 0.0, "Nothing is held out (hold_out_share is 0)"),
+        (1, 0.0001, "Nothing is held out (hold_out_share=0.0001 is too small for so few objects)"),
+        (1_000, 0.1, "more objects are held out, so that the savings can be compared"),
+    ],
+)
+def test_description_says_whether_the_savings_can_be_compared(objects: int, share: float, said: str) -> None:
+    plan = build([decision(key) for key in names("a", objects)], limits(hold_out_share=share))
+    assert said in workflow.describe(plan)
+
+
+def test_description_says_nothing_of_a_hold_out_when_nothing_moves() -> None:
+    assert "held out" not in workflow.describe(build([keep("a")]))

@@ -21,7 +21,7 @@ from cloudflux.local.explain.tables import printable
 from cloudflux.local.migrations.findings import Findings
 from cloudflux.stores.plans import PlanStateChange, StoredPlan
 from cloudflux.stores.progress import MoveStanding
-from cloudflux.workflows.plan import job_fees_usd
+from cloudflux.workflows.plan import describe_hold_out, job_fees_usd
 from cloudflux.workflows.reconcile import Standing
 from cloudflux.workflows.undo import UndoProposal
 
@@ -319,7 +319,7 @@ def _facts(plan: StoredPlan) -> Table:
         ("made", f"{_moment(plan.created_at)} by {printable(plan.run_id)}, good until {_moment(plan.expires_at)}"),
         ("moves", f"{totals.objects:,} of {totals.scored_objects:,} objects, {_size(totals.bytes)}"),
         ("first", f"{totals.canaries:,} canaries"),
-        ("held out", f"{totals.held_out:,}"),
+        ("held out", describe_hold_out(plan) or f"{totals.held_out:,}"),
         ("left out", f"{totals.left_out:,}"),
         ("once", f"USD {totals.one_time_usd:.6f}{_of_which_jobs(plan)}"),
         ("a month", f"USD {totals.before_usd_month:.6f} before, {totals.after_usd_month:.6f} afterwards"),

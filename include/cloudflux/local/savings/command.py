@@ -91,11 +91,13 @@ def _print(together: SavingsReport | None, reports: list[SavingsReport], *, as_j
         print(json.dumps(plans[0] if one else {"all": every, "plans": plans}, indent=2))
         return
     from cloudflux.local.prices.tables import wide_console
-    from cloudflux.local.savings.tables import plan_parts, savings_table
+    from cloudflux.local.savings.tables import plan_parts, savings_table, without_hold_out
 
     console = wide_console()
     if not one:
         console.print(savings_table(reports, together))
+        if note := without_hold_out(reports):
+            console.print(note)
         return
     for part in plan_parts(reports[0]):
         console.print(part)

@@ -52,6 +52,19 @@ def _cells(report: SavingsReport) -> list[str]:
     ]
 
 
+def without_hold_out(reports: Sequence[SavingsReport]) -> str:
+    """Say how many plans have nothing to be compared with, and what to set; empty when all have."""
+    found = [one for one in map(measured_of, reports) if one is not None]
+    bare = sum(1 for one in found if one.held_out is None)
+    return f"{bare:,} of {len(found):,} plans: {NOTHING_HELD_OUT}" if bare else ""
+
+
+NOTHING_HELD_OUT: Final = (
+    "No object was held out: nothing shows that the saving was caused by the moves. A plan that is made with "
+    "hold_out_share (0.05, say) leaves some objects where they are to compare with"
+)
+
+
 def plan_parts(report: SavingsReport) -> Iterator[RenderableType]:
     """Give one plan's figures, and in words what they leave out."""
     yield f"{report.plan_id}, decided {report.day}, reported {report.at:%Y-%m-%d %H:%M} UTC"
@@ -102,7 +115,7 @@ def _notes(found: PlanSavings) -> Iterator[str]:
         )
     held = found.held_out
     if held is None:
-        yield "No object was held out: nothing shows that the saving was caused by the moves (hold_out_share)"
+        yield NOTHING_HELD_OUT
         return
     yield (
         f"{held.measured:,} of {held.objects:,} held-out objects cost {usd(held.realised.since_usd)} where "
