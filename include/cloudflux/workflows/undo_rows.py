@@ -50,7 +50,7 @@ class UndoRows:
     def of(cls, parts: Iterable[pa.Table]) -> Self:
         """Read the columns of parts that come in the order of their objects."""
         groups: dict[Group, int] = {}
-        columns: list[dict[str, npt.NDArray[np.generic]]] = [_NONE]
+        columns: list[dict[str, npt.NDArray[np.generic]]] = [dict(_NONE)]
         for part in parts:
             codes, found = group_codes(part)
             known = np.array([groups.setdefault(group, len(groups)) for group in found], dtype=np.intp)
@@ -67,7 +67,8 @@ class UndoRows:
                     "numbers": object_numbers(part, CANARY_KEY),
                 }
             )
-        together = {name: np.concatenate([column[name] for column in columns]) for name in _NONE}
+        # popped: of no more than one column both the parts and the whole are held
+        together = {name: np.concatenate([column.pop(name) for column in columns]) for name in _NONE}
         count = len(together["codes"])
         return cls(
             **together,
