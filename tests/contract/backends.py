@@ -115,7 +115,7 @@ def let_restores_take(s3: Any, seconds: int) -> None:
 
 def s3_backend(s3: Any) -> Backend:
     from cloudflux.providers.aws import AwsTierClient
-    from cloudflux.providers.aws_requests import Answer, AnswerLost, Patience
+    from cloudflux.providers.aws_http import Answer, AnswerLost, Patience
 
     client = AwsTierClient(s3, in_flight=32, patience=Patience(attempts=2))
     transport = client._requests._transport

@@ -83,11 +83,11 @@ def recorded() -> Iterator[Requests]:
     import requests
     from botocore.httpsession import URLLib3Session
 
-    from cloudflux.providers.aws_requests import _AiohttpTransport
+    from cloudflux.providers.aws_http import AiohttpTransport
 
     found = Requests()
     with ExitStack() as stack:
-        original_aiohttp = _AiohttpTransport.send
+        original_aiohttp = AiohttpTransport.send
 
         async def send(self: Any, method: str, url: str, headers: Any, body: bytes) -> Any:
             found.note(aws_calls, method, url, headers, body)
@@ -105,7 +105,7 @@ def recorded() -> Iterator[Requests]:
             found.note(_azure_or_gcp, request.method, request.url, request.headers, request.body)
             return original_requests(self, request, **options)
 
-        stack.enter_context(patch.object(_AiohttpTransport, "send", send))
+        stack.enter_context(patch.object(AiohttpTransport, "send", send))
         stack.enter_context(patch.object(URLLib3Session, "send", send_boto))
         stack.enter_context(patch.object(requests.Session, "send", send_requests))
         yield found
@@ -138,6 +138,7 @@ _BUCKET_QUESTIONS = {
     "encryption": "GetBucketEncryption",
     "lifecycle": "GetBucketLifecycleConfiguration",
     "versions": "ListObjectVersions",
+    "uploads": "ListMultipartUploads",
     "list-type": "ListObjectsV2",
 }
 _LIFECYCLE = {"PUT": "PutBucketLifecycleConfiguration", "DELETE": "DeleteBucketLifecycle"}

@@ -19,8 +19,8 @@ from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.tiers import Provider
 from cloudflux.domain.verification import differences
 from cloudflux.providers.aws import AwsTierClient
+from cloudflux.providers.aws_http import Answer, AnswerLost, Patience
 from cloudflux.providers.aws_moves import CopyLimits
-from cloudflux.providers.aws_requests import Answer, AnswerLost, Patience
 from cloudflux.providers.pace import Pace
 
 pytestmark = pytest.mark.contract

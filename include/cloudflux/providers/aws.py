@@ -32,16 +32,15 @@ from cloudflux.domain.migrations import TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers.aws_answers import has_tags, state_of
+from cloudflux.providers.aws_http import Patience
+from cloudflux.providers.aws_loop import LoopThread, for_each
 from cloudflux.providers.aws_moves import CopyLimits, S3Moves
 from cloudflux.providers.aws_requests import (
     NOT_ACTED_ON,
     PERHAPS_ACTED_ON,
     REFUSED_ACCOUNT,
     REFUSED_CREDENTIALS,
-    LoopThread,
-    Patience,
     S3Requests,
-    for_each,
 )
 from cloudflux.providers.inventory import inventory_batch
 from cloudflux.providers.pace import Pace

@@ -30,15 +30,9 @@ from cloudflux.domain.objects import ObjectRef, ObjectState, RestoreState, Unsee
 from cloudflux.domain.tiers import Provider
 from cloudflux.domain.verification import same_content
 from cloudflux.providers.aws_answers import BucketFacts, grants_of, has_tags, state_of, tags_of, text_of
-from cloudflux.providers.aws_requests import (
-    NOT_ACTED_ON,
-    PERHAPS_ACTED_ON,
-    Answer,
-    AnswerLost,
-    NotServed,
-    S3Requests,
-    quoted_key,
-)
+from cloudflux.providers.aws_http import Answer, AnswerLost
+from cloudflux.providers.aws_requests import NOT_ACTED_ON, PERHAPS_ACTED_ON, NotServed, S3Requests
+from cloudflux.providers.aws_signing import quoted_key
 from cloudflux.providers.protocol import TierCapabilities, unknown_class
 
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion", "MethodNotAllowed", "405"})
@@ -340,8 +334,8 @@ class S3Moves:
     async def _copy_in_parts(self, change: TierChange, now: ObjectState, facts: BucketFacts) -> Answer:
         """Copy an object that is too large for one request onto itself; leave nothing behind when that fails.
 
-        A process that is killed here leaves its parts. Nobody else can tell whose they are: a lifecycle rule
-        ``AbortIncompleteMultipartUpload`` on the bucket removes them.
+        A process that is killed here leaves its parts: `cloudflux.workflows.tidy_uploads` finds them by the ledger, and
+        a lifecycle rule ``AbortIncompleteMultipartUpload`` on the bucket removes them as well.
         """
         ref = change.ref
         # S3 tells other characters in an encoding of its own (RFC 2047), which is not what it takes.

@@ -32,16 +32,9 @@ from cloudflux.domain.migrations import ChangeOutcome, TierChange
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers.aws import AwsTierClient
-from cloudflux.providers.aws_requests import (
-    Credentials,
-    Endpoint,
-    EndpointResolver,
-    Patience,
-    Request,
-    RequestSigner,
-    quoted_key,
-    quoted_query,
-)
+from cloudflux.providers.aws_endpoints import Endpoint, EndpointResolver
+from cloudflux.providers.aws_http import Patience
+from cloudflux.providers.aws_signing import Credentials, Request, RequestSigner, quoted_key, quoted_query
 from cloudflux.providers.pace import Pace
 
 # --- signatures

@@ -82,7 +82,8 @@ def fastest(ways: Ways, keys: Sequence[str], to_classes: Sequence[str]) -> str:
 
 def s3_ways(s3: Any, bucket: str) -> tuple[Ways, Ways]:
     """Give the ways to copy objects of S3 onto themselves, and to look at them."""
-    from cloudflux.providers.aws_requests import Credentials, Endpoint, Request, RequestSigner, quoted_key
+    from cloudflux.providers.aws_endpoints import Endpoint
+    from cloudflux.providers.aws_signing import Credentials, Request, RequestSigner, quoted_key
 
     frozen = s3._request_signer._credentials.get_frozen_credentials()
     credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token)
