@@ -94,7 +94,7 @@ class Cloud:
         match self.dialect:
             case "s3":
                 from cloudflux.providers.aws import AwsTierClient
-                from cloudflux.providers.aws_requests import Patience
+                from cloudflux.providers.aws_http import Patience
 
                 patience = Patience(attempts=attempts, silent_seconds=timeout_seconds, connect_seconds=5.0)
                 return AwsTierClient(self.sdk(), in_flight=in_flight, patience=patience)
@@ -198,11 +198,16 @@ def approve_plan(engine: Engine, cloud: Cloud, bucket: str, plan_id: str) -> int
 
 
 def carry_out_ranges(
-    engine: Engine, client: Any, plan_id: str, range_moves: int, ledger: Any = None
+    engine: Engine, client: Any, plan_id: str, range_moves: int, ledger: Any = None, *, together: int | None = None
 ) -> list[RangeProgress]:
-    """Carry out a whole plan once, range by range, as the mapped tasks of the DAG do."""
+    """Carry out a whole plan once, range by range, as the mapped tasks of the DAG do.
+
+    ``together``: two steps of so many moves ask the client at once; None: one step after the other, of the usual size.
+    """
     plans = Plans(engine)
     mover = Mover(client, plans, ledger or Ledger(engine), ACTOR, now)
+    if together is not None:
+        mover = replace(mover, step_moves=together, steps_together=True)
     objects = plans.get(plan_id).totals.objects
     progress = []
     for first in range(0, objects, range_moves):

@@ -7,11 +7,13 @@ breaks answers and records what the server did.
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import StackWith
@@ -31,6 +33,7 @@ from moving import (
 )
 from sqlalchemy import Engine
 
+from cloudflux.domain.migrations import TierChange, TierChangeResult
 from cloudflux.stores import make_engine
 from cloudflux.stores.ledger import Ledger
 from cloudflux.stores.plans import Plans
@@ -91,8 +94,40 @@ class Moved:
         return Counter(record.fault for record in self.records if record.fault)
 
 
+class AtOnce:
+    """A client that counts how many of its changes are under way at once."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._under_way = 0
+        self._lock = threading.Lock()
+        self.most = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+        with self._lock:
+            self._under_way += 1
+            self.most = max(self.most, self._under_way)
+        try:
+            results: list[TierChangeResult] = self._client.change_tiers(changes)
+            return results
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+
 def moved_through(
-    plan: Plan, cloud: Cloud, engine: Engine, folder: Path, *, objects: int, range_moves: int, versioned: bool = False
+    plan: Plan,
+    cloud: Cloud,
+    engine: Engine,
+    folder: Path,
+    *,
+    objects: int,
+    range_moves: int,
+    versioned: bool = False,
+    together: int | None = None,
 ) -> Moved:
     """Move all objects of a new bucket through a proxy, calling again as long as something was unavailable."""
     bucket = f"faults-{uuid.uuid4().hex[:12]}"
@@ -102,12 +137,13 @@ def moved_through(
     assert approve_plan(engine, cloud, bucket, plan_id) == objects
     calls = 0
     with FaultyProxy(cloud.dialect, cloud.url, folder, plan) as proxy:
-        client = replace(cloud, url=proxy.url).client(timeout_seconds=TIMEOUT_S, in_flight=32)
+        client = AtOnce(replace(cloud, url=proxy.url).client(timeout_seconds=TIMEOUT_S, in_flight=32))
         unavailable = 1
         while unavailable and calls < MOST_CALLS:
             calls += 1
             unavailable = sum(
-                progress.unavailable for progress in carry_out_ranges(engine, client, plan_id, range_moves)
+                progress.unavailable
+                for progress in carry_out_ranges(engine, client, plan_id, range_moves, together=together)
             )
     records = proxy.records()
     outcome = outcome_of(engine, cloud, plan_id)
@@ -118,6 +154,7 @@ def moved_through(
     assert outcome.states.keys() <= {"done", "failed"}
     # settled: this raises when a move is neither done nor failed nor skipped
     assert close(Plans(engine), Ledger(engine), plan_id=plan_id, actor="tests", clock=now) == outcome.states
+    assert client.most == (1 if together is None else 2)
     return Moved(calls, outcome, records, held)
 
 
@@ -130,6 +167,17 @@ def test_all_objects_are_moved_once_when_everything_fails_now_and_then(
     objects, range_moves = (300, 150) if dialect == "s3" else (200, 10)
     moved = moved_through(plan, cloud_of(dialect), engine, tmp_path, objects=objects, range_moves=range_moves)
     assert moved.outcome.states == {"done": objects}
+    assert len(moved.faults) >= 6, moved.faults
+    assert moved.faults.total() >= 15, moved.faults
+
+
+@pytest.mark.parametrize("dialect", ["s3", "azure", "gcs"])
+def test_all_objects_are_moved_once_when_two_steps_at_once_fail_now_and_then(
+    dialect: str, cloud_of: Callable[[str], Cloud], engine: Engine, tmp_path: Path
+) -> None:
+    plan = Plan(ALL_AT_ONCE, seed=21, batch_shares=BATCHES)
+    moved = moved_through(plan, cloud_of(dialect), engine, tmp_path, objects=200, range_moves=100, together=10)
+    assert moved.outcome.states == {"done": 200}
     assert len(moved.faults) >= 6, moved.faults
     assert moved.faults.total() >= 15, moved.faults
 
