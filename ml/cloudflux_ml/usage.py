@@ -32,6 +32,8 @@ LABEL_DAYS: Final = (7, 30, 90)
 """How far behind a day the reads are counted that the tree is grown on; shorter where the history is."""
 MOST_TRANSITIONS: Final = 300_000
 """Days of objects that a chain is learnt from."""
+_WARM_UP_DAYS: Final = 90
+_ENOUGH_DAYS: Final = 180
 _LEAST_READS: Final = 1e-4  # the logarithm of decayed reads ends here: a read forgotten for years
 _DAY_COLUMNS: Final = 2
 _CRAWL_MEMORY_DAYS: Final = 62
@@ -168,10 +170,10 @@ def sample_transitions(
     """Draw days of objects from the days before ``end``, evenly over the days and over the objects of each.
 
     Objects count from the day after their creation on. ``begin``: the first day that is drawn, at least 1; left out,
-    90, or a quarter of a shorter history: before it, little is known of any object's past.
+    what ``first_day_of`` says.
     """
     created = history.created
-    first = max(1, min(90, end // 4)) if begin is None else max(1, begin)
+    first = first_day_of(end) if begin is None else max(1, begin)
     longest = min(end, max(20, (end - first) // 3))
     label_days = label_days_of(longest)
     days = np.arange(first, end - 1)
@@ -198,6 +200,16 @@ def sample_transitions(
     labels = _labels(history, [(day, rows) for day, rows, _ in drawn], label_days, end)
     today, tomorrow, reads = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Transitions(today, tomorrow, reads, labels)
+
+
+def first_day_of(end: int) -> int:
+    """Give the first day that a history of ``end`` days teaches from.
+
+    The newer half teaches, as the world changes; where that is less than half a year, as much more as there is, but
+    neither the first 90 days nor the first quarter of a shorter history: then, little is known of any object's past.
+    """
+    warm_up = max(1, min(_WARM_UP_DAYS, end // 4))
+    return min(max(warm_up, end - _ENOUGH_DAYS), max(warm_up, end // 2))
 
 
 def join_transitions(parts: Sequence[Transitions]) -> Transitions:

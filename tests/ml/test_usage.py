@@ -22,6 +22,7 @@ from cloudflux_ml.usage import (
     UsageStates,
     UsageTracker,
     crawl_days,
+    first_day_of,
     fit_usage_states,
     join_transitions,
     label_days_of,
@@ -94,14 +95,13 @@ def test_tracker_never_sees_the_future() -> None:
     assert tracker.features(everything, 5)[:, 0].tolist() == [6.0, 1.0, 6.0]
 
 
-@pytest.mark.parametrize(("end", "longest"), [(200, 50), (30, 20), (400, 103)])
-def test_labels_equal_the_plain_ones(end: int, longest: int) -> None:
+@pytest.mark.parametrize(("end", "first", "longest"), [(200, 50, 50), (30, 7, 20), (400, 200, 66)])
+def test_labels_equal_the_plain_ones(end: int, first: int, longest: int) -> None:
     history = random_history(15, end + 50)
     drawn = sample_transitions(history, end=end, most=10**9)
     assert max(history.asked) < end
     spans = label_days_of(longest)
     assert drawn.labels.shape == (len(drawn), 2 * len(spans))
-    first = max(1, min(90, end // 4))
     place = 0
     for day in range(first, end - 1):
         for row in np.flatnonzero(history.created < day):
@@ -116,6 +116,22 @@ def test_labels_equal_the_plain_ones(end: int, longest: int) -> None:
             assert drawn.labels[place] == pytest.approx(expected, nan_ok=True)
             place += 1
     assert place == len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("end", "first"), [(0, 1), (3, 1), (30, 7), (200, 50), (300, 120), (347, 167), (400, 200), (2028, 1014)]
+)
+def test_the_newer_half_teaches_but_half_a_year_where_there_is_as_much(end: int, first: int) -> None:
+    assert first_day_of(end) == first
+
+
+def test_what_was_long_ago_teaches_nothing() -> None:
+    """Of 600 days, the objects were read daily on the first 250, and never since."""
+    reads = np.zeros((30, 600))
+    reads[:, :250] = 1
+    transitions = sample_transitions(History(reads), end=600)
+    assert transitions.reads.sum() == 0
+    assert sample_transitions(History(reads), end=600, begin=200).reads.sum() > 0
 
 
 def test_sample_is_even_over_the_days_and_seeded() -> None:
