@@ -14,11 +14,30 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cloudflux.access_logs.blocks import Block
 from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
-from cloudflux.access_logs.parsed import MAX_BYTES_SENT, ParsedFile, assembled, with_excluded
+from cloudflux.access_logs.parsed import (
+    KIND_CODES,
+    KIND_NAMES,
+    MAX_BYTES_SENT,
+    NO_KIND,
+    ParsedFile,
+    are_excluded,
+    assembled,
+    bounds_of,
+    in_order,
+    numbered,
+    with_excluded,
+)
+from cloudflux.access_logs.scanning import azure_records
+from cloudflux.access_logs.scanning.texts import as_words, strings_of
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 
@@ -130,7 +149,66 @@ FROM judged
 
 
 def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
-    """Parse one block of log files."""
+    """Parse one block of log files.
+
+    Records that are plainly regular are scanned; all others, which are few, are read by the rules below.
+    """
+    scanned, odd, places = _scanned(block, exclusions)
+    if scanned is None:
+        found = _by_rules(block, odd, places, exclusions)
+    elif odd.num_rows:
+        found = in_order([scanned, _by_rules(block, odd, places, exclusions)])
+    else:
+        found = scanned
+    return assembled(block, found, notices=[*_new_in(block), *_unknown(block, found)])
+
+
+def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.Table, npt.NDArray[np.int64] | None]:
+    """Give the records that the scanner is sure of, None when there are none; all other lines, and their places."""
+    if block.text is None or block.documents or exclusions.requesters:
+        return None, block.lines, None
+    data = block.text.data
+    words = as_words(data)
+    records = azure_records.scan(data, words, block.text.size, int(block.text.count.sum()))
+    if not records.distinct[azure_records.BUCKET]:
+        return None, block.lines, None
+    first, latest = bounds_of(block)
+    buckets, operations, keys, agents = (records.strings(words, column) for column in range(4))
+    names = operations.to_pylist()
+    listed_kinds = np.array([KIND_CODES[KINDS[name]] if name in KINDS else NO_KIND for name in names], dtype=np.int8)
+    is_lifecycle = np.array([any(mark in agent for mark in LIFECYCLE_AGENTS) for agent in agents.to_pylist()])
+    kind = listed_kinds[records.texts[azure_records.OPERATION]]
+    unlisted = kind == NO_KIND
+    kind[~unlisted & is_lifecycle[records.texts[azure_records.AGENT]]] = KIND_CODES["tier"]
+    kind[~(((records.status >= 200) & (records.status <= 299)) | (records.status == 304))] = NO_KIND
+    sure = records.regular & (records.at_micros >= first) & (records.at_micros <= latest)
+    sure &= records.bytes_sent <= MAX_BYTES_SENT
+    sure &= (kind == NO_KIND) | (pc.binary_length(keys).to_numpy() > 0)[records.texts[azure_records.KEY]]
+    chosen = np.flatnonzero(sure)
+    file, line = block.text.places()
+    excluded = are_excluded(agents, "agent", exclusions)[records.texts[azure_records.AGENT]]
+    found = pa.table(
+        {
+            "file": file[chosen],
+            "line": line[chosen],
+            "bucket": numbered(records.texts[azure_records.BUCKET, chosen], buckets),
+            "key": numbered(records.texts[azure_records.KEY, chosen], keys),
+            "at": pa.array(records.at_micros[chosen]).view(pa.timestamp("us")),
+            "kind": numbered(kind[chosen], KIND_NAMES),
+            "operation": numbered(records.texts[azure_records.OPERATION, chosen], operations),
+            "bytes_sent": records.bytes_sent[chosen],
+            "request_id": strings_of(words, *records.request_ids[:, chosen]),
+            "unlisted": unlisted[chosen],
+            "excluded": excluded[chosen],
+            "reason": pa.nulls(len(chosen), pa.string()),
+        }
+    )
+    odd, places = block.text.some(records.begins, np.flatnonzero(~sure))
+    return found, odd, places
+
+
+def _by_rules(block: Block, lines: pa.Table, places: npt.NDArray[np.int64] | None, exclusions: Exclusions) -> pa.Table:
+    """Give the records of any lines, by DuckDB's JSON."""
     paths = _PATHS | (_REQUESTER_PATHS if exclusions.requesters else {})
     sql = _SQL.format(
         paths=list(paths.values()),
@@ -142,8 +220,7 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
         max_bytes=MAX_BYTES_SENT,
         timed=timed(),
     )
-    found = with_excluded(_RECORDS.found(block, sql, times(block)), exclusions)
-    return assembled(block, found, notices=[*_new_in(block), *_unknown(block, found)])
+    return with_excluded(_RECORDS.found(lines, sql, times(block), places), exclusions)
 
 
 def _unknown(block: Block, found: Any) -> Iterator[FormatNotice]:

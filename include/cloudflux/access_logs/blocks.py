@@ -71,18 +71,39 @@ class Text:
 
     def table(self) -> pa.Table:
         """Give the lines that are not blank, without a copy of the text."""
-        offsets = np.zeros(int(self.count.sum()) + 1, dtype=np.int32)
-        offsets[1:] = _line_ends(self.data, self.size) + 1
-        text = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(self.data))
-        file, line = self.places()
-        table = pa.Table.from_arrays([pa.array(file), pa.array(line), text], schema=_LINES)
-        if int(np.diff(offsets).min(initial=_BLANK_BYTES)) < _BLANK_BYTES:
-            short = pa.array(np.diff(offsets) < _BLANK_BYTES)
-            blank = pc.and_(short, pc.equal(pc.utf8_trim_whitespace(pc.if_else(short, text, "x")), ""))
-            if pc.any(blank).as_py():
-                table = table.filter(pc.invert(blank))
+        begins = np.zeros(int(self.count.sum()) + 1, dtype=np.int32)
+        begins[1:] = _line_ends(self.data, self.size) + 1
+        table, _ = self._written(begins, np.arange(len(begins) - 1))
         # No combine_chunks: it would copy the text.
         return pa.Table.from_batches(table.to_batches(max_chunksize=_BATCH_ROWS), _LINES)
+
+    def some(
+        self, begins: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
+    ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        """Give some lines, without the blank ones, and their places among all lines that are not blank.
+
+        ``begins`` tells where every line begins, and where the last one ends. Every line not in ``rows`` has text.
+        """
+        table, is_blank = self._written(begins, rows)
+        return table, (rows - np.cumsum(is_blank))[~is_blank]
+
+    def _written(
+        self, begins: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
+    ) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+        """Give the lines of some rows that are not blank, and which rows are."""
+        file, line = self.places()
+        text = pa.StringArray.from_buffers(len(begins) - 1, pa.py_buffer(begins), pa.py_buffer(self.data))
+        if len(rows) < len(text):
+            file, line, text = file[rows], line[rows], text.take(pa.array(rows))
+        table = pa.Table.from_arrays([pa.array(file), pa.array(line), text], schema=_LINES)
+        is_blank = np.zeros(len(rows), dtype=np.bool_)
+        short = np.flatnonzero(np.diff(begins)[rows] < _BLANK_BYTES)
+        if len(short):
+            trimmed = pc.utf8_trim_whitespace(text.take(pa.array(short)))
+            is_blank[short] = pc.equal(trimmed, "").to_numpy(zero_copy_only=False)
+            if is_blank.any():
+                table = table.filter(pa.array(~is_blank))
+        return table, is_blank
 
 
 @dataclass(slots=True)

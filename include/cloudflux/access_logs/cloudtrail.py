@@ -158,7 +158,7 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
         max_bytes=MAX_BYTES_SENT,
         timed=timed(),
     )
-    found = with_excluded(_RECORDS.found(block, sql, times(block)), exclusions)
+    found = with_excluded(_RECORDS.found(block.lines, sql, times(block)), exclusions)
     unknown = unknown_operations(block, found, _OBJECT_OPERATION, _OTHER_OPERATIONS)
     return assembled(block, found, further=_copied_from(found), notices=[*_new_in(block), *unknown])
 

@@ -47,6 +47,8 @@ def unknown_operations(
     unlisted = found.filter(pc.and_(pc.fill_null(found["unlisted"], False), pc.is_null(found["reason"])))
     if not unlisted.num_rows:
         return
+    place = unlisted.column_names.index("operation")
+    unlisted = unlisted.set_column(place, "operation", unlisted["operation"].cast(pa.string()))
     firsts = unlisted.group_by("operation").aggregate([("file", "min")]).sort_by("operation").to_pylist()
     named = [
         first

@@ -117,7 +117,7 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
         requester=", principal AS requester" if exclusions.requesters else "",
         timed=timed(),
     )
-    found = with_excluded(_RECORDS.found(block, sql, times(block)), exclusions)
+    found = with_excluded(_RECORDS.found(block.lines, sql, times(block)), exclusions)
     unknown = unknown_operations(block, found, _OBJECT_OPERATION, _OTHER_OPERATIONS)
     return assembled(block, found, notices=[*_new_in(block), *unknown])
 

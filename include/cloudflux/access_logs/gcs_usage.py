@@ -23,7 +23,21 @@ from cloudflux.access_logs.columns import duckdb_with
 from cloudflux.access_logs.drift import new_fields, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import listed, timed, times
-from cloudflux.access_logs.parsed import MAX_BYTES_SENT, ParsedFile, assembled, with_excluded
+from cloudflux.access_logs.parsed import (
+    KIND_CODES,
+    KIND_NAMES,
+    MAX_BYTES_SENT,
+    NO_KIND,
+    ParsedFile,
+    are_excluded,
+    assembled,
+    bounds_of,
+    in_order,
+    numbered,
+    with_excluded,
+)
+from cloudflux.access_logs.scanning import gcs_rows
+from cloudflux.access_logs.scanning.texts import as_words, strings_of
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice
 
@@ -73,6 +87,20 @@ _OTHER_OPERATIONS: Final = re.compile(r"^(HEAD|OPTIONS)_|acl|tagging|metadata|li
 LIFECYCLE_AGENT: Final = "GCS Lifecycle Management"
 """The user agent of lifecycle's own requests (docs: access-logs, cs_user_agent)."""
 
+_BEGUN_UPLOAD: Final = r"[?&](uploads|uploadType=resumable)\b"
+"""In the URI of a POST that begins an upload and writes no object yet."""
+_SCANNED: Final = {
+    "time_micros": gcs_rows.TIME,
+    "cs_uri": gcs_rows.URI,
+    "sc_status": gcs_rows.STATUS,
+    "sc_bytes": gcs_rows.SENT,
+    "cs_user_agent": gcs_rows.AGENT,
+    "s_request_id": gcs_rows.REQUEST_ID,
+    "cs_operation": gcs_rows.OPERATION,
+    "cs_bucket": gcs_rows.BUCKET,
+    "cs_object": gcs_rows.KEY,
+}
+
 _UNREAD: Final = "not a usage log row: the columns are not those of the header, or cut off"
 _MICROS: Final = re.compile(r"\d{1,19}")
 _ROW: Final = re.compile(r'\s*"?\d{10,19}"?,')
@@ -97,7 +125,7 @@ typed AS (
         -- A 304 is a read of no bytes: requests are billed unless they answer 307, 4xx or 5xx (storage pricing,
         -- operations). A 308 asks for the rest of a resumable upload: its last request answers 200.
         CASE WHEN (code BETWEEN 200 AND 299 OR code = 304) AND NOT (cs_operation = 'POST_Object'
-                AND regexp_matches(cs_uri, '[?&](uploads|uploadType=resumable)\b'))
+                AND regexp_matches(cs_uri, '{begun}'))
             THEN CASE WHEN listed IS NOT NULL AND cs_user_agent = '{lifecycle}' THEN 'tier' ELSE listed END END AS kind
     FROM typed
 ), judged AS (
@@ -118,8 +146,92 @@ FROM judged
 
 
 def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
-    """Parse one block of log files."""
+    """Parse one block of log files.
+
+    Rows that are plainly regular are scanned; all others, which are few, are read by the rules below.
+    """
     headers, notices = _headers(block)
+    scanned, odd = _scanned(block, headers, exclusions)
+    if scanned is None:
+        found = _by_rules(block, headers, odd, exclusions)
+    elif (rest := _without_headers(block, odd)).num_rows:
+        found = in_order([scanned, _by_rules(block, headers, rest, exclusions)])
+    else:
+        found = scanned
+    return assembled(
+        block,
+        found,
+        notices=[*notices, *unknown_operations(block, found, _OBJECT_OPERATION, _OTHER_OPERATIONS)],
+    )
+
+
+def _scanned(
+    block: Block, headers: Mapping[int, tuple[str, ...]], exclusions: Exclusions
+) -> tuple[pa.Table | None, pa.Table]:
+    """Give the records of the rows that the scanner is sure of, None when there are none, and all other lines."""
+    if block.text is None or block.binary or len(headers) < len(block.files) or len(set(headers.values())) != 1:
+        return None, block.lines
+    header = headers[0]
+    data = block.text.data
+    words = as_words(data)
+    columns = np.array([_SCANNED.get(name, -1) for name in header], dtype=np.int64)
+    rows = gcs_rows.scan(data, words, block.text.size, int(block.text.count.sum()), columns)
+    if not rows.distinct[gcs_rows.BUCKET]:
+        return None, block.lines
+    first, latest = bounds_of(block)
+    buckets, operations, keys, agents = (rows.strings(words, column) for column in range(4))
+    names = operations.to_pylist()
+    listed_kinds = np.array([KIND_CODES[KINDS[name]] if name in KINDS else NO_KIND for name in names], dtype=np.int8)
+    is_lifecycle = pc.equal(agents, LIFECYCLE_AGENT).to_numpy(zero_copy_only=False)
+    kind = listed_kinds[rows.texts[gcs_rows.OPERATION]]
+    unlisted = kind == NO_KIND
+    kind[~unlisted & is_lifecycle[rows.texts[gcs_rows.AGENT]]] = KIND_CODES["tier"]
+    kind[~((rows.status >= 200) & (rows.status <= 299) | (rows.status == 304))] = NO_KIND
+    posts = np.flatnonzero(
+        rows.regular & np.array([name == "POST_Object" for name in names])[rows.texts[gcs_rows.OPERATION]]
+    )
+    if len(posts):
+        uris = strings_of(words, *rows.uris[:, posts])
+        kind[posts[pc.match_substring_regex(uris, _BEGUN_UPLOAD).to_numpy(zero_copy_only=False)]] = NO_KIND
+    sure = rows.regular & (rows.at_micros >= first) & (rows.at_micros <= latest) & (rows.bytes_sent <= MAX_BYTES_SENT)
+    is_named = (pc.binary_length(buckets).to_numpy() > 0)[rows.texts[gcs_rows.BUCKET]]
+    is_named &= (pc.binary_length(keys).to_numpy() > 0)[rows.texts[gcs_rows.KEY]]
+    sure &= (kind == NO_KIND) | is_named
+    chosen = np.flatnonzero(sure)
+    file, line = block.text.places()
+    excluded = are_excluded(agents, "agent", exclusions)[rows.texts[gcs_rows.AGENT]]
+    found = pa.table(
+        {
+            "file": file[chosen],
+            "line": line[chosen],
+            "bucket": numbered(rows.texts[gcs_rows.BUCKET, chosen], buckets),
+            "key": numbered(rows.texts[gcs_rows.KEY, chosen], keys),
+            "at": pa.array(rows.at_micros[chosen]).view(pa.timestamp("us")),
+            "kind": numbered(kind[chosen], KIND_NAMES),
+            "operation": numbered(rows.texts[gcs_rows.OPERATION, chosen], operations),
+            "bytes_sent": rows.bytes_sent[chosen],
+            "request_id": strings_of(words, *rows.request_ids[:, chosen]),
+            "unlisted": unlisted[chosen],
+            "excluded": excluded[chosen],
+            "reason": pa.nulls(len(chosen), pa.string()),
+        }
+    )
+    odd, _ = block.text.some(rows.begins, np.flatnonzero(~sure))
+    return found, odd
+
+
+def _without_headers(block: Block, lines: pa.Table) -> pa.Table:
+    """Leave out the lines that repeat their file's header."""
+    heads = [block.heads.get(file, "") for file in range(len(block.files))]
+    headers = pa.array([head if _is_header(head) else None for head in heads], pa.string()).take(lines["file"])
+    repeats = pc.fill_null(pc.equal(pc.utf8_rtrim(lines["text"], "\r\n"), headers), False)
+    return lines.filter(pc.invert(repeats))
+
+
+def _by_rules(
+    block: Block, headers: Mapping[int, tuple[str, ...]], lines: pa.Table, exclusions: Exclusions
+) -> pa.Table:
+    """Give the records of any lines: split in DuckDB, the odd ones read as CSV."""
     parameters = times(block)
     binary = ""
     if block.binary:
@@ -130,22 +242,18 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
         listed=listed(KINDS, "cs_operation"),
         lifecycle=LIFECYCLE_AGENT,
         unread=_UNREAD,
+        begun=_BEGUN_UPLOAD,
         max_bytes=MAX_BYTES_SENT,
         binary=binary,
         timed=timed(),
     )
     parts = [
-        _rows(block, lines, header, judged, parameters) for header, lines in _by_header(block, headers)
+        _rows(block, some, header, judged, parameters) for header, some in _by_header(block, headers, lines)
     ]  # of one header, as a rule
     found = pa.concat_tables(parts)
     if len(parts) > 1:
         found = found.sort_by([("file", "ascending"), ("line", "ascending")])
-    found = with_excluded(found, exclusions)
-    return assembled(
-        block,
-        found,
-        notices=[*notices, *unknown_operations(block, found, _OBJECT_OPERATION, _OTHER_OPERATIONS)],
-    )
+    return with_excluded(found, exclusions)
 
 
 def _rows(
@@ -267,15 +375,17 @@ def _header(head: str) -> tuple[str, ...] | str:
     return header
 
 
-def _by_header(block: Block, headers: Mapping[int, tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
-    """Give the block's lines by the headers of their files."""
+def _by_header(
+    block: Block, headers: Mapping[int, tuple[str, ...]], lines: pa.Table
+) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
+    """Give lines of the block by the headers of their files."""
     distinct = sorted(set(headers.values()))
     if len(distinct) == 1 and len(headers) == len(block.files):
-        yield distinct[0], block.lines
+        yield distinct[0], lines
         return
     for header in distinct or [HEADER]:
         files = pa.array([file for file, its in headers.items() if its == header], pa.int32())
-        yield header, block.lines.filter(pc.is_in(block.lines["file"], files))
+        yield header, lines.filter(pc.is_in(lines["file"], files))
 
 
 def listed_from(prefix: str, day: date) -> str:

@@ -20,6 +20,7 @@ from datetime import UTC
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,20 +85,28 @@ class JsonRecords:
 
         return lambda pieces: _one_a_line(pieces, start, apart)
 
-    def found(self, block: Block, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
-        """Ask the records of a block.
+    def found(
+        self,
+        lines: pa.Table,
+        sql: str,
+        parameters: Mapping[str, Any],
+        places: npt.NDArray[np.int64] | None = None,
+    ) -> pa.Table:
+        """Ask the records of a block's lines, all or some of them.
 
         ``sql`` reads ``lines`` (file, line, text with one JSON object each) and gives a row for each, with the columns
         file, line, ``reason`` where it is refused, and ``regular``: that it is a record. Irregular lines are asked once
         more, cut into the objects that begin and end in them. The result has the column ``raw`` too: the text of what
-        is refused.
+        is refused. ``places`` tells where some lines stand among all: only neighbours are read together.
         """
-        found = _asked(block.lines, sql, parameters)
+        found = _asked(lines, sql, parameters)
         regular = found["regular"]
         if pc.all(regular).as_py():
             return found
         rows = np.flatnonzero(~regular.to_numpy())
-        again = pa.Table.from_pylist(list(self._objects(block.lines.take(rows), rows)), block.lines.schema)
+        again = pa.Table.from_pylist(
+            list(self._objects(lines.take(rows), rows if places is None else places[rows])), lines.schema
+        )
         parts = [found.filter(regular)]
         if again.num_rows:
             parts.append(_asked(again, sql, parameters))

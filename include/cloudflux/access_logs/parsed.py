@@ -30,6 +30,7 @@ FIRST_AT: Final = datetime(2006, 1, 1, tzinfo=UTC)
 """S3 opened in March 2006: nothing was logged before."""
 CLOCK_SKEW: Final = timedelta(days=1)
 """A request cannot be younger than the file that tells of it; a day is left for clocks and time zones."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 KIND_NAMES: Final = pa.array(["read", "write", "delete", "tier"])
 KIND_CODES: Final = {name: code for code, name in enumerate(KIND_NAMES.to_pylist())}
 NO_KIND: Final = -1
@@ -99,6 +100,12 @@ def with_excluded(found: pa.Table, exclusions: Exclusions) -> pa.Table:
     return found.drop_columns([name for name in ("agent", "requester") if name in found.column_names]).append_column(
         "excluded", excluded
     )
+
+
+def bounds_of(block: Block) -> tuple[int, int]:
+    """Give the times between which a request of any of the block's files is plausible, in microseconds since 1970."""
+    latest = min(source.last_modified_at for source in block.files) + CLOCK_SKEW
+    return tuple((at - _EPOCH) // timedelta(microseconds=1) for at in (FIRST_AT, latest))  # type: ignore[return-value]  # two
 
 
 def are_excluded(texts: pa.StringArray, column: str, exclusions: Exclusions) -> npt.NDArray[np.bool_]:

@@ -30,6 +30,7 @@ from cloudflux.access_logs.parsed import (
     ParsedFile,
     are_excluded,
     assembled,
+    bounds_of,
     in_order,
     numbered,
     with_excluded,
@@ -187,29 +188,24 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
 
     Lines that are plainly regular are scanned; all others, which are few, are split by the rules below.
     """
-    scanned = _scanned(block, exclusions)
-    if scanned is None:
-        found = _by_rules(block, block.lines, exclusions)
-    elif scanned.num_rows == (block.text.count.sum() if block.text is not None else 0):
-        found = scanned
-    else:
-        odd = block.lines.filter(pc.invert(pc.is_in(_place(block.lines), _place(scanned))))
-        found = in_order([scanned, _by_rules(block, odd, exclusions)]) if odd.num_rows else scanned
+    found, odd = _scanned(block, exclusions)
+    if found is None:
+        found = _by_rules(block, odd, exclusions)
+    elif odd.num_rows:
+        found = in_order([found, _by_rules(block, odd, exclusions)])
     return assembled(block, found, notices=_notices(block, found))
 
 
-def _scanned(block: Block, exclusions: Exclusions) -> pa.Table | None:
-    """Give the records of the lines that the scanner is sure of; None when there are none."""
+def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.Table]:
+    """Give the records of the lines that the scanner is sure of, None when there are none, and all other lines."""
     if block.text is None:
-        return None
+        return None, block.lines
     data = block.text.data
     words = as_words(data)
     lines = s3_lines.scan(data, words, block.text.size, int(block.text.count.sum()))
     if not lines.distinct[s3_lines.BUCKET]:
-        return None
-    first, latest = (
-        np.datetime64(at, "us").astype(np.int64) for at in (FIRST_AT.replace(tzinfo=None), min(_latest(block)))
-    )
+        return None, block.lines
+    first, latest = bounds_of(block)
     operations = lines.strings(words, s3_lines.OPERATION)
     buckets = lines.strings(words, s3_lines.BUCKET)
     names = operations.to_pylist()
@@ -232,7 +228,7 @@ def _scanned(block: Block, exclusions: Exclusions) -> pa.Table | None:
     if exclusions.requesters:
         requesters = are_excluded(lines.strings(words, s3_lines.REQUESTER), "requester", exclusions)
         excluded |= requesters[lines.texts[s3_lines.REQUESTER]]
-    return pa.table(
+    found = pa.table(
         {
             "file": file[rows],
             "line": line[rows],
@@ -246,6 +242,8 @@ def _scanned(block: Block, exclusions: Exclusions) -> pa.Table | None:
             "excluded": excluded[rows],
         }
     )
+    odd, _ = block.text.some(lines.begins, np.flatnonzero(~sure))
+    return found, odd
 
 
 def _are_named(

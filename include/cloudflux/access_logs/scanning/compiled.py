@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import llvmlite
 import numba
@@ -69,7 +69,8 @@ def compiled_folder() -> Path | None:
     for root in roots:
         folder = root / _version()
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
         if _is_ours_alone(root) and _is_ours_alone(folder):
@@ -91,8 +92,3 @@ def _is_ours_alone(folder: Path) -> bool:
     found = folder.stat()
     writable_by_others = stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
     return found.st_uid == os.getuid() and not writable_by_others and os.access(folder, os.W_OK | os.X_OK)
-
-
-def kernels() -> dict[str, Any]:
-    """Give numba's own state of what was compiled or loaded here: for tests and benchmarks."""
-    return {"folder": compiled_folder(), "numba": numba.__version__}

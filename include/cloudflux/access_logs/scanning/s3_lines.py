@@ -7,20 +7,21 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from cloudflux.access_logs.scanning.compiled import compiled, inlined
 from cloudflux.access_logs.scanning.texts import (
     SCRATCH,
     SEED,
     Bytes,
+    NumberedTexts,
     Places,
     Words,
+    days_since_1970,
+    digits,
     next_line,
     next_quote,
     next_special,
     number_of,
-    strings_of,
     table_size,
 )
 
@@ -37,35 +38,17 @@ BUCKET, OPERATION, KEY, AGENT, REQUESTER = range(5)
 
 
 @dataclass(frozen=True, slots=True)
-class S3Lines:
+class S3Lines(NumberedTexts):
     """The fields of a block's lines; what is not ``regular`` has no meaning in the other columns. Shape (lines,)."""
 
-    regular: npt.NDArray[np.bool_]
     at_micros: npt.NDArray[np.int64]
     """Since 1970, UTC."""
     status: npt.NDArray[np.int16]
     bytes_sent: npt.NDArray[np.int64]
-    texts: Places
-    """Numbers of distinct texts; shape (5, lines): bucket, operation, key, agent, requester."""
-    starts: Places
-    """Where each distinct text first begins; shape (5, lines), the rest unused."""
-    lengths: Places
-    """How long it is; the same shape."""
-    distinct: npt.NDArray[np.int64]
-    """How many there are; shape (5,)."""
     request_ids: Places
     """Start and length of each line's; shape (2, lines)."""
     uris: Places
     """The same of the request URI, without its quotes."""
-
-    def places(self, column: int) -> tuple[Places, Places]:
-        """Give starts and lengths of the distinct texts of one column."""
-        distinct = self.distinct[column]
-        return self.starts[column, :distinct], self.lengths[column, :distinct]
-
-    def strings(self, words: Words, column: int) -> pa.StringArray:
-        """Give the distinct texts of one column, in the order of their numbers."""
-        return strings_of(words, *self.places(column))
 
 
 def scan(data: Bytes, words: Words, size: int, lines: int) -> S3Lines:
@@ -76,6 +59,7 @@ def scan(data: Bytes, words: Words, size: int, lines: int) -> S3Lines:
     zeros = SCRATCH.zeros
     found = S3Lines(
         regular=zeros("regular", (lines,), np.bool_),
+        begins=zeros("begins", (lines + 1,), np.int32),
         at_micros=zeros("at_micros", (lines,), np.int64),
         status=zeros("status", (lines,), np.int16),
         bytes_sent=zeros("bytes_sent", (lines,), np.int64),
@@ -88,22 +72,10 @@ def scan(data: Bytes, words: Words, size: int, lines: int) -> S3Lines:
     )
     tables = zeros("tables", (5, table_size(lines)), np.int32)
     _scanned(
-        data, words, size, SEED, tables, found.regular, found.at_micros, found.status, found.bytes_sent, found.texts,
-        found.starts, found.lengths, found.distinct, found.request_ids, found.uris,
+        data, words, size, SEED, tables, found.regular, found.begins, found.at_micros, found.status,
+        found.bytes_sent, found.texts, found.starts, found.lengths, found.distinct, found.request_ids, found.uris,
     )  # fmt: skip
     return found
-
-
-@inlined
-def _digits(data: Bytes, place: int, count: int) -> Any:
-    """Give the number that so many digits make, or -1 when one is none."""
-    value: Any = 0
-    for at in range(place, place + count):
-        digit = np.int64(data[at]) - 48
-        if digit < 0 or digit > 9:
-            return -1
-        value = 10 * value + digit
-    return value
 
 
 @inlined
@@ -118,24 +90,6 @@ def _month(data: Bytes, place: int) -> int:
         if months[month] == name:
             return month + 1
     return 0
-
-
-@inlined
-def days_since_1970(year: int, month: int, day: int) -> int:
-    """Give the days of a date of the Gregorian calendar since 1970-01-01, or -1 when there is no such day."""
-    if month < 1 or month > 12 or day < 1 or year < 1970:
-        return -1
-    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    longest = 30 + ((month + month // 8) & 1)
-    if month == 2:
-        longest = 29 if is_leap else 28
-    if day > longest:
-        return -1
-    years = year - 1 if month <= 2 else year
-    era = years // 400
-    of_era = years - 400 * era
-    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
-    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
 
 
 @inlined
@@ -155,6 +109,7 @@ def _scanned(
     seed: Any,
     tables: Places,
     regular: npt.NDArray[np.bool_],
+    begins: Places,
     at_micros: npt.NDArray[np.int64],
     status: npt.NDArray[np.int16],
     bytes_sent: npt.NDArray[np.int64],
@@ -174,6 +129,7 @@ def _scanned(
         row = line
         line += 1
         begin = place
+        begins[row] = begin
         # Till the line is done, `place` is where it was seen to go on: never beyond its end.
         end = _field(data, words, place)  # owner
         if end < 0:
@@ -189,14 +145,14 @@ def _scanned(
         if words[time + 1] != last_date or words[time + 4] != last_year:
             last_day = -1
             if data[time + 3] == 47 and data[time + 7] == 47:
-                year = _digits(data, time + 8, 4)
-                day = _digits(data, time + 1, 2)
+                year = digits(data, time + 8, 4)
+                day = digits(data, time + 1, 2)
                 last_day = days_since_1970(year, _month(data, time + 4), day)
             last_date = words[time + 1]
             last_year = words[time + 4]
-        hour = _digits(data, time + 13, 2)
-        minute = _digits(data, time + 16, 2)
-        second = _digits(data, time + 19, 2)
+        hour = digits(data, time + 13, 2)
+        minute = digits(data, time + 16, 2)
+        second = digits(data, time + 19, 2)
         ip_end = _field(data, words, time + 29)
         if (
             ip_end < 0
@@ -232,7 +188,7 @@ def _scanned(
             place = next_line(data, words, begin) + 1
             continue
         code_end = _field(data, words, code_at)
-        code = _digits(data, code_at, 3) if code_end == code_at + 3 else -1
+        code = digits(data, code_at, 3) if code_end == code_at + 3 else -1
         error_end = _field(data, words, code_end + 1) if code_end >= 0 else -1
         sent_at = error_end + 1
         sent_end = _field(data, words, sent_at) if error_end >= 0 else -1
@@ -244,7 +200,7 @@ def _scanned(
             continue
         sent = -1
         if sent_end - sent_at < _MOST_SENT_DIGITS:
-            sent = _digits(data, sent_at, sent_end - sent_at)
+            sent = digits(data, sent_at, sent_end - sent_at)
             if sent_end == sent_at + 1 and data[sent_at] == _DASH:
                 sent = 0
         referer_end = next_quote(data, words, turn_end + 2)
@@ -290,3 +246,4 @@ def _scanned(
         request_ids[1, row] = request_id_end - request_id
         uris[0, row] = uri
         uris[1, row] = uri_end - uri
+    begins[line] = size

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 import threading
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -86,6 +87,36 @@ def next_line(data: Bytes, words: Words, place: int) -> int:
 
 
 @inlined
+def digits(data: Bytes, place: int, count: int) -> Any:
+    """Give the number that so many digits make, or -1 when one is none."""
+    value: Any = 0
+    for at in range(place, place + count):
+        digit = np.int64(data[at]) - 48
+        if digit < 0 or digit > 9:
+            return -1
+        value = 10 * value + digit
+    return value
+
+
+@inlined
+def days_since_1970(year: int, month: int, day: int) -> int:
+    """Give the days of a date of the Gregorian calendar since 1970-01-01, or -1 when there is no such day."""
+    if month < 1 or month > 12 or day < 1 or year < 1970:
+        return -1
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    longest = 30 + ((month + month // 8) & 1)
+    if month == 2:
+        longest = 29 if is_leap else 28
+    if day > longest:
+        return -1
+    years = year - 1 if month <= 2 else year
+    era = years // 400
+    of_era = years - 400 * era
+    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+
+
+@inlined
 def number_of(
     words: Words,
     start: int,
@@ -160,6 +191,33 @@ def strings_of(words: Words, starts: Places, lengths: Places) -> pa.StringArray:
     data = np.empty(int(offsets[-1]) + PADDING, dtype=np.uint8)
     _copied(words, starts, offsets, as_words(data))
     return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedTexts:
+    """Lines of a text, and the texts in them that are numbered."""
+
+    regular: npt.NDArray[np.bool_]
+    """Whether the scanner is sure of a line; shape (lines,)."""
+    begins: Places
+    """Where each line begins, and where the last one ends; shape (lines + 1,)."""
+    texts: Places
+    """Numbers of distinct texts; shape (columns, lines)."""
+    starts: Places
+    """Where each distinct text first begins; shape (columns, lines), the rest unused."""
+    lengths: Places
+    """How long it is; the same shape."""
+    distinct: npt.NDArray[np.int64]
+    """How many there are; shape (columns,)."""
+
+    def places(self, column: int) -> tuple[Places, Places]:
+        """Give starts and lengths of the distinct texts of one column."""
+        distinct = self.distinct[column]
+        return self.starts[column, :distinct], self.lengths[column, :distinct]
+
+    def strings(self, words: Words, column: int) -> pa.StringArray:
+        """Give the distinct texts of one column, in the order of their numbers."""
+        return strings_of(words, *self.places(column))
 
 
 class Scratch(threading.local):
