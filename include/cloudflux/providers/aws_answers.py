@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -65,7 +65,7 @@ def state_of(ref: ObjectRef, headers: Mapping[str, str]) -> ObjectState:
     if kept.get("bucket-key") == "false":  # some tell it, some leave it out
         del kept["bucket-key"]
     return ObjectState(
-        ref=replace(ref, version_id=None if version_id == "null" else version_id),
+        ref=ObjectRef(ref.provider, ref.bucket, ref.key, None if version_id == "null" else version_id),
         size_bytes=int(headers["content-length"]),
         storage_class=headers.get("x-amz-storage-class", "STANDARD"),
         etag=headers["etag"].strip('"'),
