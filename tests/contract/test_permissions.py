@@ -154,6 +154,17 @@ def aws_versions(client: Any, s3: Any, bucket: str) -> None:
     move_and_back(client, large, "GLACIER_IR")
 
 
+def aws_uploads(client: Any, s3: Any, bucket: str) -> None:
+    from cloudflux.providers.aws_uploads import S3Uploads
+
+    client.create_bucket(bucket)
+    s3.create_multipart_upload(Bucket=bucket, Key="a.bin")
+    uploads = S3Uploads(s3)
+    (left,) = uploads.unfinished(bucket, ["a.bin"])
+    uploads.abort(left)
+    assert uploads.unfinished(bucket, ["a.bin"]) == []
+
+
 def aws_restore(client: Any, s3: Any, bucket: str) -> None:
     client.create_bucket(bucket)
     seen = client.put_object(ref(Provider.AWS, bucket), b"content", storage_class="GLACIER")
@@ -249,6 +260,7 @@ AWS_SCENARIOS: dict[str, Callable[[Any, Any, str], None]] = {
     "look": aws_look,
     "move": aws_move,
     "versions": aws_versions,
+    "uploads": aws_uploads,
     "restore": aws_restore,
     "acls": aws_acls,
     "kms": aws_kms,

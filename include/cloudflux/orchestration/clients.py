@@ -11,6 +11,7 @@ from cloudflux.domain.tiers import Provider
 
 if TYPE_CHECKING:
     from cloudflux.config import BucketSettings
+    from cloudflux.providers.aws_uploads import S3Uploads
     from cloudflux.providers.pace import Pace
     from cloudflux.providers.protocol import ObjectStore, TierClient
 
@@ -73,6 +74,15 @@ def _moving_aws_client(named: BucketSettings, pace: Pace, *, plan_id: str, as_jo
         pace_of=lambda _bucket: pace,
     )
     return jobs, False
+
+
+def unfinished_uploads(connection_id: str) -> S3Uploads:
+    """Make what lists and aborts uploads in parts that were left in buckets of S3."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    from cloudflux.providers.aws_uploads import S3Uploads
+
+    return S3Uploads(S3Hook(aws_conn_id=connection_id).get_conn())
 
 
 def tier_client(provider: Provider | str, connection_id: str) -> ProviderClient:

@@ -13,6 +13,7 @@ from cloudflux.orchestration.edge import engine, now, settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from cloudflux.domain.uploads import LeftUpload
     from cloudflux.workflows.migrate import Mover
     from cloudflux.workflows.reconcile import RangeFound, RangeReport
 
@@ -97,7 +98,39 @@ def _report(making: AbstractContextManager[Mover], plan_id: str, first: int, las
     try:
         with making as mover:
             reconciler = Reconciler(mover, Ledger(database).left, DoneMoves(database).newest, our_tags=(TAG,))
-            return reconciler.compare(plan_id, first, last, repair=repair)
+            report = reconciler.compare(plan_id, first, last, repair=repair)
+            try:
+                report.uploads = _left_uploads(mover, plan_id, first, last, repair=repair)
+            except CloudFluxError as exc:  # a permission, most likely: what the moves showed stands all the same
+                report.uploads_problem = str(exc)
+            return report
+    finally:
+        database.dispose()
+
+
+def _left_uploads(mover: Mover, plan_id: str, first: int, last: int, *, repair: bool) -> list[LeftUpload]:
+    """Look for copies in parts that were left, in S3: the other providers have none."""
+    from cloudflux.domain.tiers import Provider
+    from cloudflux.orchestration.clients import unfinished_uploads
+    from cloudflux.providers.aws_moves import CopyLimits
+    from cloudflux.stores.attempts import Attempts
+    from cloudflux.workflows.tidy_uploads import tidy_uploads
+
+    moves = mover.plans.moves(plan_id, first, last)
+    if not moves or moves[0].ref.provider is not Provider.AWS:
+        return []
+    named = settings().load_estate().bucket(Provider.AWS, moves[0].ref.bucket)
+    database = engine()
+    try:
+        return tidy_uploads(
+            lambda: unfinished_uploads(named.connection_id),
+            moves,
+            lambda: Attempts(database).of_plan(plan_id, first, last),
+            plan_id=plan_id,
+            now=now(),
+            in_parts_above_bytes=CopyLimits().one_copy_bytes,
+            repair=repair,
+        )
     finally:
         database.dispose()
 

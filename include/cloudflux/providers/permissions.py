@@ -65,6 +65,7 @@ _AWS_OPERATIONS: Final = (
     _s3("UploadPartCopy (version)", "GetObjectVersion", "PutObject"),
     _s3("CompleteMultipartUpload", "PutObject"),
     _s3("AbortMultipartUpload", "AbortMultipartUpload"),
+    _s3("ListMultipartUploads", "ListBucketMultipartUploads"),
     _s3("DeleteObject (version)", "DeleteObjectVersion"),
     _s3("RestoreObject", "RestoreObject"),
     _s3("ListObjectVersions", "ListBucketVersions"),
@@ -244,6 +245,15 @@ _AWS_FEATURES: Final = (
                 _actions("GetObjectVersion", "DeleteObjectVersion"),
             ),
         ),
+        ("move",),
+    ),
+    Feature(
+        Provider.AWS,
+        "uploads",
+        "Find and abort copies in parts that killed workers left",
+        "For `./cloudflux reconcile`, where objects above 5 GiB move. Without it the moves are compared all the "
+        "same, and it says that it could not look.",
+        (Grant("ListUploads", _BUCKET, _actions("ListBucketMultipartUploads")),),
         ("move",),
     ),
     Feature(

@@ -16,6 +16,7 @@ from typing import Any, Final
 from cloudflux.domain.migrations import ChangeOutcome, MigrationState, TierChange
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.plans import MoveRole, PlannedMove, PlanState
+from cloudflux.domain.uploads import LeftUpload
 from cloudflux.domain.verification import differences, same_content
 from cloudflux.workflows.migrate import Mover, ledger_entry
 
@@ -70,6 +71,10 @@ class RangeReport:
     counts: Counter[Standing] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     leftovers: int = 0
+    uploads: list[LeftUpload] = field(default_factory=list)
+    """Copies in parts that killed workers left in the bucket."""
+    uploads_problem: str = ""
+    """Why these could not be looked for, or not be aborted."""
 
     def add(self, finding: Finding) -> None:
         """Count a finding, and keep it unless all is well with it."""

@@ -7,22 +7,25 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 from unit.workflows.recorded_moves import DyingClient, Killed, Recorded
 
-from cloudflux.domain.errors import CredentialsRefused, TransientError
+from cloudflux.domain.errors import CredentialsRefused, TerminalError, TransientError
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.plans import PlanState
 from cloudflux.domain.tiers import Provider
+from cloudflux.domain.uploads import UnfinishedUpload
 from cloudflux.local.cli import main
 from cloudflux.local.demo import airflow_api
 from cloudflux.local.migrations import command
 from cloudflux.local.stack import Stack
 from cloudflux.orchestration import clients
+from cloudflux.providers import aws_moves
 from cloudflux.stores.slots import range_lock
 from cloudflux.workflows.migrate import ledger_entry
 from cloudflux.workflows.plan import plan_id_of
@@ -369,6 +372,42 @@ class TestReconcile:
 
     def test_nothing_ever_moved(self, world: Recorded, said: Said) -> None:
         assert said("reconcile") == (0, "There is no plan of which anything may have moved.\n", "")
+
+    def test_a_copy_in_parts_that_was_left_is_told_and_aborted(
+        self, world: Recorded, said: Said, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.moved("plan-1", "GLACIER_IR")
+        left = UnfinishedUpload(world.refs[2], "upload-7", "GLACIER_IR", world.now)
+        aborted: list[str] = []
+        uploads = SimpleNamespace(
+            unfinished=lambda bucket, keys: [left], abort=lambda upload: aborted.append(upload.upload_id)
+        )
+        monkeypatch.setattr(clients, "unfinished_uploads", lambda connection_id: uploads)
+        monkeypatch.setattr(aws_moves, "CopyLimits", lambda: SimpleNamespace(one_copy_bytes=1))
+        status, out, _ = said("reconcile")
+        assert (status, aborted) == (0, [])
+        assert "upload-7" in out
+        assert "1 copies in parts are left, and billed: abort them with --repair" in out
+        found = json.loads(said("reconcile", "--repair", "--json")[1])
+        assert aborted == ["upload-7"]
+        assert [(upload["uri"], upload["aborted"]) for upload in found["uploads"]] == [(world.refs[2].uri, True)]
+
+    def test_moves_are_compared_when_uploads_may_not_be_listed(
+        self, world: Recorded, said: Said, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.moved("plan-1", "GLACIER_IR")
+
+        def denied(*_: object) -> None:
+            raise TerminalError("AccessDenied: s3:ListBucketMultipartUploads")
+
+        monkeypatch.setattr(
+            clients, "unfinished_uploads", lambda connection_id: SimpleNamespace(unfinished=denied, abort=denied)
+        )
+        monkeypatch.setattr(aws_moves, "CopyLimits", lambda: SimpleNamespace(one_copy_bytes=1))
+        status, out, _ = said("reconcile")
+        assert status == 0
+        assert "The ledger and the buckets agree: 5 moves" in out
+        assert "AccessDenied: s3:ListBucketMultipartUploads" in out
 
     def test_a_cloud_that_is_away_ends_its_own_buckets_alone(
         self, world: Recorded, said: Said, monkeypatch: pytest.MonkeyPatch

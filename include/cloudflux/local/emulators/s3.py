@@ -16,6 +16,7 @@ What this module adds to moto:
   ``RestoreAlreadyInProgress``.
 - ``GET /_cloudflux/requests?bucket=NAME``: how many requests of each operation were answered with success and with
   refusals, and which objects were changed by how many of which; ``DELETE`` forgets them.
+- Unfinished uploads are listed with their class and when they began, page by page and with URL-quoted keys.
 - The tags and the ACL of an object in GLACIER or DEEP_ARCHIVE can be read, as on S3.
 - Contents over 4 KiB lie in files below the data folder, opened when they are read: neither memory nor the number of
   open files grows with the objects.
@@ -26,6 +27,7 @@ Gaps, by name:
 - ``any-credentials``: every signature is accepted. The server is meant for loopback only.
 - ``instant-restore``: unless told otherwise, a restore from GLACIER or DEEP_ARCHIVE is complete as soon as it is asked
   for. Intelligent-Tiering has no archive tiers.
+- ``no-odd-uploads``: an upload in parts to a key with control characters is answered with 500, as moto writes the key.
 - ``no-reports``: there are no inventory reports.
 - The gaps of jobs and lifecycle rules stand in ``s3_control``.
 - ``conditional-delete``: ``If-Match`` on DELETE is ignored.
@@ -51,12 +53,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote_plus, unquote
 from uuid import uuid4
 from xml.sax.saxutils import escape
 
 import moto.s3.models as moto_s3
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.responses import ActionResult
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.responses import S3Response
 
@@ -160,6 +163,8 @@ def create_app(data: Path) -> _Admin:
     _hold_restores()
     for name in ("get_object_tagging", "get_object_acl"):
         setattr(S3Response, name, _also_of_archived(name))
+    _date_uploads()
+    S3Response.list_multipart_uploads = _uploads_page
     s3 = _ConditionalS3(create_backend_app("s3"))
     return _Admin(S3Control(s3, s3.lock), s3)
 
@@ -203,6 +208,66 @@ def _also_of_archived(name: str) -> Callable[[Any], Any]:
 
 
 _MOTO_ANSWERS: Final[dict[str, Callable[[Any], Any]]] = {}
+
+
+def _date_uploads() -> None:
+    """Let moto's uploads know when they began."""
+
+    def begin(upload: Any, *args: Any, **kwargs: Any) -> None:
+        _MOTO_BEGIN_UPLOAD(upload, *args, **kwargs)
+        upload.began_at = datetime.now(UTC)
+
+    moto_s3.FakeMultipart.__init__ = begin
+
+
+_MOTO_BEGIN_UPLOAD: Final = moto_s3.FakeMultipart.__init__
+
+
+def _uploads_page(response: Any) -> Any:
+    """Answer ListMultipartUploads: by key and age, a page at a time, where moto has one page with dates of its own."""
+    query = {name: values[-1] for name, values in response.querystring.items()}
+    bucket, most = response.bucket_name, min(int(query.get("max-uploads", 1000)), 1000)
+    after = query.get("key-marker", ""), query.get("upload-id-marker")
+    found = sorted(
+        (
+            upload
+            for upload in response.backend.list_multipart_uploads(bucket).values()
+            if upload.key_name.startswith(query.get("prefix", ""))
+        ),
+        key=lambda upload: (upload.key_name, upload.began_at),
+    )
+    ids = [upload.id for upload in found]
+    start = ids.index(after[1]) + 1 if after[1] in ids else sum(upload.key_name <= after[0] for upload in found)
+    page = found[start if after[0] else 0 :][:most]
+    is_truncated = bool(page) and page[-1] is not found[-1]
+    encoding = query.get("encoding-type")
+
+    def written(key: str) -> str:
+        return quote_plus(key, safe="/") if encoding == "url" else key
+
+    result = {
+        "Bucket": bucket,
+        "KeyMarker": written(after[0]),
+        "MaxUploads": most,
+        "IsTruncated": is_truncated,
+        "Uploads": [
+            {
+                "Key": written(upload.key_name),
+                "UploadId": upload.id,
+                "StorageClass": upload.storage or "STANDARD",
+                "Initiated": upload.began_at.replace(microsecond=0),
+                "ChecksumAlgorithm": upload.metadata.get("x-amz-checksum-algorithm"),
+                "ChecksumType": upload.metadata.get("x-amz-checksum-type"),
+            }
+            for upload in page
+        ],
+    }
+    if encoding:
+        result["EncodingType"] = encoding
+    if is_truncated:
+        result |= {"NextKeyMarker": written(page[-1].key_name), "NextUploadIdMarker": page[-1].id}
+    response.data["Action"] = "ListMultipartUploads"
+    return response.serialized(ActionResult(result))
 
 
 class _Restores:

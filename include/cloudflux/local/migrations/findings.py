@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from cloudflux.domain.uploads import LeftUpload
 from cloudflux.workflows.reconcile import PROVED, Finding, RangeFound, Standing
 
 _LOUD_FIRST = (
@@ -32,6 +33,8 @@ class Findings:
     """Plan, provider, bucket, moves and reason of what could not be looked at, or not be repaired now."""
     unseen: int = 0
     """Moves of ranges that could not be looked at as a whole."""
+    uploads: list[LeftUpload] = field(default_factory=list)
+    """Copies in parts that killed workers left."""
     _kept: dict[Standing, list[Finding]] = field(default_factory=dict)
 
     def add(self, found: RangeFound) -> None:
@@ -43,6 +46,10 @@ class Findings:
             self.unseen += moves
             return
         self.leftovers += found.report.leftovers
+        self.uploads += found.report.uploads
+        if why := found.report.uploads_problem:
+            what = f"copies in parts that were left cannot be told, or not be aborted: {why}"
+            self.problems.append((found.plan_id, found.provider, found.bucket, moves, what))
         for standing, count in found.report.counts.items():
             self.counts[found.plan_id, found.provider, found.bucket, standing] += count
         for finding in found.report.findings:

@@ -210,6 +210,8 @@ def findings_parts(findings: Findings, *, repair: bool) -> Iterator[RenderableTy
     listed = findings.listed()
     if listed:
         yield _listed(findings)
+    if findings.uploads:
+        yield _uploads_table(findings)
     for plan_id, provider, bucket, moves, problem in findings.problems:
         yield Text(f"{plan_id}, {provider} bucket {printable(bucket)}, {moves:,} moves: {printable(problem)}", "red")
     yield _verdict(findings, repair=repair)
@@ -235,6 +237,25 @@ def _listed(findings: Findings) -> Table:
     return table
 
 
+def _uploads_table(findings: Findings) -> Table:
+    more = len(findings.uploads) - findings.keep
+    table = _table("Copies in parts that were left" + (f" ({more:,} more: --limit)" if more > 0 else ""))
+    for name in ("plan", "no", "object", "to", "began", "upload", ""):
+        table.add_column(name, overflow="fold")
+    for left in findings.uploads[: findings.keep]:
+        upload = left.upload
+        table.add_row(
+            left.plan_id,
+            str(left.move_no),
+            Text(printable(upload.ref.uri)),
+            upload.storage_class,
+            _moment(upload.began_at),
+            Text(printable(upload.upload_id)),
+            "aborted" if left.aborted else "",
+        )
+    return table
+
+
 def _verdict(findings: Findings, *, repair: bool) -> Text:
     behind, wrong = findings.total(Standing.BEHIND), findings.total(Standing.DISAGREES)
     unseen = findings.total(Standing.UNSEEN) + findings.unseen
@@ -251,6 +272,10 @@ def _verdict(findings: Findings, *, repair: bool) -> Text:
         parts.append(f"{open_moves:,} under way: their run goes on with them")
     if findings.leftovers:
         parts.append(f"{findings.leftovers:,} left something over")
+    if aborted := sum(left.aborted for left in findings.uploads):
+        parts.append(f"{aborted:,} copies in parts that were left are aborted")
+    if left := len(findings.uploads) - aborted:
+        parts.append(f"{left:,} copies in parts are left, and billed: abort them with --repair")
     head = "The ledger and the buckets agree" if findings.all_agree else "The ledger and the buckets do not agree"
     text = f"{head}: {findings.moves:,} moves of {findings.plans:,} plans" + "".join(f"; {part}" for part in parts)
     return Text(f"{text}.", "green" if findings.all_agree else "bold red")
@@ -296,6 +321,7 @@ def findings_json(findings: Findings) -> dict[str, Any]:
             for (plan_id, provider, bucket, standing), count in findings.counts.items()
         ],
         "leftovers": findings.leftovers,
+        "uploads": [{"uri": left.upload.ref.uri, **_JSON.dump_python(left, mode="json")} for left in findings.uploads],
         "problems": [
             dict(zip(("plan_id", "provider", "bucket", "moves", "problem"), problem, strict=True))
             for problem in findings.problems
