@@ -2,7 +2,8 @@
 # Score objects
 
 Forecasts the accesses of every object of the newest inventory and decides its storage class: keep or move, the
-expected cost of each candidate, the reason. One mapped task for each shard.
+expected cost of each candidate, the reason. One mapped task for each shard. The model's file and the placement
+tables are put into the lake once, where all shards, retries and explanations read them.
 
 **Runs** when the forecaster has been trained. Without a champion the rule-based classifier speaks.
 

@@ -9,13 +9,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from cloudflux.domain.errors import TransientError
+from cloudflux_ml.model_versions import ABSENT, CHAMPION, ModelVersionId
 
 REGISTERED_MODEL: Final = "access-forecaster"
-CHAMPION: Final = "champion"
-"""The alias of the version that scores."""
-_ABSENT: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # no such model, no such alias
-
-
 CHALLENGER: Final = "challenger"
 """The alias of the newest version."""
 UNTIL_TAG: Final = "cloudflux.until"
@@ -30,7 +26,7 @@ def trained_until(tracking_uri: str | None = None, name: str = REGISTERED_MODEL)
     try:
         newest = MlflowClient(tracking_uri).get_model_version_by_alias(name, CHALLENGER)
     except MlflowException as exc:
-        if exc.error_code in _ABSENT:
+        if exc.error_code in ABSENT:
             return None
         raise TransientError(f"MLflow does not tell the newest version of {name}: {exc}") from exc
     until = newest.tags.get(UNTIL_TAG)
@@ -39,9 +35,22 @@ def trained_until(tracking_uri: str | None = None, name: str = REGISTERED_MODEL)
 
 def champion_version(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> str | None:
     """Tell which version is champion, or None. Raises ``TransientError`` when MLflow does not answer."""
+    found = champion_id(tracking_uri, name)
+    return None if found is None else found.version
+
+
+def champion_id(tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> ModelVersionId | None:
+    """Tell which version is champion, and what tells it apart, or None. Raises as ``champion_version`` does."""
     try:
-        return str(MlflowClient(tracking_uri).get_model_version_by_alias(name, CHAMPION).version)
+        found = MlflowClient(tracking_uri).get_model_version_by_alias(name, CHAMPION)
+        return ModelVersionId(
+            name=str(found.name),
+            version=str(found.version),
+            source=str(found.source or ""),
+            run_id=str(found.run_id or ""),
+            created=str(found.creation_timestamp),
+        )
     except MlflowException as exc:
-        if exc.error_code in _ABSENT:
+        if exc.error_code in ABSENT:
             return None
         raise TransientError(f"MLflow does not tell the champion of {name}: {exc}") from exc

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import mlflow
-import skops.io
-import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from skops.io.exceptions import UntrustedTypesFoundException
 
-from cloudflux.domain.errors import CloudFluxError, TransientError
-from cloudflux_ml.champion import CHALLENGER, CHAMPION, REGISTERED_MODEL, UNTIL_TAG, champion_version
-from cloudflux_ml.features import FEATURE_NAMES
-from cloudflux_ml.model import AccessForecaster
-from cloudflux_ml.usage import USAGE_FEATURES, UsageStates
+from cloudflux.domain.errors import TransientError
+from cloudflux_ml.champion import CHALLENGER, REGISTERED_MODEL, UNTIL_TAG, champion_version
+from cloudflux_ml.model_versions import CHAMPION
+from cloudflux_ml.stored_model import TRUSTED_TYPES, Champion, ChampionFound, ModelUnfit, load_folder, model_file
 
-TRUSTED_TYPES: Final = (
-    "cloudflux_ml.model.AccessForecaster",
-    "cloudflux_ml.usage.UsageStates",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-)
-"""The only types beside scikit-learn's and numpy's plain ones that a stored model may bring to life.
+__all__ = ["TRUSTED_TYPES", "Champion", "ChampionFound", "ModelUnfit", "load_folder"]
 
-MLflow's own loader takes this list from the stored model, so that a forged one could name whatever it likes.
-"""
 COST: Final = "backtest_cost_usd"
 TOLERANCES: Final = MappingProxyType(
     {
@@ -54,31 +42,6 @@ _WORDS: Final = MappingProxyType(
         "ece_any": "calibration error of any read in 30 days",
     }
 )
-
-
-class ModelUnfit(CloudFluxError):
-    """A registered version that cannot be used; the text says why. Scoring goes on with the rules."""
-
-
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """The version that scores."""
-
-    version: str
-    forecaster: AccessForecaster
-
-    @property
-    def source(self) -> str:
-        """How a forecast names it."""
-        return f"model:{self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class ChampionFound:
-    """The champion, or the reason why there is none."""
-
-    champion: Champion | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,51 +101,25 @@ def load_version(version: str, tracking_uri: str | None = None, name: str = REGI
     ``TransientError`` when MLflow does not hand it out.
     """
     what = f"version {version} of {name}"
+    with _downloaded(version, tracking_uri, name) as folder:
+        return Champion(str(version), load_folder(folder, what))
+
+
+def version_bytes(version: str, tracking_uri: str | None = None, name: str = REGISTERED_MODEL) -> bytes:
+    """Give the file of one registered version, for ``stored_model.load_bytes``. Raises as ``load_version`` does."""
+    with _downloaded(version, tracking_uri, name) as folder:
+        return model_file(folder, f"version {version} of {name}").read_bytes()
+
+
+@contextmanager
+def _downloaded(version: str, tracking_uri: str | None, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             uri = MlflowClient(tracking_uri).get_model_version_download_uri(name, version)
             folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking_uri)
         except (MlflowException, OSError) as exc:
-            raise TransientError(f"MLflow does not hand out {what}: {exc}") from exc
-        return Champion(str(version), load_folder(Path(folder), what))
-
-
-def load_folder(folder: Path, what: str) -> AccessForecaster:
-    """Load a model that MLflow's scikit-learn flavour saved, trusting our list of types only.
-
-    Raises ``ModelUnfit`` with ``what`` and the reason.
-    """
-    flavor: dict[str, Any] = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"].get("sklearn")
-    if not flavor or flavor.get("serialization_format") != "skops":
-        raise ModelUnfit(f"{what} is not saved with skops and is not loaded")
-    try:
-        forecaster = skops.io.load(folder / flavor["pickled_model"], trusted=list(TRUSTED_TYPES))
-    except UntrustedTypesFoundException as exc:
-        raise ModelUnfit(f"{what} holds types that are not trusted: {exc}") from exc
-    except (AttributeError, KeyError, TypeError, ValueError, ImportError, OSError, zipfile.BadZipFile) as exc:
-        # what skops raises for a damaged file, or one that another release of scikit-learn wrote
-        raise ModelUnfit(f"{what} cannot be read: {exc!r}") from exc
-    if not isinstance(forecaster, AccessForecaster):
-        raise ModelUnfit(f"{what} is a {type(forecaster).__name__}, no AccessForecaster")
-    if tuple(getattr(forecaster, "feature_names_in_", ())) != FEATURE_NAMES:
-        raise ModelUnfit(f"{what} was made for other features than this release computes")
-    # versions of before there was a usage chain do not even have the attribute
-    forecaster.usage_ = getattr(forecaster, "usage_", None)
-    if forecaster.usage_ is not None:
-        _require_sound_usage(forecaster.usage_, what)
-    return forecaster
-
-
-def _require_sound_usage(usage: object, what: str) -> None:
-    """Raise ``ModelUnfit`` when the usage chain saved along is none, or not one for the features of this release."""
-    if not isinstance(usage, UsageStates):
-        raise ModelUnfit(f"{what} holds a {type(usage).__name__} for its usage chain, no UsageStates")
-    if getattr(usage, "n_features_in_", None) != len(USAGE_FEATURES):
-        raise ModelUnfit(f"{what} has a usage chain for other features than this release computes")
-    try:
-        usage.require_sound()
-    except (AttributeError, ValueError) as exc:
-        raise ModelUnfit(f"{what} has a damaged usage chain: {exc}") from exc
+            raise TransientError(f"MLflow does not hand out version {version} of {name}: {exc}") from exc
+        yield Path(folder)
 
 
 def set_aliases(

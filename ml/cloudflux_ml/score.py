@@ -20,7 +20,7 @@ from cloudflux_ml.features import HORIZONS, TREE_FEATURES, AccessHistory, Featur
 from cloudflux_ml.model import data_frame
 
 if TYPE_CHECKING:
-    from cloudflux_ml.registry import Champion  # MLflow takes seconds to import, and the rules need none of it
+    from cloudflux_ml.stored_model import Champion  # skops takes a second to import, and the rules need none of it
 
 RULES: Final = "rules"
 RULES_CONFIDENCE: Final = 0.4

@@ -88,14 +88,16 @@ def expected_life(
         np.add.at(shares, class_of_clock, by_clock)
         charged[STORAGE] += float(by_clock @ bill.storage)
         charged[MONITORING] += float(by_clock @ bill.monitoring)
-        reads = chances @ chain.reads
-        charged[REQUESTS] += float(reads @ bill.request[class_of_clock])
-        charged[RETRIEVAL] += float(reads @ bill.retrieval[class_of_clock])
-        charged[MOVES] += float((chances @ bill.chance_read) @ bill.promotion)
+        # one object has a chance of few clocks only
+        live = np.flatnonzero(by_clock > 0)
+        few, classes = chances[live], class_of_clock[live]
+        reads = few @ chain.reads
+        charged[REQUESTS] += float(reads @ bill.request[classes])
+        charged[RETRIEVAL] += float(reads @ bill.retrieval[classes])
+        charged[MOVES] += float((few @ bill.chance_read) @ bill.promotion[live])
         following = np.zeros_like(chances)
-        unread, read = chances @ chain.unread, chances @ chain.read
-        np.add.at(following, bill.next_unread, unread)
-        np.add.at(following, bill.next_read, read)
+        _add_rows(following, bill.next_unread[live], few @ chain.unread)
+        _add_rows(following, bill.next_read[live], few @ chain.read)
         charged[EARLY_DELETION] += bill.lost * float(following.sum(axis=1) @ bill.owed)
         chances = following * survives
         parts += charged
@@ -161,6 +163,13 @@ class _Bill:
         )
 
 
+def _add_rows(total: Floats, places: Codes, rows: Floats) -> None:
+    """Add each row to that of ``total`` at its place; places never fall from one row to the next."""
+    if len(places):
+        firsts = np.flatnonzero(np.concatenate([[True], places[1:] != places[:-1]]))
+        total[places[firsts]] += np.add.reduceat(rows, firsts, axis=0)
+
+
 def _moved(
     chances: Floats,
     wanted: Codes,
@@ -177,5 +186,6 @@ def _moved(
     charged[EARLY_DELETION] += float(weights @ np.where(bill.owes[sources, goals], bill.owed[clocks], 0.0))
     after = chances.copy()
     after[clocks, states] = 0.0
-    np.add.at(after, (bill.starts[goals], states), weights)
+    arrived = bill.starts[goals] * chances.shape[1] + states
+    after += np.bincount(arrived, weights=weights, minlength=after.size).reshape(after.shape)
     return after, float(weights.sum())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudflux.domain.prices import PriceBook
     from cloudflux.workflows.explain import Explanation
     from cloudflux.workflows.placements import Placements
-    from cloudflux_ml.registry import ChampionFound
+    from cloudflux_ml.stored_model import ChampionFound
 
 _CONTENT_TYPES_SINCE: Final = timedelta(days=180)
 _PROBE_SECONDS: Final = 5.0
@@ -57,7 +57,7 @@ def explain(uri: str, current: Settings | None = None) -> Explanation:
         engine.dispose()
     from cloudflux_ml.score import forecast_objects
 
-    found = find_champion(current.registered_model)
+    found = find_champion(current.registered_model, current)
     with _one_at_a_time, _lake_problems_named():
         return explain_object(
             ref,
@@ -93,10 +93,14 @@ def _lake_problems_named() -> Iterator[None]:
         raise TransientError(f"the lake of CLOUDFLUX_LAKE_URL cannot be read, try again: {exc}") from exc
 
 
-def find_champion(registered_model: str) -> ChampionFound:
-    """Load the model that scores; when there is none, or MLflow is away, say why instead."""
+def find_champion(registered_model: str, current: Settings | None = None) -> ChampionFound:
+    """Load the model that scores; when there is none, or MLflow is away, say why instead.
+
+    current : where the lake is, which keeps the file of the version that has scored; MLflow then has to say no more
+        than which version that is.
+    """
     from cloudflux.domain.errors import TransientError
-    from cloudflux_ml.registry import ChampionFound, load_champion
+    from cloudflux_ml.stored_model import ChampionFound
 
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not tracking_uri:
@@ -104,10 +108,32 @@ def find_champion(registered_model: str) -> ChampionFound:
         return ChampionFound(None, "MLFLOW_TRACKING_URI names no model registry")
     if not _answers(tracking_uri):
         return ChampionFound(None, "MLflow does not answer")
+    found = None if current is None else _kept_champion(tracking_uri, registered_model, current)
+    if found is not None:
+        return found
+    from cloudflux_ml.registry import load_champion
+
     try:
         return load_champion(name=registered_model)
     except TransientError as exc:
         return ChampionFound(None, str(exc))
+
+
+def _kept_champion(tracking_uri: str, registered_model: str, current: Settings) -> ChampionFound | None:
+    """Load the champion from the lake; None when it takes MLflow's client to find or to load it."""
+    from cloudflux.orchestration.kept_models import NotKept, kept_champion
+    from cloudflux_ml.registry_rest import NotPlain, champion_id
+    from cloudflux_ml.stored_model import ChampionFound
+
+    try:
+        version = champion_id(tracking_uri, registered_model, seconds=_PROBE_SECONDS)
+        if version is None:
+            return ChampionFound(None, f"no version of {registered_model} is champion yet")
+        with _lake_problems_named():
+            kept = kept_champion(current.lake_url, current.shards, version.version, version.artefact)
+    except (NotPlain, NotKept):
+        return None
+    return ChampionFound(kept, f"version {version.version} is champion")
 
 
 def _answers(tracking_uri: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloudflux.orchestration.edge import (
     audit,
@@ -18,23 +18,38 @@ from cloudflux.orchestration.edge import (
     terminal_errors_fail,
 )
 
-_KEEP_TABLES: Final = timedelta(days=30)
-"""How long solved placement tables stay in the lake; those of a model that still scores are solved once more then."""
+if TYPE_CHECKING:
+    from cloudflux.config import Settings
+    from cloudflux_ml.stored_model import Champion
+
+_KEEP_ARTEFACTS: Final = timedelta(days=30)
+"""How long models and solved placement tables stay in the lake; what is still used is made once more then."""
 
 
 @terminal_errors_fail
 def find_shards() -> list[dict[str, Any]]:
-    """Name the shards, with the one version of the forecaster that scores them all."""
-    from cloudflux_ml.champion import champion_version
+    """Name the shards, with the one version of the forecaster that scores them all; its file goes to the lake."""
+    from cloudflux.orchestration.kept_models import keep_version
+    from cloudflux_ml.champion import champion_id
+    from cloudflux_ml.stored_model import ModelUnfit
 
     current = settings()
-    version = champion_version(name=current.registered_model)
-    return [{"shard": shard, "model_version": version} for shard in range(current.shards)]
+    found = champion_id(name=current.registered_model)
+    if found is not None:
+        try:
+            keep_version(lake(), found)
+        except ModelUnfit as exc:
+            print(exc)  # noqa: T201  # the task's log; the shards ask the registry, and say the same
+    model = (None, None) if found is None else (found.version, found.artefact)
+    return [{"shard": shard, "model_version": model[0], "model_artefact": model[1]} for shard in range(current.shards)]
 
 
 @terminal_errors_fail
-def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
-    """Forecast and decide for every object of one shard."""
+def score_shard(shard: int, model_version: str | None, model_artefact: str | None = None) -> dict[str, Any]:
+    """Forecast and decide for every object of one shard.
+
+    model_artefact : the name under which the lake keeps the version's file; without it MLflow is asked.
+    """
     from functools import partial
 
     from cloudflux.domain.policy import PolicySettings
@@ -44,8 +59,8 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
     from cloudflux.workflows import score as workflow
     from cloudflux.workflows.coverage import recent
     from cloudflux.workflows.placements import Placements
-    from cloudflux_ml.registry import Champion, ModelUnfit, load_version
     from cloudflux_ml.score import forecast_objects
+    from cloudflux_ml.stored_model import ModelUnfit
 
     current = settings()
     estate = current.load_estate()
@@ -54,7 +69,7 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
         print("no version is champion: the rules speak")  # noqa: T201  # the task's log
     else:
         try:
-            champion = load_version(model_version, name=current.registered_model)
+            champion = _champion(model_version, model_artefact, current)
         except ModelUnfit as exc:
             print(f"the rules speak: {exc}")  # noqa: T201  # the task's log
     coverage = recent(CoverageLog(engine()), estate, day_of_run())
@@ -96,16 +111,32 @@ def score_shard(shard: int, model_version: str | None) -> dict[str, Any]:
     }
 
 
+def _champion(version: str, artefact: str | None, current: Settings) -> Champion:
+    """Load the version that scores: from the lake, or else from MLflow. Raises ``ModelUnfit`` or ``TransientError``."""
+    from cloudflux.orchestration.kept_models import NotKept, kept_champion
+
+    if artefact is not None:
+        try:
+            return kept_champion(current.lake_url, current.shards, version, artefact)
+        except NotKept as exc:
+            print(exc)  # noqa: T201  # the task's log
+    from cloudflux_ml.registry import load_version
+
+    return load_version(version, name=current.registered_model)
+
+
 @terminal_errors_fail
 def publish_decisions() -> dict[str, Any]:
     """Audit all shards' decisions together and publish them."""
     from cloudflux.domain.bucket_autopilots import proposed
+    from cloudflux.workflows import placement_files
     from cloudflux.workflows import score as workflow
     from cloudflux.workflows.bucket_autopilots import autopilot_proposals
-    from cloudflux.workflows.placement_files import KIND
+    from cloudflux_ml import stored_model
 
     totals = workflow.audit_and_publish(batch=batch_of_run(), day=day_of_run(), lake=lake(), audit=audit)
-    lake().prune_artefacts(KIND, now() - _KEEP_TABLES)
+    for kind in (placement_files.KIND, stored_model.KIND):
+        lake().prune_artefacts(kind, now() - _KEEP_ARTEFACTS)
     autopilots = [one.described() for one in proposed(autopilot_proposals(lake(), day_of_run()))]
     for line in autopilots:
         print(line)  # noqa: T201  # the task's log

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, text
 
 from cloudflux.stores.engine import make_engine
 from cloudflux.stores.tables import CONTROL
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _LOCK_KEY: Final = 0x636C6F7564  # "cloud": one lock for everybody who upgrades this database
@@ -22,6 +23,8 @@ def upgrade(url: str) -> None:
     Any number of processes may call it at once: one works, the others wait and find nothing to do.
     Raises ``DatabaseUnreachable`` or ``SettingsError``.
     """
+    from alembic import command  # every command opens the database, and few upgrade it
+
     engine = make_engine(url, pool_size=1)
     try:
         with engine.begin() as connection:
@@ -35,6 +38,8 @@ def upgrade(url: str) -> None:
 
 def alembic_config(connection: Connection) -> Config:
     """Configure Alembic for our revisions on this connection, whose transaction the caller ends."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))  # a % would start an interpolation
     config.set_main_option("path_separator", "os")

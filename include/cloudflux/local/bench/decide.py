@@ -262,7 +262,7 @@ def _start(lake: str, shards: int, model: str) -> None:
     from cloudflux.price_books import load_book
     from cloudflux.workflows import score as workflow
     from cloudflux.workflows.placements import Placements
-    from cloudflux_ml import features, registry, score
+    from cloudflux_ml import features, score, stored_model
     from cloudflux_ml.model import AccessForecaster
     from cloudflux_ml.usage import UsageStates
 
@@ -282,7 +282,7 @@ def _start(lake: str, shards: int, model: str) -> None:
         watch.watch(part, owner, name)
     opened = Lake(lake, shards)
     began = time.perf_counter()
-    champion = registry.Champion("bench", registry.load_folder(Path(model), "the bench's model"))
+    champion = stored_model.Champion("bench", stored_model.load_folder(Path(model), "the bench's model"))
     bucket = BucketSettings(provider=Provider.AWS, bucket=BUCKET, price_book=PRICE_BOOK, connection_id="any")
     _WORKER.append(
         _Worker(
