@@ -112,6 +112,17 @@ def test_plans_are_shown_with_all_together(savings: Savings, capsys: pytest.Capt
     assert [plan["plan_id"] for plan in said["plans"]] == ["q", "p", "old"]
 
 
+def test_proposed_autopilots_are_said_below_the_plans(savings: Savings, capsys: pytest.CaptureFixture[str]) -> None:
+    together = report_of_all([report("p")], report_id="run", at=AT)
+    told = [{"described": "switch on this", "is_proposed": True}, {"described": "leave that", "is_proposed": False}]
+    savings.record(report("p"))
+    savings.record(replace(together, details=together.details | {"autopilots": told}))
+    assert main(["savings"]) == 0
+    shown = capsys.readouterr().out
+    assert "Proposed: switch on this" in shown
+    assert "leave that" not in shown
+
+
 def test_plan_is_shown_with_what_its_figures_leave_out(savings: Savings, capsys: pytest.CaptureFixture[str]) -> None:
     savings.record(report("p"))
     savings.record(report("q", details={"measured": as_json(measured("q", hold_out=False))}))

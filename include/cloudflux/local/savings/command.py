@@ -90,6 +90,10 @@ def _print(together: SavingsReport | None, reports: list[SavingsReport], *, as_j
         every = None if together is None else adapter.dump_python(together, mode="json")
         print(json.dumps(plans[0] if one else {"all": every, "plans": plans}, indent=2))
         return
+    from rich.text import Text
+
+    from cloudflux.local.autopilots.command import reported_proposals
+    from cloudflux.local.explain.tables import printable
     from cloudflux.local.prices.tables import wide_console
     from cloudflux.local.savings.tables import plan_parts, savings_table, without_hold_out
 
@@ -98,6 +102,8 @@ def _print(together: SavingsReport | None, reports: list[SavingsReport], *, as_j
         console.print(savings_table(reports, together))
         if note := without_hold_out(reports):
             console.print(note)
+        for line in () if together is None else reported_proposals(together.details):
+            console.print(Text(printable(f"Proposed: {line}")))
         return
     for part in plan_parts(reports[0]):
         console.print(part)
