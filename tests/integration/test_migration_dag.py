@@ -1,4 +1,5 @@
-"""`migrate_tiers` in a real Airflow, where the provider takes its time: lifecycle rules, restores, and an undo."""
+"""`migrate_tiers` in a real Airflow, where the provider takes its time (lifecycle rules, restores, an undo), and where
+the guardrails hold it up: quiet hours, an expiry, canaries that fail."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import requests
 import yaml
 from conftest import STACKS, settings_without_services
 from sdk_clients import s3_client
+from sqlalchemy import text
 
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.plans import PlanState
@@ -33,14 +35,37 @@ from cloudflux.workflows.plan import plan_id_of
 pytestmark = [pytest.mark.integration, pytest.mark.stack, pytest.mark.timeout(1500)]
 
 PLAIN, KEPT = "moves-plain", "moves-kept"
-KEYS = {PLAIN: [f"plain/{number:02} é" for number in range(12)], KEPT: [f"kept/{number}" for number in range(5)]}
-TO_CLASS = {PLAIN: "GLACIER", KEPT: "GLACIER_IR"}
+QUIET, LATE, GOOD, REFUSED = "moves-quiet", "moves-late", "moves-good", "moves-refused"
+KEYS = {
+    PLAIN: [f"plain/{number:02} é" for number in range(12)],
+    KEPT: [f"kept/{number}" for number in range(5)],
+    QUIET: ["a", "b", "c"],
+    LATE: ["a", "b", "c"],
+    GOOD: [f"good/{number}" for number in range(8)],
+    REFUSED: ["a", "b", "c"],
+}
+VERSIONED = {KEPT, REFUSED}
+TO_CLASS = {
+    PLAIN: "GLACIER",
+    KEPT: "GLACIER_IR",
+    QUIET: "GLACIER_IR",
+    LATE: "GLACIER_IR",
+    GOOD: "GLACIER_IR",
+    REFUSED: "STANDARD_IA",  # lifecycle rules take no object there that is younger than 30 days
+}
+
+
+def below(*buckets: str) -> dict[str, Any]:
+    """Give the guardrail that keeps a plan to some buckets."""
+    return {"allowed_prefixes": [f"s3://{bucket}" for bucket in buckets]}
 
 
 class World:
     """A stack with Airflow and S3, two buckets, and decisions to move all that is in them."""
 
     def __init__(self, stack: Stack) -> None:
+        self.slowest_seconds = 0.0
+        """Of the runs so far: how fast this machine is just now."""
         stack.start({"postgres", "s3", *AIRFLOW}, ports="free")
         environment = stack.environment()
         connection = yaml.safe_load(environment["AIRFLOW_CONN_AWS_DEFAULT"])
@@ -77,7 +102,7 @@ class World:
     def _fill(self) -> None:
         for bucket, keys in KEYS.items():
             self.s3.create_bucket(Bucket=bucket)
-            if bucket == KEPT:
+            if bucket in VERSIONED:
                 self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
             for key in keys:
                 tags = "keep=yes" if key == KEYS[PLAIN][3] else "team=red"
@@ -121,10 +146,24 @@ class World:
         lake.stage_shards("decisions", pa.Table.from_pylist(rows, schema=DECISIONS), "by-hand")
         lake.publish("decisions", "by-hand")
 
-    def run(self, conf: dict[str, Any], while_deferred: Callable[[], None]) -> tuple[DagRun, set[str]]:
-        """Run the DAG to its end; gives also which of its tasks were seen waiting without a worker."""
+    def run(
+        self,
+        conf: dict[str, Any],
+        while_deferred: Callable[[], None],
+        before_approval: Callable[[str], None] | None = None,
+    ) -> tuple[DagRun, set[str]]:
+        """Run the DAG to its end; gives also which of its tasks were seen waiting without a worker.
+
+        ``before_approval`` is called with the plan's id as its form waits; then the plan is approved.
+        """
+        began = time.monotonic()
         started = self.airflow.trigger("migrate_tiers", conf)
         deferred: set[str] = set()
+        if before_approval is not None:
+            self._wait(lambda: bool(self.airflow.approvals("migrate_tiers", started.run_id)))
+            before_approval(plan_id_of(started.run_id))
+            (form,) = self.airflow.approvals("migrate_tiers", started.run_id)
+            self.airflow.approve("migrate_tiers", started.run_id, form, "from the test")
 
         def has_ended() -> bool:
             tasks = self.airflow.tasks("migrate_tiers", started.run_id)
@@ -135,6 +174,7 @@ class World:
             return self.airflow.run("migrate_tiers", started.run_id).finished
 
         self._wait(has_ended, seconds=600)
+        self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
         return self.airflow.run("migrate_tiers", started.run_id), deferred
 
     def logs(self, run: DagRun) -> str:
@@ -181,7 +221,7 @@ def test_moves_wait_without_a_worker_and_are_taken_back_through_a_restore(world:
         world.ask("POST", f"lifecycle?bucket={KEPT}&at={at:%Y-%m-%dT%H:%M:%SZ}")
 
     # a dry run moves nothing, and nothing of it fails
-    preview, _ = world.run({"dry_run": True, "canary_share": 0.2}, lambda: None)
+    preview, _ = world.run({"dry_run": True, "canary_share": 0.2, **below(PLAIN, KEPT)}, lambda: None)
     states = Counter(task.state for task in world.airflow.tasks("migrate_tiers", preview.run_id))
     assert (preview.state, set(states)) == ("success", {"success", "skipped"}), states
     assert states["success"] == 2  # proposed, and found to need no approval
@@ -189,7 +229,7 @@ def test_moves_wait_without_a_worker_and_are_taken_back_through_a_restore(world:
     assert world.classes(PLAIN) + world.classes(KEPT) == {"STANDARD": 17}
 
     # there: copies in the one bucket, S3's own rules in the one whose versions may not be deleted
-    guardrails = {"canary_share": 0.2, "excluded_tags": ["keep"]}
+    guardrails = {"canary_share": 0.2, "excluded_tags": ["keep"], **below(PLAIN, KEPT)}
     run, deferred = world.run({"dry_run": False, "require_approval": False, **guardrails}, days_pass)
     plan = world.plans.get(plan_id_of(run.run_id))
     assert run.state == "success", world.logs(run)
@@ -235,3 +275,71 @@ def test_moves_wait_without_a_worker_and_are_taken_back_through_a_restore(world:
         for key in keys:
             found = world.s3.get_object(Bucket=bucket, Key=key)
             assert (found["Body"].read(), found["Metadata"]) == (key.encode(), {"owner": "ann"})
+
+
+def test_nothing_moves_of_a_plan_that_expired_before_it_was_approved(world: World) -> None:
+    def days_pass(plan_id: str) -> None:
+        with world.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE cloudflux.plans SET expires_at = created_at WHERE plan_id = :plan_id"),
+                {"plan_id": plan_id},
+            )
+
+    run, _ = world.run({"dry_run": False, "canary_share": 0.2, **below(LATE)}, lambda: None, days_pass)
+    plan = world.plans.get(plan_id_of(run.run_id))
+    assert [change.state for change in world.plans.history(plan.plan_id)] == [
+        PlanState.PROPOSED,
+        PlanState.APPROVED,
+        PlanState.EXPIRED,
+    ]
+    assert world.classes(LATE) == {"STANDARD": 3}
+    assert {(entry.state, entry.detail) for entry in world.ledger.entries(plan.plan_id)} == {
+        (MigrationState.CANCELLED, "the plan expired")
+    }
+    assert world.ledger.counts(plan.plan_id) == {MigrationState.CANCELLED: 3}
+
+
+def test_the_rest_of_a_plan_stays_where_it_is_when_a_canary_fails(world: World) -> None:
+    conf = {"dry_run": False, "require_approval": False, "canary_share": 0.2, **below(GOOD, REFUSED)}
+    run, _ = world.run(conf, lambda: None)
+    plan = world.plans.get(plan_id_of(run.run_id))
+    assert (run.state, plan.state) == ("failed", PlanState.HALTED), world.logs(run)
+    assert "halted after its canary moves" in world.logs(run)
+    assert plan.totals.canaries == 3  # 2 of 8, 1 of 3
+    assert world.ledger.counts(plan.plan_id) == {
+        MigrationState.DONE: 2,
+        MigrationState.FAILED: 1,
+        MigrationState.CANCELLED: 8,
+    }
+    cancelled = [entry for entry in world.ledger.entries(plan.plan_id) if entry.state is MigrationState.CANCELLED]
+    assert {entry.move_no for entry in cancelled} == set(range(3, 11))
+    assert {entry.detail for entry in cancelled} == {"the plan was halted"}
+    assert world.classes(GOOD) == {"GLACIER_IR": 2, "STANDARD": 6}
+    assert world.classes(REFUSED) == {"STANDARD": 3}
+
+
+def test_a_plan_waits_out_the_quiet_hours_and_then_goes_on_by_itself(world: World) -> None:
+    if not world.slowest_seconds:
+        world.run({"dry_run": True, **below(QUIET)}, lambda: None)
+    # The run must come to its first move before they end, and they have no finer grain than minutes.
+    end = datetime.now(UTC) + timedelta(seconds=60 + 1.5 * world.slowest_seconds)
+    end -= timedelta(seconds=end.second, microseconds=end.microsecond)
+    begin = end - timedelta(hours=2)
+    looks: list[tuple[datetime, Counter[str], dict[MigrationState, int]]] = []
+
+    def look() -> None:
+        counts = world.ledger.counts(world.plans.recent(1)[0].plan_id)
+        looks.append((datetime.now(UTC), world.classes(QUIET), counts))
+
+    conf = {"dry_run": False, "require_approval": False, "canary_share": 0, **below(QUIET)}
+    run, deferred = world.run({**conf, "quiet_hours": f"{begin:%H:%M}-{end:%H:%M}"}, look)
+    assert run.state == "success", world.logs(run)
+    assert deferred == {"move_aws"}
+    quiet = [(classes, counts) for at, classes, counts in looks if at < end]
+    assert quiet
+    assert quiet == [({"STANDARD": 3}, {})] * len(quiet)
+    plan = world.plans.get(plan_id_of(run.run_id))
+    assert plan.state is PlanState.FINISHED
+    assert world.classes(QUIET) == {"GLACIER_IR": 3}
+    assert world.ledger.counts(plan.plan_id) == {MigrationState.DONE: 3}
+    assert min(entry.at for entry in world.ledger.entries(plan.plan_id)) >= end
