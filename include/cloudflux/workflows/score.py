@@ -205,7 +205,7 @@ def score_shard(
     placements = placements or Placements()
     for (provider, name), rows in _rows_by_bucket(inventory):
         bucket = named[provider, name]
-        objects, expected = inventory.take(pa.array(rows)), forecast_rows(forecasts, rows)
+        objects, expected = _rows_of(inventory, rows), forecast_rows(forecasts, rows)
         told = coverage.get((provider, name), RecentCoverage(0.0, 0, problem="its coverage was never measured"))
         withheld = told.withheld(bucket.min_coverage)
         tables.append(
@@ -315,9 +315,7 @@ def _decide_bucket(
         if withheld is not None:
             decisions = kept(decisions, withheld)
         tables.append(
-            decision_table(
-                inventory.take(pa.array(group.rows)), decisions, rules[group.rows], day, expected[group.rows]
-            )
+            decision_table(_rows_of(inventory, group.rows), decisions, rules[group.rows], day, expected[group.rows])
         )
     return pa.concat_tables(tables)
 
@@ -363,7 +361,7 @@ def owner_groups(
         if forecasts.usage_chain is not None:
             present = set(objects.current_class[rows])
             usage = placements.usage(forecasts.usage_chain, book, limits, policy, present=present, read_share=share)
-        yield OwnerGroup(rows, objects.take(rows), limits, usage)
+        yield OwnerGroup(rows, objects if len(rows) == len(objects) else objects.take(rows), limits, usage)
 
 
 def under_autopilot(
@@ -474,7 +472,9 @@ def _rows_by_bucket(inventory: pa.Table) -> Iterable[tuple[tuple[str, str], NDAr
 
 
 def forecast_rows(forecasts: AccessForecasts, rows: NDArray[np.int64]) -> AccessForecasts:
-    """Give the forecasts of some objects."""
+    """Give the forecasts of some objects, named in order and each once; those of all are not copied."""
+    if len(rows) == len(forecasts):
+        return forecasts
     return AccessForecasts(
         horizon_days=forecasts.horizon_days,
         expected_reads=forecasts.expected_reads[rows],
@@ -503,8 +503,20 @@ def _days_since(moments: pa.ChunkedArray, day: date) -> NDArray[np.float64]:
     return np.maximum(days, 0.0)
 
 
-def _texts(column: pa.ChunkedArray) -> NDArray[Any]:
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    """Give a column of few distinct texts as Python's strings, None for null: each distinct text is one string."""
+    encoded = column.dictionary_encode().unify_dictionaries()
+    distinct = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    codes = [chunk.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    texts: NDArray[np.object_] = np.array([*distinct, None], dtype=object)[
+        np.concatenate([np.empty(0, dtype=np.int32), *codes])
+    ]
+    return texts
+
+
+def _rows_of(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Give some rows, named in order and each once; all of them are not copied."""
+    return table if len(rows) == table.num_rows else table.take(pa.array(rows))
 
 
 def _count_moves(decisions: Any) -> int:
