@@ -25,6 +25,8 @@ DAG_IDS = {
 }
 
 HEAVY = (
+    "numba",
+    "llvmlite",
     "azure",
     "boto3",
     "botocore",
