@@ -199,7 +199,7 @@ def test_bytes_are_the_same_when_a_shard_is_scored_again(
     score_all(lake, champion, estate(), books, "one")
     score_all(lake, champion, estate(), books, "two")
     files = [sorted((tmp_path / "_staging" / batch).rglob("*.parquet")) for batch in ("one", "two")]
-    assert len(files[0]) == 3 * SHARDS, "forecasts, decisions and surprises"
+    assert len(files[0]) == 4 * SHARDS, "forecasts, decisions, surprises and bucket_autopilots"
     assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
 
 
