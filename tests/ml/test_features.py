@@ -6,12 +6,14 @@ import math
 from datetime import date, timedelta
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_access import FIRST_DAY, daily_access, inventory, rhythmic_history
 
+from cloudflux_ml import features
 from cloudflux_ml.features import (
     CONTENT_FAMILIES,
     FEATURE_NAMES,
@@ -322,3 +324,43 @@ def test_features_are_the_same_when_the_rows_come_in_no_order() -> None:
         *zip(in_order.transferred(cutoff), mixed.transferred(cutoff), strict=True),
     ):
         np.testing.assert_array_equal(ours, others)
+
+
+@pytest.mark.parametrize("columns", [["key"], ["provider", "bucket", "key"]])
+@pytest.mark.parametrize("alike", [False, True])
+def test_rows_find_their_objects_as_a_join_of_texts_does(
+    columns: list[str], alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    names = np.array([f"{'ab'[n % 2]}/{n // 2}" for n in range(400)])
+
+    def drawn(count: int) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "provider": rng.choice(["aws", "gcp"], count),
+                "bucket": rng.choice(["a", "b", "ab"], count),
+                "key": rng.choice(names, count),
+            }
+        ).select(columns)
+
+    if alike:  # every text has one hash of three: the join decides
+        true = features._hashes
+        monkeypatch.setattr(features, "_hashes", lambda texts, seed: true(texts, seed) % np.uint64(3))
+    known, wanted = drawn(150).unique(maintain_order=True), drawn(900)
+    found = features._places(wanted, known)
+    joined = wanted.join(known.with_row_index("place"), on=columns, how="left", maintain_order="left")
+    assert found.tolist() == joined["place"].cast(pl.Int64).fill_null(-1).to_list()
+    assert (found < 0).any()
+    assert features._places(wanted, known.clear()).tolist() == [-1] * 900
+
+
+def test_a_found_object_is_not_believed_when_only_one_hash_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = {("a", 0): 7, ("b", 0): 7, ("a", 1): 1, ("b", 1): 2}
+    monkeypatch.setattr(features, "_SEEDS", (0, 1))
+    monkeypatch.setattr(
+        features,
+        "_hashes",
+        lambda texts, seed: np.array([hashes[key, seed] for key in texts["key"]], dtype=np.uint64),
+    )
+    wanted, known = pl.DataFrame({"key": ["b", "a"]}), pl.DataFrame({"key": ["a"]})
+    assert features._places(wanted, known).tolist() == [-1, 0]
