@@ -520,23 +520,25 @@ class _Buffers:
 
     def __init__(self) -> None:
         self._free: list[bytearray] = []
+        self._choosing = threading.Lock()  # giving back takes no lock: it may happen anywhere
 
     def filled(self, pieces: Iterable[bytes], size: int) -> npt.NDArray[np.uint8]:
         """Copy pieces of so many bytes in all behind one another, with the padding."""
-        storage = next(
-            (self._free.pop(place) for place, one in enumerate(self._free) if len(one) >= size + PADDING), None
-        )
+        with self._choosing:
+            fitting = (place for place, one in enumerate(self._free) if len(one) >= size + PADDING)
+            place = next(fitting, None)
+            storage = None if place is None else self._free.pop(place)
         if storage is None:
             storage = bytearray(max(size + PADDING, BLOCK_BYTES + _READ_BYTES))
         room = np.frombuffer(storage, dtype=np.uint8)
         # All views have the array as their base: when it goes, so have they.
         weakref.finalize(room, self._give_back, storage).atexit = False
-        place = 0
+        end = 0
         with memoryview(storage) as target:
             for piece in pieces:
-                target[place : place + len(piece)] = piece
-                place += len(piece)
-            target[place : place + PADDING] = bytes(PADDING)
+                target[end : end + len(piece)] = piece
+                end += len(piece)
+            target[end : end + PADDING] = bytes(PADDING)
         return room[: size + PADDING]
 
     def _give_back(self, storage: bytearray) -> None:

@@ -141,6 +141,22 @@ def test_rows_of_a_replaced_file_go_and_the_others_stay(lake: Lake) -> None:
     assert lake.remove_rows("access_events", [DAY, NEXT], ["aa"], keep=[(DAY, "p2")]) == 0
 
 
+def test_text_is_read_as_text_when_it_was_staged_as_dictionaries(lake: Lake) -> None:
+    parts = [
+        pa.Table.from_pylist([event(DAY, name), event(DAY, "both")], ACCESS_EVENTS) for name in ("first", "second")
+    ]
+    coded = []
+    for part in parts:
+        place = part.column_names.index("source_file")
+        column = part["source_file"].dictionary_encode()
+        coded.append(part.set_column(place, pa.field("source_file", column.type, nullable=False), column))
+    lake.stage_rows("access_events", pa.concat_tables(coded), "p1", "b1")
+    lake.publish_files("access_events", "b1")
+    found = lake.read("access_events")
+    assert found.schema == ACCESS_EVENTS
+    assert found["source_file"].to_pylist() == ["first", "both", "second", "both"]
+
+
 def test_stage_rows_refuses_when_a_part_is_a_path(lake: Lake) -> None:
     with pytest.raises(ValueError, match="cannot name a part"):
         lake.stage_rows("access_events", pa.Table.from_pylist([event(DAY, "x")], ACCESS_EVENTS), "../x", "b1")
