@@ -473,7 +473,11 @@ def _options(dataset: str) -> dict[str, Any]:
     options: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "version": "2.6", "store_schema": True}
     if dataset == "access_events":
         repeated = ["provider", "bucket", "key", "day", "kind", "operation", "source_file"]
-        options |= {"compression_level": 1, "use_dictionary": repeated, "write_statistics": ["day"]}
+        options |= {
+            "compression_level": 1,
+            "use_dictionary": repeated,
+            "write_statistics": ["day", "bucket", "key", "request_id"],
+        }
         options["store_schema"] = False  # dictionaries in memory are text to who reads
     return options
 
