@@ -359,7 +359,7 @@ def gcp_contexts(client: Any, gcs: Any, bucket: str) -> None:
     seen = client.put_object(ref(Provider.GCP, bucket), b"content")
     original = client._seen
     contexts = {"contexts": {"custom": {"team": {"value": "red"}}}}
-    client._seen = lambda bucket, item: original(bucket, {**item, **contexts})
+    client._seen = lambda bucket, items: original(bucket, [{**item, **contexts} for item in items])
     move_and_back(client, seen, "NEARLINE")
 
 
