@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,8 @@ def alembic_config(connection: Connection) -> Config:
     """Configure Alembic for our revisions on this connection, whose transaction the caller ends."""
     from alembic.config import Config
 
-    config = Config()
+    # Alembic's default is the output as it was when Alembic was imported, which may be closed by now.
+    config = Config(stdout=sys.stdout)
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))  # a % would start an interpolation
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
