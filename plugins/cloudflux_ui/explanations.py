@@ -8,7 +8,8 @@ from fastapi import APIRouter, HTTPException, Query, Response
 from pydantic import BaseModel
 
 from cloudflux.domain.errors import CloudFluxError, ObjectNotFound
-from cloudflux.workflows.explain import AddressMalformed, BucketNotInEstate, Explanation, NothingToExplain
+from cloudflux.workflows.explain import AddressMalformed, BucketNotInEstate, NothingToExplain
+from cloudflux.workflows.explanation import Explanation
 
 _LONGEST_URI = 8192
 """A key has at most 1,024 bytes, and quoting makes three of each."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cloudflux.config import Estate, Settings
     from cloudflux.domain.prices import PriceBook
-    from cloudflux.workflows.explain import Explanation
+    from cloudflux.workflows.explanation import Explanation
     from cloudflux.workflows.placements import Placements
     from cloudflux_ml.stored_model import ChampionFound
 

@@ -7,11 +7,11 @@ autopilot on or off, that is left to whoever owns the bucket.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from cloudflux.domain.policy import Decisions, ObjectColumns, OwnerLimits, Polic
 from cloudflux.domain.prices import GIB_BYTES, MONTH_DAYS, AutopilotScope, PriceBook
 from cloudflux.domain.usage import UsageChain
 from cloudflux.lake.schemas import BUCKET_AUTOPILOTS
+from cloudflux.workflows.lake_ports import PublishedLake
 
 _SUMS: Final = (
     "objects", "bytes", "present_usd", "own_usd", "own_once_usd", "switched_usd", "entry_usd", "monitoring_usd",
@@ -39,16 +40,6 @@ _SUMS: Final = (
 )  # fmt: skip
 _PLACES: Final = 10
 _CHUNK_ROWS: Final = 131_072  # of matrices with a column for each class
-
-
-class PublishedLake(Protocol):
-    """What telling proposals needs of the lake."""
-
-    def days(self, dataset: str) -> list[date]:
-        """List the published days, oldest first."""
-
-    def dataset(self, dataset: str, *, days: Collection[date] | tuple[date, date] | None = None) -> Any:
-        """Give published rows as a lazy ``pyarrow.dataset.Dataset``."""
 
 
 @dataclass(slots=True)

@@ -9,30 +9,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, Final, Literal, Protocol
+from datetime import date, timedelta
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cloudflux.config import BucketSettings, Estate
-from cloudflux.domain.accounting import EARLY_DELETION
-from cloudflux.domain.bucket_autopilots import AutopilotProposal
-from cloudflux.domain.costs import early_deletion_usd
 from cloudflux.domain.coverage import RecentCoverage
 from cloudflux.domain.errors import ObjectNotFound, SettingsError, TerminalError
-from cloudflux.domain.expected_life import expected_life
-from cloudflux.domain.explain import Outlook, explain_cost
 from cloudflux.domain.forecasts import FORECAST_HORIZONS, AccessForecasts
 from cloudflux.domain.objects import ObjectRef
-from cloudflux.domain.policy import Decisions, LearntUsage, PolicySettings, barred_by, decide
-from cloudflux.domain.prices import AutopilotScope, PriceBook
+from cloudflux.domain.policy import Decisions, PolicySettings, decide
+from cloudflux.domain.prices import PriceBook
 from cloudflux.domain.rules import classify
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.shards import shard_of
 from cloudflux.workflows.bucket_autopilots import autopilot_proposals
+from cloudflux.workflows.explained_costs import candidates_of, ruled_out
+from cloudflux.workflows.explanation import (
+    ExplainedDecision,
+    ExplainedForecast,
+    ExplainedGuard,
+    ExplainedHistory,
+    ExplainedObject,
+    ExplainedState,
+    Explanation,
+    HorizonForecast,
+    PricesUsed,
+    StoredDecision,
+    WindowAccess,
+)
+from cloudflux.workflows.lake_ports import PublishedLake
 from cloudflux.workflows.placements import Placements
 from cloudflux.workflows.refutations import Refutations
 from cloudflux.workflows.score import (
@@ -49,7 +58,6 @@ from cloudflux.workflows.surprises import Surprises, told_so_far
 
 SHOWN_DAYS: Final = 90
 """How many days of daily reads an explanation shows."""
-_SAME: Final = 1e-3  # the tables hold 32-bit figures: less than this is no difference
 
 
 class AddressMalformed(TerminalError, ValueError):
@@ -62,239 +70,6 @@ class BucketNotInEstate(SettingsError):
 
 class NothingToExplain(TerminalError):
     """There is no inventory yet, so that no object is known."""
-
-
-class ExplainedLake(Protocol):
-    """What explaining needs of the lake."""
-
-    def days(self, dataset: str) -> list[date]:
-        """List the published days, oldest first."""
-
-    def dataset(
-        self,
-        dataset: str,
-        *,
-        days: Collection[date] | tuple[date, date] | None = None,
-        shard: int | None = None,
-    ) -> Any:
-        """Give published rows as a lazy ``pyarrow.dataset.Dataset``; a tuple of two days is an inclusive range."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedObject:
-    """The object as the newest inventory has it, and what its owner wants of it."""
-
-    size_bytes: int
-    storage_class: str
-    tier: str
-    class_since_at: datetime
-    days_in_class: float
-    last_modified_at: datetime
-    content_type: str | None
-    lock_reason: str | None
-    excluded_prefix: str | None
-    """The prefix that its owner excluded it with, or None."""
-    pinned_class: str | None
-    retained: bool
-    """Whether it is younger than its owner's minimum retention."""
-    latency: str
-    """The slowest first byte that its owner accepts: ``ms`` or ``hours``."""
-
-
-@dataclass(frozen=True, slots=True)
-class WindowAccess:
-    """What the logs hold of the last days."""
-
-    days: int
-    reads: int
-    writes: int
-    excluded_reads: int
-    """Reads by agents that the estate excludes; they do not count."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedHistory:
-    """What the access logs tell of the object before the day of the decision."""
-
-    known_since: date | None
-    """The first day that is looked at; None when nothing was logged. Windows that begin before it hold less."""
-    first_day: date
-    """The day of the first figure of ``daily_reads``."""
-    daily_reads: tuple[int, ...]
-    """Of the last 90 days, the oldest first."""
-    windows: tuple[WindowAccess, ...]
-    """Over the last 7, 30, 90 and 180 days."""
-    last_read_on: date | None
-    last_written_on: date | None
-    coverage: float
-    """How much of the last month the bucket's access logs tell, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class HorizonForecast:
-    """What is expected of the next days."""
-
-    days: int
-    probability_any: float
-    """Of at least one read, by the forecaster."""
-    expected_reads: float
-    state_probability_any: float | None
-    """The same by the object's state of use, which is what the costs are made with; None without one."""
-    state_expected_reads: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedState:
-    """The object's state of use in the chain that the forecaster learnt."""
-
-    state: int
-    states: int
-    """How many there are."""
-    chance_of_read_a_day: float
-    expected_reads_a_day: float
-    learnt_from_days: float
-    """Days of objects that the state was learnt from."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedGuard:
-    """What the object's reads have cost beyond what the usage chain had led to expect, see ``domain.surprise``."""
-
-    surprise_usd: float
-    """What is in the account."""
-    refuted_until: date | None
-    """Until that day break-even decides; None: the chain does."""
-    since: date
-    """When the accounts began."""
-    model: str
-    """Whose chain they began with."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedForecast:
-    """What is expected of the object, and who says so."""
-
-    source: str
-    """``model:<version>`` or ``rules``."""
-    note: str | None
-    """Why the rules speak, where they do."""
-    tier: str
-    confidence: float
-    """The probability of the tier, 0 to 1."""
-    horizons: tuple[HorizonForecast, ...]
-    """Over 7, 30, 90 and 180 days."""
-    state: ExplainedState | None
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateCost:
-    """What one choice is expected to cost over the horizon, part by part, in USD."""
-
-    option: Literal["move", "keep", "wait"]
-    """``keep``: stay there for good, what a move is weighed with; ``wait``: stay for now, and move later where the best
-    is to move later; ``move``: move there today, and do the best afterwards."""
-    storage_class: str
-    chosen: bool
-    storage_usd: float
-    monitoring_usd: float
-    requests_usd: float
-    retrieval_usd: float
-    moves_usd: float
-    """Today's move and later ones, without early deletion."""
-    early_deletion_usd: float
-    """Owed today, at later moves, and where its owner deletes too early."""
-    coming_back_usd: float
-    """The chance of having to come back, for objects without a state of use; else it is among the other parts."""
-    total_usd: float
-    """The sum of the parts."""
-    decided_usd: float
-    """The figure that the decision compares: ``total_usd``, but for the rounding of the tables."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuledOut:
-    """A class that was no candidate."""
-
-    storage_class: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedDecision:
-    """The decision of this moment."""
-
-    action: Literal["move", "keep"]
-    chosen_class: str
-    reason: str
-    horizon_days: int
-    expected_reads: float
-    """Over the horizon, as the costs are made with."""
-    placed_by: Literal["state of use", "expected reads", "break-even"]
-    """``break-even``: the object's own reads have refuted its state of use, see ``ExplainedGuard``."""
-    stay_usd: float
-    chosen_usd: float
-    one_time_usd: float
-    saving_usd: float
-    payback_days: float | None
-    payback_on: date | None
-    """The day on which the one-time cost is earned back; None when nothing moves."""
-    current_monthly_usd: float
-    chosen_monthly_usd: float
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDecision:
-    """What the newest published decisions say of the object."""
-
-    day: date
-    action: str
-    chosen_class: str
-    reason: str
-    saving_usd: float
-    source: str | None
-    """Whose forecast it was made with; None when the forecast is not kept any more."""
-    agrees: bool
-    """Whether it is the same move, or no move either."""
-
-
-@dataclass(frozen=True, slots=True)
-class PricesUsed:
-    """The price book."""
-
-    name: str
-    region: str
-    redundancy: str
-    seen_on: date
-    """When the prices were looked up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """All that one object's decision hangs on."""
-
-    uri: str
-    provider: str
-    bucket: str
-    key: str
-    day: date
-    """The first day of the horizon."""
-    inventory_day: date
-    object: ExplainedObject
-    history: ExplainedHistory
-    forecast: ExplainedForecast
-    decision: ExplainedDecision
-    candidates: tuple[CandidateCost, ...]
-    """What was weighed, in the price book's order; the present class first."""
-    ruled_out: tuple[RuledOut, ...]
-    rule_class: str
-    """What the rule-based classifier would choose, for comparison."""
-    rule_reason: str
-    prices: PricesUsed
-    stored: StoredDecision | None
-    guard: ExplainedGuard | None = None
-    """None: the object has given no surprise."""
-    bucket_autopilot: AutopilotProposal | None = None
-    """What the newest scoring says of an autopilot for the whole bucket or account; None where there is none."""
 
 
 def parse_address(text: str) -> ObjectRef:
@@ -312,7 +87,7 @@ def explain_object(
     ref: ObjectRef,
     *,
     day: date,
-    lake: ExplainedLake,
+    lake: PublishedLake,
     shards: int,
     forecast: Forecast,
     estate: Estate,
@@ -394,8 +169,8 @@ def explain_object(
         decision=_explained_decision(
             decisions, day, by_usage=by_usage, refuted=guard is not None and guard.refuted_until is not None
         ),
-        candidates=_candidates(mine, decisions, book, policy, by_usage=by_usage),
-        ruled_out=_ruled_out(mine, decisions, book),
+        candidates=candidates_of(mine, decisions, book, policy, by_usage=by_usage),
+        ruled_out=ruled_out(mine, decisions, book),
         rule_class=str(rules.storage_classes(Provider(provider))[0]),
         rule_reason=str(rules.reasons[0]),
         prices=PricesUsed(book.name, book.region, book.redundancy, book.seen_on),
@@ -415,7 +190,7 @@ def _bucket_of(ref: ObjectRef, estate: Estate) -> BucketSettings:
 
 
 def _rows_of_bucket(
-    lake: ExplainedLake,
+    lake: PublishedLake,
     dataset: str,
     days: Collection[date] | tuple[date, date],
     ref: ObjectRef,
@@ -561,144 +336,7 @@ def _explained_decision(decisions: Decisions, day: date, *, by_usage: bool, refu
     )
 
 
-def _candidates(
-    mine: OwnerGroup, decisions: Decisions, book: PriceBook, policy: PolicySettings, *, by_usage: bool
-) -> tuple[CandidateCost, ...]:
-    """Give a row for each choice that was weighed, the present class first."""
-    name = str(mine.objects.current_class[0])
-    known = name in book.class_names
-    # an object in a class that the book does not know is priced as if in the standard class
-    here = book.code_of(name) if known else book.standard_code
-    weighed = [code for code in np.flatnonzero(decisions.weighed[0]).tolist() if code != here]
-    chosen = str(decisions.chosen_class[0])
-    stay, wait = float(decisions.stay_usd[0]), float(decisions.candidate_usd[0, here])
-    choices: list[tuple[Literal["move", "keep", "wait"], int, float]] = [("keep", here, stay)]
-    if by_usage and weighed and not math.isclose(stay, wait, rel_tol=_SAME):
-        choices.append(("wait", here, wait))
-    choices += [("move", code, float(decisions.candidate_usd[0, code])) for code in weighed]
-    rows = []
-    for option, code, decided in choices:
-        if by_usage:
-            figures = _usage_parts(mine, book, here=here, code=code, stay=option == "keep")
-        else:
-            figures = _outlook_parts(mine, book, policy, here=here, code=code)
-        rows.append(
-            CandidateCost(
-                option=option,
-                storage_class=name if code == here else book.class_names[code],
-                chosen=option == "keep" if chosen == name else option == "move" and book.class_names[code] == chosen,
-                **figures,
-                total_usd=sum(figures.values()),
-                decided_usd=decided,
-            )
-        )
-    return tuple(rows)
-
-
-def _usage_parts(mine: OwnerGroup, book: PriceBook, *, here: int, code: int, stay: bool) -> dict[str, float]:
-    """Give the parts of a choice by following the object's states of use through the tables."""
-    usage, objects = mine.usage, mine.objects
-    if usage is None or objects.usage_state is None:
-        raise AssertionError("only objects with a state of use are placed by tables")
-    size, held = float(objects.size_bytes[0]), float(objects.days_in_class[0])
-    life = expected_life(
-        usage.chain,
-        usage.tables,
-        size_bytes=size,
-        state=int(objects.usage_state[0]),
-        class_code=_table_code(usage, book, here),
-        days_in_class=int(held),
-        # an autopilot's clock began when the object came there, or at its last read
-        idle_days=int(min(held, float(objects.idle_days[0]))),
-        target=_table_code(usage, book, code),
-        stay=stay,
-    )
-    parts = life.parts_usd.copy()
-    charge = book.client_move_down if code > here else book.client_move_up
-    if code != here and charge.early_deletion:
-        # the tables count whole days held; today's move owes to the hour, as the decision has it
-        exact, whole = early_deletion_usd(book, [size, size], np.array([here, here]), [held, math.floor(held)])
-        parts[EARLY_DELETION] += exact - whole
-    storage, monitoring, requests, retrieval, moves, early = parts.tolist()
-    return {
-        "storage_usd": storage,
-        "monitoring_usd": monitoring,
-        "requests_usd": requests,
-        "retrieval_usd": retrieval,
-        "moves_usd": moves,
-        "early_deletion_usd": early,
-        "coming_back_usd": 0.0,
-    }
-
-
-def _table_code(usage: LearntUsage, book: PriceBook, code: int) -> int:
-    return usage.tables.class_names.index(book.class_names[code])
-
-
-def _outlook_parts(
-    mine: OwnerGroup, book: PriceBook, policy: PolicySettings, *, here: int, code: int
-) -> dict[str, float]:
-    """Give the parts of a choice from the reads that are expected over the horizon."""
-    objects = mine.objects
-    outlook = Outlook(
-        size_bytes=int(objects.size_bytes[0]),
-        current_class=book.class_names[here],
-        days_in_class=float(objects.days_in_class[0]),
-        idle_days=float(objects.idle_days[0]),
-        reads=float(objects.expected_reads[0]),
-        read_bytes=float(objects.expected_read_bytes[0]),
-        probability_any=float(objects.probability_any[0]),
-        horizon_days=policy.horizon_days,
-        deleted_share_year=policy.deleted_share_year,
-    )
-    cost = explain_cost(book, outlook, book.class_names[code])
-    return {
-        "storage_usd": cost.storage_usd,
-        "monitoring_usd": cost.monitoring_usd,
-        "requests_usd": cost.requests_usd,
-        "retrieval_usd": cost.retrieval_usd,
-        "moves_usd": cost.move_usd,
-        "early_deletion_usd": cost.early_deletion_usd + cost.deleted_too_early_usd,
-        "coming_back_usd": cost.coming_back_usd,
-    }
-
-
-def _ruled_out(mine: OwnerGroup, decisions: Decisions, book: PriceBook) -> tuple[RuledOut, ...]:
-    """Say of every class that was not weighed why."""
-    name = str(mine.objects.current_class[0])
-    stays = _why_it_stays(mine, book)
-    return tuple(
-        RuledOut(
-            prices.storage_class,
-            barred_by(prices, mine.limits) or stays or "objects that left it cannot go back",
-        )
-        for code, prices in enumerate(book.classes)
-        if not decisions.weighed[0, code] and prices.storage_class != name
-    )
-
-
-def _why_it_stays(mine: OwnerGroup, book: PriceBook) -> str | None:
-    """Say why no class is a candidate, or one only, whatever it costs; in the order in which ``decide`` says it."""
-    objects = mine.objects
-    name, pinned = str(objects.current_class[0]), None if objects.pinned_class is None else objects.pinned_class[0]
-    barred = barred_by(book.prices_of(name), mine.limits) if name in book.class_names else None
-    autopilot = book.prices_of(name).autopilot if name in book.class_names else None
-    settled = autopilot is not None and autopilot.scope != AutopilotScope.OBJECT
-    reasons = (
-        (bool(objects.excluded[0]), "the object is excluded by its owner"),
-        (objects.lock_reason[0] is not None, f"the object is locked ({objects.lock_reason[0]})"),
-        (name not in book.class_names, f"the price book does not know the class that the object is in, {name}"),
-        (settled, f"the object is under {name}, {barred}"),
-        (
-            objects.retained is not None and bool(objects.retained[0]),
-            "the object is younger than its owner's minimum retention",
-        ),
-        (pinned is not None, f"its owner wants the object in {pinned}"),
-    )
-    return next((said for holds, said in reasons if holds), None)
-
-
-def _stored(lake: ExplainedLake, ref: ObjectRef, shard: int, decisions: Decisions) -> StoredDecision | None:
+def _stored(lake: PublishedLake, ref: ObjectRef, shard: int, decisions: Decisions) -> StoredDecision | None:
     """Give what the newest published decisions say of the object, or None."""
     days = lake.days("decisions")
     if not days:

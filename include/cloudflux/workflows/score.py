@@ -24,6 +24,7 @@ from cloudflux.domain.reasons import Phrases
 from cloudflux.domain.rules import classify
 from cloudflux.lake.schemas import DECISIONS
 from cloudflux.workflows.bucket_autopilots import AutopilotBids
+from cloudflux.workflows.lake_ports import PublishedLake
 from cloudflux.workflows.placements import Placements, read_share_of
 from cloudflux.workflows.refutations import Refutations
 from cloudflux.workflows.scored_tables import decision_table, forecast_table
@@ -34,7 +35,7 @@ HISTORY_COLUMNS: Final = ["provider", "bucket", "key", "day", "reads", "writes",
 _USD_COLUMNS: Final = ("current_monthly_usd", "chosen_monthly_usd", "saving_usd", "one_time_usd")
 
 
-class ScoringLake(Protocol):
+class ScoringLake(PublishedLake, Protocol):
     """What scoring needs of the lake."""
 
     def read(
@@ -46,18 +47,6 @@ class ScoringLake(Protocol):
         columns: list[str] | None = None,
     ) -> pa.Table:
         """Read published rows; a tuple of two days is an inclusive range."""
-
-    def days(self, dataset: str) -> list[date]:
-        """List the published days, oldest first."""
-
-    def dataset(
-        self,
-        dataset: str,
-        *,
-        days: Collection[date] | tuple[date, date] | None = None,
-        shard: int | None = None,
-    ) -> Any:
-        """Give published rows as a lazy ``pyarrow.dataset.Dataset``."""
 
     def stage(self, dataset: str, day: date, shard: int, table: pa.Table, batch: str) -> str:
         """Write one partition beside the published data."""

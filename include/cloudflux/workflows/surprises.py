@@ -11,10 +11,10 @@ follows from published decisions and daily access.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,7 @@ from cloudflux.domain.surprise import (
     training_pause_days,
 )
 from cloudflux.lake.schemas import SURPRISES
+from cloudflux.workflows.lake_ports import PublishedLake
 
 WEIGHED_ANEW_DAYS: Final = 3
 """Log files that come so many days late still count."""
@@ -44,22 +45,6 @@ REBUILT_DAYS: Final = REFUTED_DAYS + 1
 _CHUNK_ROWS: Final = 131_072  # of matrices with a column for each class
 _KEY: Final = ["provider", "bucket", "key"]
 _DECIDED: Final = [*_KEY, "current_class", "expected_reads_day"]
-
-
-class GuardedLake(Protocol):
-    """What the guard needs of the lake."""
-
-    def days(self, dataset: str) -> list[date]:
-        """List the published days, oldest first."""
-
-    def dataset(
-        self,
-        dataset: str,
-        *,
-        days: Collection[date] | tuple[date, date] | None = None,
-        shard: int | None = None,
-    ) -> Any:
-        """Give published rows as a lazy ``pyarrow.dataset.Dataset``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +115,7 @@ def weigh_surprises(
     *,
     day: date,
     shard: int,
-    lake: GuardedLake,
+    lake: PublishedLake,
     inventory: pa.Table,
     daily_access: pa.Table,
     forecasts: AccessForecasts,
@@ -178,7 +163,7 @@ def speaker_of(forecasts: AccessForecasts) -> str | None:
     return None if forecasts.usage_chain is None or not len(modelled) else str(forecasts.source[modelled[0]])
 
 
-def told_so_far(lake: GuardedLake, inventory: pa.Table, day: date, shard: int) -> Surprises | None:
+def told_so_far(lake: PublishedLake, inventory: pa.Table, day: date, shard: int) -> Surprises | None:
     """Give what the newest kept accounts up to ``day`` say of a shard's objects; None where none are kept."""
     kept = max((known for known in lake.days("surprises") if known <= day), default=None)
     if kept is None:
@@ -193,7 +178,7 @@ def _is_settled(known: date, day: date) -> bool:
     return WEIGHED_ANEW_DAYS <= (day - known).days <= REBUILT_DAYS
 
 
-def _speaker_on(lake: GuardedLake, day: date, shard: int) -> str | None:
+def _speaker_on(lake: PublishedLake, day: date, shard: int) -> str | None:
     """Name the model that spoke on a scored day; None where the rules did."""
     forecasts = lake.dataset("forecasts", days=[day], shard=shard)
     spoken = pc.starts_with(pc.field("source"), "model:")
@@ -259,7 +244,7 @@ class _Guarded:
         return self.places(rows)
 
     def expected(
-        self, lake: GuardedLake, day: date, shard: int, reads: pl.DataFrame, accounts: SurpriseAccounts
+        self, lake: PublishedLake, day: date, shard: int, reads: pl.DataFrame, accounts: SurpriseAccounts
     ) -> _Expected:
         """Read a scored day's decisions on the objects that have an account, and on those whose reads open one.
 

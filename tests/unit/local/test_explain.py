@@ -12,8 +12,8 @@ from cloudflux.local.cli import main
 from cloudflux.local.explain.command import NEEDED
 from cloudflux.local.explain.tables import dollars, printable, sparkline
 from cloudflux.orchestration import explanations
-from cloudflux.workflows.explain import (
-    BucketNotInEstate,
+from cloudflux.workflows.explain import BucketNotInEstate, NothingToExplain
+from cloudflux.workflows.explanation import (
     CandidateCost,
     ExplainedDecision,
     ExplainedForecast,
@@ -23,7 +23,6 @@ from cloudflux.workflows.explain import (
     ExplainedState,
     Explanation,
     HorizonForecast,
-    NothingToExplain,
     PricesUsed,
     RuledOut,
     StoredDecision,

@@ -25,11 +25,11 @@ from cloudflux.price_books import load_book
 from cloudflux.workflows.explain import (
     AddressMalformed,
     BucketNotInEstate,
-    Explanation,
     NothingToExplain,
     explain_object,
     parse_address,
 )
+from cloudflux.workflows.explanation import Explanation
 from cloudflux.workflows.placements import Placements
 from cloudflux.workflows.score import score_shard
 

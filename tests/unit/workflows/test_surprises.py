@@ -20,7 +20,8 @@ from cloudflux.domain.usage import UsageChain
 from cloudflux.lake.partitions import Lake
 from cloudflux.lake.schemas import DAILY_ACCESS, INVENTORY
 from cloudflux.price_books import load_book
-from cloudflux.workflows.explain import ExplainedGuard, Explanation, explain_object
+from cloudflux.workflows.explain import explain_object
+from cloudflux.workflows.explanation import ExplainedGuard, Explanation
 from cloudflux.workflows.placements import Placements
 from cloudflux.workflows.score import ShardScored, score_shard
 

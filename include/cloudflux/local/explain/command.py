@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from cloudflux.workflows.explain import Explanation
+    from cloudflux.workflows.explanation import Explanation
 
 NEEDED: Final = ("CLOUDFLUX_LAKE_URL", "CLOUDFLUX_DATABASE_URL", "CLOUDFLUX_ESTATE")
 """What the environment must name for the command to need no embedded stack."""
@@ -91,7 +91,7 @@ def _print(explanation: Explanation, *, as_json: bool) -> None:
     if as_json:
         from pydantic import TypeAdapter
 
-        from cloudflux.workflows.explain import Explanation as Explained
+        from cloudflux.workflows.explanation import Explanation as Explained
 
         print(TypeAdapter(Explained).dump_json(explanation, indent=2).decode())
         return

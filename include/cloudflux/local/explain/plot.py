@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from cloudflux.local.explain.tables import printable
-from cloudflux.workflows.explain import Explanation
+from cloudflux.workflows.explanation import Explanation
 
 _PARTS: Final = ("storage", "monitoring", "requests", "retrieval", "moves", "early_deletion", "coming_back")
 _LONGEST_TITLE: Final = 100

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cloudflux.workflows.explain import ExplainedGuard, Explanation
+from cloudflux.workflows.explanation import ExplainedGuard, Explanation
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _PARTS: Final = (
