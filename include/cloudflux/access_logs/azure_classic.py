@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from cloudflux.access_logs.azure_resource import KINDS, LIFECYCLE_AGENTS, OBJECT_OPERATION, OTHER_OPERATIONS
+from cloudflux.access_logs.azure_operations import KINDS, LIFECYCLE_AGENTS, OBJECT_OPERATION, OTHER_OPERATIONS
 from cloudflux.access_logs.blocks import MAX_LINE_BYTES, Block
 from cloudflux.access_logs.columns import duckdb_with
 from cloudflux.access_logs.drift import notice, unknown_operations

@@ -9,7 +9,6 @@ envelope (``{"records": [...]}``) or print them over many lines; both are read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any, Final
@@ -19,56 +18,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cloudflux.access_logs.azure_operations import KINDS, LIFECYCLE_AGENTS, OBJECT_OPERATION, OTHER_OPERATIONS
 from cloudflux.access_logs.blocks import Block
 from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
 from cloudflux.access_logs.parsed import (
     KIND_CODES,
-    KIND_NAMES,
     MAX_BYTES_SENT,
     NO_KIND,
     ParsedFile,
     are_excluded,
     assembled,
-    bounds_of,
     in_order,
-    numbered,
     with_excluded,
 )
+from cloudflux.access_logs.scanned import kinds_of, plausible, records_of, succeeded
 from cloudflux.access_logs.scanning import azure_records
-from cloudflux.access_logs.scanning.texts import as_words, strings_of
+from cloudflux.access_logs.scanning.texts import as_words
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
-
-# Reads of properties, metadata and tags, and listings, are no use of a blob's content. Blocks are no writes, their
-# commit is. CopyBlob logs three records with one request id (operationCount 0, 1, 2): the request itself is the write
-# of its target, CopyBlobSource the read of its source, and CopyBlobDestination would count the write again. A copy that
-# goes on after its answer (202) logs them once, when it was asked for.
-KINDS: Final = {
-    "GetBlob": "read",
-    "ReadFile": "read",
-    "QueryBlobContents": "read",
-    "CopyBlobSource": "read",
-    "PutBlob": "write",
-    "PutBlobFromURL": "write",
-    "PutBlockList": "write",
-    "CopyBlob": "write",
-    "CopyBlobFromURL": "write",
-    "FlushFile": "write",
-    "DeleteBlob": "delete",
-    "DeleteFile": "delete",
-    "SetBlobTier": "tier",
-}
-OBJECT_OPERATION: Final = re.compile(r"Blob|File|Append|Page|Block")
-OTHER_OPERATIONS: Final = re.compile(
-    # On blobs, and no use of their content: properties, tags, leases, locks, parts of a write, containers' own
-    r"^(List|Find|Lease|Snapshot|Undelete|Abort|Create|Rename|Preflight|Incremental|Restore)|Properties|Metadata|Tags|ACL"
-    r"|Acl|Lease|Policy|LegalHold|Expiry|BlockList$|PageRanges|^PutBlock|^PutPage|^ClearPage|^Append|^SealAppend"
-    r"|^CopyBlobDestination$|^AbortCopy|Batch|Preflight|Service|Stats|Account|^PathSet|^SetFile|Container|Directory"
-)
-LIFECYCLE_AGENTS: Final = ("ObjectLifeCycleScanner", "OLCMScanner")
-"""What the user agents of lifecycle's own requests contain (blobs/lifecycle-management-policy-monitor)."""
 
 # monitor-blob-storage-reference, and the columns of storagebloblogs in the log's own spelling
 _FIELD_NAMES: Final = """
@@ -172,37 +141,29 @@ def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.
     records = azure_records.scan(data, words, block.text.size, int(block.text.count.sum()))
     if not records.distinct[azure_records.BUCKET]:
         return None, block.lines, None
-    first, latest = bounds_of(block)
     buckets, operations, keys, agents = (records.strings(words, column) for column in range(4))
-    names = operations.to_pylist()
-    listed_kinds = np.array([KIND_CODES[KINDS[name]] if name in KINDS else NO_KIND for name in names], dtype=np.int8)
     is_lifecycle = np.array([any(mark in agent for mark in LIFECYCLE_AGENTS) for agent in agents.to_pylist()])
-    kind = listed_kinds[records.texts[azure_records.OPERATION]]
+    kind = kinds_of(operations.to_pylist(), KINDS)[records.texts[azure_records.OPERATION]]
     unlisted = kind == NO_KIND
     kind[~unlisted & is_lifecycle[records.texts[azure_records.AGENT]]] = KIND_CODES["tier"]
-    kind[~(((records.status >= 200) & (records.status <= 299)) | (records.status == 304))] = NO_KIND
-    sure = records.regular & (records.at_micros >= first) & (records.at_micros <= latest)
-    sure &= records.bytes_sent <= MAX_BYTES_SENT
+    kind[~succeeded(records)] = NO_KIND
+    sure = plausible(block, records)
     sure &= (kind == NO_KIND) | (pc.binary_length(keys).to_numpy() > 0)[records.texts[azure_records.KEY]]
-    chosen = np.flatnonzero(sure)
-    file, line = block.text.places()
-    excluded = are_excluded(agents, "agent", exclusions)[records.texts[azure_records.AGENT]]
-    found = pa.table(
+    found = records_of(
+        block.text,
+        words,
+        records,
+        np.flatnonzero(sure),
         {
-            "file": file[chosen],
-            "line": line[chosen],
-            "bucket": numbered(records.texts[azure_records.BUCKET, chosen], buckets),
-            "key": numbered(records.texts[azure_records.KEY, chosen], keys),
-            "at": pa.array(records.at_micros[chosen]).view(pa.timestamp("us")),
-            "kind": numbered(kind[chosen], KIND_NAMES),
-            "operation": numbered(records.texts[azure_records.OPERATION, chosen], operations),
-            "bytes_sent": records.bytes_sent[chosen],
-            "request_id": strings_of(words, *records.request_ids[:, chosen]),
-            "unlisted": unlisted[chosen],
-            "excluded": excluded[chosen],
-            "reason": pa.nulls(len(chosen), pa.string()),
-        }
+            "bucket": (azure_records.BUCKET, buckets),
+            "key": (azure_records.KEY, keys),
+            "operation": (azure_records.OPERATION, operations),
+        },
+        kind=kind,
+        unlisted=unlisted,
+        excluded=are_excluded(agents, "agent", exclusions)[records.texts[azure_records.AGENT]],
     )
+    found = found.append_column("reason", pa.nulls(found.num_rows, pa.string()))
     odd, places = block.text.some(records.begins, np.flatnonzero(~sure))
     return found, odd, places
 

@@ -25,17 +25,15 @@ from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import listed, timed, times
 from cloudflux.access_logs.parsed import (
     KIND_CODES,
-    KIND_NAMES,
     MAX_BYTES_SENT,
     NO_KIND,
     ParsedFile,
     are_excluded,
     assembled,
-    bounds_of,
     in_order,
-    numbered,
     with_excluded,
 )
+from cloudflux.access_logs.scanned import kinds_of, plausible, records_of, succeeded
 from cloudflux.access_logs.scanning import gcs_rows
 from cloudflux.access_logs.scanning.texts import as_words, strings_of
 from cloudflux.domain.exclusions import Exclusions
@@ -178,44 +176,37 @@ def _scanned(
     rows = gcs_rows.scan(data, words, block.text.size, int(block.text.count.sum()), columns)
     if not rows.distinct[gcs_rows.BUCKET]:
         return None, block.lines
-    first, latest = bounds_of(block)
     buckets, operations, keys, agents = (rows.strings(words, column) for column in range(4))
     names = operations.to_pylist()
-    listed_kinds = np.array([KIND_CODES[KINDS[name]] if name in KINDS else NO_KIND for name in names], dtype=np.int8)
     is_lifecycle = pc.equal(agents, LIFECYCLE_AGENT).to_numpy(zero_copy_only=False)
-    kind = listed_kinds[rows.texts[gcs_rows.OPERATION]]
+    kind = kinds_of(names, KINDS)[rows.texts[gcs_rows.OPERATION]]
     unlisted = kind == NO_KIND
     kind[~unlisted & is_lifecycle[rows.texts[gcs_rows.AGENT]]] = KIND_CODES["tier"]
-    kind[~((rows.status >= 200) & (rows.status <= 299) | (rows.status == 304))] = NO_KIND
+    kind[~succeeded(rows)] = NO_KIND
     posts = np.flatnonzero(
         rows.regular & np.array([name == "POST_Object" for name in names])[rows.texts[gcs_rows.OPERATION]]
     )
     if len(posts):
         uris = strings_of(words, *rows.uris[:, posts])
         kind[posts[pc.match_substring_regex(uris, _BEGUN_UPLOAD).to_numpy(zero_copy_only=False)]] = NO_KIND
-    sure = rows.regular & (rows.at_micros >= first) & (rows.at_micros <= latest) & (rows.bytes_sent <= MAX_BYTES_SENT)
     is_named = (pc.binary_length(buckets).to_numpy() > 0)[rows.texts[gcs_rows.BUCKET]]
     is_named &= (pc.binary_length(keys).to_numpy() > 0)[rows.texts[gcs_rows.KEY]]
-    sure &= (kind == NO_KIND) | is_named
-    chosen = np.flatnonzero(sure)
-    file, line = block.text.places()
-    excluded = are_excluded(agents, "agent", exclusions)[rows.texts[gcs_rows.AGENT]]
-    found = pa.table(
+    sure = plausible(block, rows) & ((kind == NO_KIND) | is_named)
+    found = records_of(
+        block.text,
+        words,
+        rows,
+        np.flatnonzero(sure),
         {
-            "file": file[chosen],
-            "line": line[chosen],
-            "bucket": numbered(rows.texts[gcs_rows.BUCKET, chosen], buckets),
-            "key": numbered(rows.texts[gcs_rows.KEY, chosen], keys),
-            "at": pa.array(rows.at_micros[chosen]).view(pa.timestamp("us")),
-            "kind": numbered(kind[chosen], KIND_NAMES),
-            "operation": numbered(rows.texts[gcs_rows.OPERATION, chosen], operations),
-            "bytes_sent": rows.bytes_sent[chosen],
-            "request_id": strings_of(words, *rows.request_ids[:, chosen]),
-            "unlisted": unlisted[chosen],
-            "excluded": excluded[chosen],
-            "reason": pa.nulls(len(chosen), pa.string()),
-        }
+            "bucket": (gcs_rows.BUCKET, buckets),
+            "key": (gcs_rows.KEY, keys),
+            "operation": (gcs_rows.OPERATION, operations),
+        },
+        kind=kind,
+        unlisted=unlisted,
+        excluded=are_excluded(agents, "agent", exclusions)[rows.texts[gcs_rows.AGENT]],
     )
+    found = found.append_column("reason", pa.nulls(found.num_rows, pa.string()))
     odd, _ = block.text.some(rows.begins, np.flatnonzero(~sure))
     return found, odd
 

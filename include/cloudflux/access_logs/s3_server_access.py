@@ -23,20 +23,18 @@ from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.parsed import (
     CLOCK_SKEW,
     FIRST_AT,
-    KIND_CODES,
-    KIND_NAMES,
     MAX_BYTES_SENT,
     NO_KIND,
     ParsedFile,
     are_excluded,
     assembled,
-    bounds_of,
     in_order,
-    numbered,
     with_excluded,
 )
+from cloudflux.access_logs.scanned import kinds_of, plausible, records_of, succeeded
 from cloudflux.access_logs.scanning import s3_keys, s3_lines
-from cloudflux.access_logs.scanning.texts import as_words, strings_of
+from cloudflux.access_logs.scanning.lines import ScannedLines
+from cloudflux.access_logs.scanning.texts import as_words
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 
@@ -205,16 +203,12 @@ def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.
     lines = s3_lines.scan(data, words, block.text.size, int(block.text.count.sum()))
     if not lines.distinct[s3_lines.BUCKET]:
         return None, block.lines
-    first, latest = bounds_of(block)
     operations = lines.strings(words, s3_lines.OPERATION)
     buckets = lines.strings(words, s3_lines.BUCKET)
     names = operations.to_pylist()
-    kinds = np.array([KIND_CODES[KINDS[name]] if name in KINDS else NO_KIND for name in names], dtype=np.int8)
-    succeeded = ((lines.status >= 200) & (lines.status <= 299)) | (lines.status == 304)
-    kind = np.where(succeeded, kinds[lines.texts[s3_lines.OPERATION]], NO_KIND)
+    kind = np.where(succeeded(lines), kinds_of(names, KINDS)[lines.texts[s3_lines.OPERATION]], NO_KIND)
     is_dotted = np.array(["." in name for name in names])[lines.texts[s3_lines.OPERATION]]
-    sure = lines.regular & is_dotted & (lines.at_micros >= first) & (lines.at_micros <= latest)
-    sure &= lines.bytes_sent <= MAX_BYTES_SENT
+    sure = plausible(block, lines) & is_dotted
     events = np.flatnonzero(sure & (kind != NO_KIND))
     keys = s3_keys.decode(data, *lines.places(s3_lines.KEY))
     is_named = _are_named(lines, buckets, keys, events)
@@ -222,32 +216,29 @@ def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.
     twice = events[is_twice]
     is_named[is_twice] &= s3_keys.are_in_uris(data, lines.uris, lines.texts[s3_lines.KEY], twice, keys)
     sure[events[~is_named]] = False
-    rows = np.flatnonzero(sure)
-    file, line = block.text.places()
     excluded = are_excluded(lines.strings(words, s3_lines.AGENT), "agent", exclusions)[lines.texts[s3_lines.AGENT]]
     if exclusions.requesters:
         requesters = are_excluded(lines.strings(words, s3_lines.REQUESTER), "requester", exclusions)
         excluded |= requesters[lines.texts[s3_lines.REQUESTER]]
-    found = pa.table(
+    found = records_of(
+        block.text,
+        words,
+        lines,
+        np.flatnonzero(sure),
         {
-            "file": file[rows],
-            "line": line[rows],
-            "bucket": numbered(lines.texts[s3_lines.BUCKET, rows], buckets),
-            "key": numbered(lines.texts[s3_lines.KEY, rows], keys.keys),
-            "at": pa.array(lines.at_micros[rows]).view(pa.timestamp("us")),
-            "kind": numbered(kind[rows], KIND_NAMES),
-            "operation": numbered(lines.texts[s3_lines.OPERATION, rows], operations),
-            "bytes_sent": lines.bytes_sent[rows],
-            "request_id": strings_of(words, *lines.request_ids[:, rows]),
-            "excluded": excluded[rows],
-        }
+            "bucket": (s3_lines.BUCKET, buckets),
+            "key": (s3_lines.KEY, keys.keys),
+            "operation": (s3_lines.OPERATION, operations),
+        },
+        kind=kind,
+        excluded=excluded,
     )
     odd, _ = block.text.some(lines.begins, np.flatnonzero(~sure))
     return found, odd
 
 
 def _are_named(
-    lines: s3_lines.S3Lines, buckets: pa.StringArray, keys: s3_keys.DecodedKeys, events: npt.NDArray[np.int64]
+    lines: ScannedLines, buckets: pa.StringArray, keys: s3_keys.DecodedKeys, events: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
     """Tell which events have a bucket, and a key that could be decoded; shape (events,)."""
     has_bucket = ~pc.equal(buckets, "-").to_numpy(zero_copy_only=False)

@@ -6,25 +6,22 @@ one of the fields, has one twice or with an escape in it, nests deeply, or has a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cloudflux.access_logs.scanning.compiled import compiled, inlined
+from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import (
-    SCRATCH,
     SEED,
     Bytes,
-    NumberedTexts,
     Places,
     Words,
     days_since_1970,
     digits,
     next_line,
     number_of,
-    table_size,
 )
 
 _LINE_END: Final = 10
@@ -43,40 +40,15 @@ _BLANKS: Final = np.uint64(0x2020202020202020)
 _NONE: Final = np.uint64(0)
 
 
-@dataclass(frozen=True, slots=True)
-class AzureRecords(NumberedTexts):
-    """The fields of a block's records; what is not ``regular`` has no meaning in the other columns. Shape (lines,)."""
-
-    at_micros: npt.NDArray[np.int64]
-    """Since 1970, UTC; cut to whole microseconds."""
-    status: npt.NDArray[np.int16]
-    bytes_sent: npt.NDArray[np.int64]
-    request_ids: Places
-    """Start and length of each record's; shape (2, lines)."""
-
-
-def scan(data: Bytes, words: Words, size: int, lines: int) -> AzureRecords:
+def scan(data: Bytes, words: Words, size: int, lines: int) -> ScannedLines:
     """Read a text of so many bytes and lines, each with a line end, in UTF-8 and without NUL.
 
     What is found is valid until this thread scans the next text.
     """
-    zeros = SCRATCH.zeros
-    found = AzureRecords(
-        regular=zeros("regular", (lines,), np.bool_),
-        begins=zeros("begins", (lines + 1,), np.int32),
-        texts=zeros("texts", (4, lines), np.int32),
-        starts=zeros("starts", (4, lines), np.int32),
-        lengths=zeros("lengths", (4, lines), np.int32),
-        distinct=zeros("distinct", (4,), np.int64),
-        at_micros=zeros("at_micros", (lines,), np.int64),
-        status=zeros("status", (lines,), np.int16),
-        bytes_sent=zeros("bytes_sent", (lines,), np.int64),
-        request_ids=zeros("request_ids", (2, lines), np.int32),
-    )
-    tables = zeros("tables", (4, table_size(lines)), np.int32)
+    found = ScannedLines.zeros(lines, 4, with_uris=False)
     fields = np.zeros((2, 8), dtype=np.int64)
     _scanned(
-        data, words, size, SEED, _NAMES, _NAME_ENDS, fields, tables, found.regular, found.begins, found.texts,
+        data, words, size, SEED, _NAMES, _NAME_ENDS, fields, found.tables(), found.regular, found.begins, found.texts,
         found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent, found.request_ids,
     )  # fmt: skip
     return found
@@ -383,9 +355,5 @@ def _scanned(
                 start, end = key, end_of_key
             else:
                 start, end = fields[0, _AGENT], fields[0, _AGENT] + fields[1, _AGENT]
-            known = distinct[column]
-            number = number_of(words, start, end - start, seed, column, tables, starts, lengths, known)
-            if number == known:
-                distinct[column] = known + 1
-            texts[column, row] = number
+            texts[column, row] = number_of(words, start, end - start, seed, column, tables, starts, lengths, distinct)
     begins[row + 1] = size

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cloudflux.access_logs.scanning.compiled import compiled
+from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import (
-    SCRATCH,
     SEED,
     Bytes,
-    NumberedTexts,
     Places,
     Words,
     digits,
     next_line,
     next_quote,
     number_of,
-    table_size,
 )
 
 _QUOTE: Final = 34
@@ -32,45 +29,18 @@ BUCKET, OPERATION, KEY, AGENT = range(4)
 TIME, STATUS, SENT, REQUEST_ID, URI = range(4, 9)
 
 
-@dataclass(frozen=True, slots=True)
-class GcsRows(NumberedTexts):
-    """The fields of a block's rows; what is not ``regular`` has no meaning in the other columns. Shape (lines,)."""
-
-    at_micros: npt.NDArray[np.int64]
-    """Since 1970, UTC."""
-    status: npt.NDArray[np.int16]
-    bytes_sent: npt.NDArray[np.int64]
-    request_ids: Places
-    """Start and length of each row's; shape (2, lines)."""
-    uris: Places
-    """The same of the request URI."""
-
-
-def scan(data: Bytes, words: Words, size: int, lines: int, columns: npt.NDArray[np.int64]) -> GcsRows:
+def scan(data: Bytes, words: Words, size: int, lines: int, columns: npt.NDArray[np.int64]) -> ScannedLines:
     """Read a text of so many bytes and lines, each with a line end, in UTF-8 and without NUL.
 
     ``columns`` tells which field a column is, ``BUCKET`` to ``URI``, or -1. What is found is valid until this thread
     scans the next text.
     """
-    zeros = SCRATCH.zeros
-    found = GcsRows(
-        regular=zeros("regular", (lines,), np.bool_),
-        begins=zeros("begins", (lines + 1,), np.int32),
-        texts=zeros("texts", (4, lines), np.int32),
-        starts=zeros("starts", (4, lines), np.int32),
-        lengths=zeros("lengths", (4, lines), np.int32),
-        distinct=zeros("distinct", (4,), np.int64),
-        at_micros=zeros("at_micros", (lines,), np.int64),
-        status=zeros("status", (lines,), np.int16),
-        bytes_sent=zeros("bytes_sent", (lines,), np.int64),
-        request_ids=zeros("request_ids", (2, lines), np.int32),
-        uris=zeros("uris", (2, lines), np.int32),
-    )
-    tables = zeros("tables", (4, table_size(lines)), np.int32)
+    found = ScannedLines.zeros(lines, 4, with_uris=True)
     fields = np.zeros((2, 9), dtype=np.int64)
     _scanned(
-        data, words, size, SEED, columns, fields, tables, found.regular, found.begins, found.texts, found.starts,
-        found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent, found.request_ids, found.uris,
+        data, words, size, SEED, columns, fields, found.tables(), found.regular, found.begins, found.texts,
+        found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent,
+        found.request_ids, found.uris,
     )  # fmt: skip
     return found
 
@@ -134,11 +104,9 @@ def _scanned(
         status[row] = code
         bytes_sent[row] = sent
         for field in range(4):
-            known = distinct[field]
-            number = number_of(words, fields[0, field], fields[1, field], seed, field, tables, starts, lengths, known)
-            if number == known:
-                distinct[field] = known + 1
-            texts[field, row] = number
+            texts[field, row] = number_of(
+                words, fields[0, field], fields[1, field], seed, field, tables, starts, lengths, distinct
+            )
         request_ids[0, row] = fields[0, REQUEST_ID]
         request_ids[1, row] = fields[1, REQUEST_ID]
         uris[0, row] = fields[0, URI]

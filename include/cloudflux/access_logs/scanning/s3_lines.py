@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cloudflux.access_logs.scanning.compiled import compiled, inlined
+from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import (
-    SCRATCH,
     SEED,
     Bytes,
-    NumberedTexts,
     Places,
     Words,
     days_since_1970,
@@ -22,7 +20,6 @@ from cloudflux.access_logs.scanning.texts import (
     next_quote,
     next_special,
     number_of,
-    table_size,
 )
 
 _BLANK: Final = 32
@@ -34,45 +31,17 @@ _MOST_SENT_DIGITS: Final = 17
 _OFFSET: Final = np.uint64(int.from_bytes(b" +0000] ", "little"))
 _DAY_MICROS: Final = 86_400_000_000
 BUCKET, OPERATION, KEY, AGENT, REQUESTER = range(5)
-"""The texts that are numbered, by their place in ``S3Lines``' columns."""
+"""The texts that are numbered, by their place in the columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class S3Lines(NumberedTexts):
-    """The fields of a block's lines; what is not ``regular`` has no meaning in the other columns. Shape (lines,)."""
-
-    at_micros: npt.NDArray[np.int64]
-    """Since 1970, UTC."""
-    status: npt.NDArray[np.int16]
-    bytes_sent: npt.NDArray[np.int64]
-    request_ids: Places
-    """Start and length of each line's; shape (2, lines)."""
-    uris: Places
-    """The same of the request URI, without its quotes."""
-
-
-def scan(data: Bytes, words: Words, size: int, lines: int) -> S3Lines:
+def scan(data: Bytes, words: Words, size: int, lines: int) -> ScannedLines:
     """Read a text of so many bytes and lines, each with a line end, in UTF-8 and without NUL.
 
     What is found is valid until this thread scans the next text.
     """
-    zeros = SCRATCH.zeros
-    found = S3Lines(
-        regular=zeros("regular", (lines,), np.bool_),
-        begins=zeros("begins", (lines + 1,), np.int32),
-        at_micros=zeros("at_micros", (lines,), np.int64),
-        status=zeros("status", (lines,), np.int16),
-        bytes_sent=zeros("bytes_sent", (lines,), np.int64),
-        texts=zeros("texts", (5, lines), np.int32),
-        starts=zeros("starts", (5, lines), np.int32),
-        lengths=zeros("lengths", (5, lines), np.int32),
-        distinct=zeros("distinct", (5,), np.int64),
-        request_ids=zeros("request_ids", (2, lines), np.int32),
-        uris=zeros("uris", (2, lines), np.int32),
-    )
-    tables = zeros("tables", (5, table_size(lines)), np.int32)
+    found = ScannedLines.zeros(lines, 5, with_uris=True)
     _scanned(
-        data, words, size, SEED, tables, found.regular, found.begins, found.at_micros, found.status,
+        data, words, size, SEED, found.tables(), found.regular, found.begins, found.at_micros, found.status,
         found.bytes_sent, found.texts, found.starts, found.lengths, found.distinct, found.request_ids, found.uris,
     )  # fmt: skip
     return found
@@ -237,11 +206,7 @@ def _scanned(
                 start, stop = agent, agent_end
             else:
                 start, stop = requester, requester_end
-            known = distinct[column]
-            number = number_of(words, start, stop - start, seed, column, tables, starts, lengths, known)
-            if number == known:
-                distinct[column] = known + 1
-            texts[column, row] = number
+            texts[column, row] = number_of(words, start, stop - start, seed, column, tables, starts, lengths, distinct)
         request_ids[0, row] = request_id
         request_ids[1, row] = request_id_end - request_id
         uris[0, row] = uri

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -126,9 +125,9 @@ def number_of(
     tables: Places,
     starts: Places,
     lengths: Places,
-    known: int,
+    distinct: npt.NDArray[np.int64],
 ) -> Any:
-    """Give the number of a text among the distinct ones of a column; ``known`` if it is a new one, which is noted.
+    """Give the number of a text among the distinct ones of a column; a new one is noted.
 
     ``tables`` are open hash tables of numbers + 1, one a column, of a power of two and more than twice the texts.
     """
@@ -148,9 +147,11 @@ def number_of(
     while True:
         number = tables[column, slot] - 1
         if number < 0:
+            known = distinct[column]
             tables[column, slot] = known + 1
             starts[column, known] = start
             lengths[column, known] = length
+            distinct[column] = known + 1
             return known
         if lengths[column, number] == length and is_same(words, start, starts[column, number], length):
             return number
@@ -191,33 +192,6 @@ def strings_of(words: Words, starts: Places, lengths: Places) -> pa.StringArray:
     data = np.empty(int(offsets[-1]) + PADDING, dtype=np.uint8)
     _copied(words, starts, offsets, as_words(data))
     return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(data))
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedTexts:
-    """Lines of a text, and the texts in them that are numbered."""
-
-    regular: npt.NDArray[np.bool_]
-    """Whether the scanner is sure of a line; shape (lines,)."""
-    begins: Places
-    """Where each line begins, and where the last one ends; shape (lines + 1,)."""
-    texts: Places
-    """Numbers of distinct texts; shape (columns, lines)."""
-    starts: Places
-    """Where each distinct text first begins; shape (columns, lines), the rest unused."""
-    lengths: Places
-    """How long it is; the same shape."""
-    distinct: npt.NDArray[np.int64]
-    """How many there are; shape (columns,)."""
-
-    def places(self, column: int) -> tuple[Places, Places]:
-        """Give starts and lengths of the distinct texts of one column."""
-        distinct = self.distinct[column]
-        return self.starts[column, :distinct], self.lengths[column, :distinct]
-
-    def strings(self, words: Words, column: int) -> pa.StringArray:
-        """Give the distinct texts of one column, in the order of their numbers."""
-        return strings_of(words, *self.places(column))
 
 
 class Scratch(threading.local):
