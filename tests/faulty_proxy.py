@@ -359,7 +359,7 @@ class Proxy:
             pass  # the client is gone
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError):  # the client may be gone
                 await writer.wait_closed()
 
     async def _answer(self, request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -445,7 +445,7 @@ class Proxy:
             answer = await read_answer(reader, method)
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError):  # the client may be gone
                 await writer.wait_closed()
         answer.first_line = "HTTP/1.1 " + answer.first_line.split(" ", 1)[1]
         answer.headers = [pair for pair in answer.headers if pair[0].lower() not in HOP_BY_HOP]
@@ -497,7 +497,7 @@ class Proxy:
     async def _hold(self, record: Record, reader: asyncio.StreamReader) -> None:
         """Say that a request is held, and hold it until its client is gone."""
         say({"held": record.number, "kind": record.kind, "key": record.key})
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # a reset ends it as well
             while await reader.read(4096):
                 pass
 

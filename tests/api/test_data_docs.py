@@ -7,12 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from foreign_warnings import AIRFLOW
 
-pytestmark = [
-    # Airflow 3.3 and FastAPI's test client call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = AIRFLOW
 
 ROUTES = ("/data-docs/", "/data-docs/audits/1", "/data-docs/static/data_docs.js", "/data-docs/static/bootstrap.min.css")
 HOSTILE = "<script>alert(1)</script>"

@@ -8,14 +8,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from foreign_warnings import AIRFLOW
 from unit.local.test_explain import explanation
 from unit.workflows.test_explain import HOSTILE
 
-pytestmark = [
-    # Airflow 3.3 and FastAPI's test client call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = AIRFLOW
 
 ROUTE = "/api/v1/explanations"
 

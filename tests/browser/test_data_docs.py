@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import StackWith
+from foreign_warnings import GREAT_EXPECTATIONS
 from unit.quality.audited_rows import AT, an_event, an_object, table_of
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = [
     pytest.mark.stack,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
-    # Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
+    GREAT_EXPECTATIONS,
 ]
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from foreign_warnings import AIRFLOW
 
 from cloudflux.domain.migrations import ChangeOutcome, TierChange
 from cloudflux.domain.objects import ObjectRef
@@ -14,8 +15,7 @@ from cloudflux.domain.tiers import Provider
 
 pytestmark = [
     pytest.mark.contract,
-    # importing Airflow and its providers warns of their own dependencies
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    AIRFLOW,
 ]
 
 

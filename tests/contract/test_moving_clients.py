@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from foreign_warnings import AIRFLOW
 
 from cloudflux.config import BatchOperations, BucketSettings
 from cloudflux.domain.errors import BucketNotFound
@@ -16,8 +17,7 @@ from cloudflux.providers.pace import Pace
 
 pytestmark = [
     pytest.mark.contract,
-    # importing Airflow and its providers warns of their own dependencies
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    AIRFLOW,
 ]
 
 JOBS = BatchOperations(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 from synthetic_access import FIRST_DAY, MemoryLake, daily_access, inventory, rhythmic_history
 
 from cloudflux.config import BucketSettings, Estate
@@ -153,10 +154,7 @@ def test_every_object_is_decided_when_all_shards_are_scored(
         assert "GLACIER" not in classes, "the owner needs milliseconds"
 
 
-# Great Expectations' own imports, and its reading of DuckDB
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection")
+@GREAT_EXPECTATIONS
 def test_decisions_are_withheld_when_the_access_logs_tell_too_little(
     tmp_path: Path, history: tuple[pa.Table, pa.Table], champion: Champion, books: Mapping[str, PriceBook]
 ) -> None:

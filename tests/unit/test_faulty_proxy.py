@@ -156,7 +156,7 @@ def test_the_same_requests_break_when_threads_send_them_in_another_order(through
         client, proxy = through(Plan(shares, seed=3))
 
         def put(key: str) -> None:
-            with suppress(ClientError, HTTPClientError):
+            with suppress(ClientError, HTTPClientError):  # the faults asked for
                 client.put_object(Bucket="data", Key=key, Body=b"x")
 
         with ThreadPoolExecutor(workers) as pool:

@@ -245,12 +245,12 @@ def _quarantine(block: Block, rejects: pl.DataFrame, totals: Mapping[int, int]) 
     bad = dict(rejects.group_by("file").agg(pl.len()).iter_rows())
     junk = sorted(file for file in block.binary if bad.get(file, 0) and bad[file] == totals.get(file, 0))
     first = rejects.filter(pl.col("file").is_in(junk)).unique("file", keep="first", maintain_order=True)
-    schema = {"file": pl.Int64, "line": pl.Int64, "reason": pl.String, "text": pl.String}
+    schema = pl.Schema({"file": pl.Int64, "line": pl.Int64, "reason": pl.String, "text": pl.String})
     whole = pl.DataFrame(block.whole, schema=schema, orient="row")
     rows = pl.concat(
         [
-            rejects.filter(~pl.col("file").is_in(junk)).cast(schema),  # type: ignore[arg-type]  # a Schema in all but name
-            first.with_columns(line=pl.lit(0), reason=pl.lit("binary data, not a log file")).cast(schema),  # type: ignore[arg-type]
+            rejects.filter(~pl.col("file").is_in(junk)).cast(schema),
+            first.with_columns(line=pl.lit(0), reason=pl.lit("binary data, not a log file")).cast(schema),
             whole,
         ]
     ).unique(["file", "line"], keep="last", maintain_order=True)

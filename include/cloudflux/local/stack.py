@@ -159,7 +159,7 @@ class Stack:
                 else:
                     supervisor.start(environment)
                 _Start(self.layout, secrets, chosen, environment, supervisor, report=report).bring_up(missing, plan)
-            except BaseException:
+            except BaseException:  # an interrupt too: what was begun is stopped again
                 if not alive:
                     self._stop(supervisor)
                 raise
@@ -420,7 +420,7 @@ class _Start:
             raise _Cancelled(service)
         try:
             step()
-        except BaseException:
+        except BaseException:  # an interrupt too: the other services must not go on
             if not self._cancelled.is_set():
                 self._report(service, "failed")
             self._cancelled.set()

@@ -6,16 +6,11 @@ import itertools
 from typing import NamedTuple
 
 import orjson
-import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 
 from cloudflux.events.schema import parse_messages
 
-pytestmark = [
-    # Great Expectations and its DuckDB dialect warn about themselves
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
-]
+pytestmark = GREAT_EXPECTATIONS
 
 
 class Message(NamedTuple):

@@ -6,16 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.dataset as pads
-import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 
 from cloudflux.local.bench import inventory
 
-# Great Expectations and what it imports warn of themselves.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
-]
+pytestmark = GREAT_EXPECTATIONS
 
 
 def test_all_objects_are_published_and_audited_when_measured(tmp_path: Path) -> None:

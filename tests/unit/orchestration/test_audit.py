@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 from unit.quality.audited_rows import a_daily_access, an_event, an_object
 
 from cloudflux.domain.errors import AuditFailed
@@ -16,12 +17,7 @@ from cloudflux.lake.partitions import Lake
 from cloudflux.lake.schemas import SCHEMAS
 from cloudflux.orchestration import edge
 
-pytestmark = [
-    # Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
-]
+pytestmark = GREAT_EXPECTATIONS
 
 NOW = datetime(2026, 3, 12, 12, tzinfo=UTC)
 TODAY = NOW.date()

@@ -8,18 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 
 from cloudflux.domain.errors import AuditFailed
 from cloudflux.lake.schemas import SCHEMAS
 from cloudflux.quality import AuditReport, audit
 from cloudflux.quality.suites import SUITES
 
-pytestmark = [
-    # Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
-]
+pytestmark = GREAT_EXPECTATIONS
 
 AT = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
 DAY = date(2026, 3, 1)

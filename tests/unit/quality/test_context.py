@@ -11,17 +11,13 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 from unit.quality.audited_rows import AT, DAY, a_daily_access, an_event, an_object, table_of
 
 from cloudflux.domain.errors import AuditFailed
 from cloudflux.quality import AuditContext, AuditReport, Severity, audit
 
-pytestmark = [
-    # Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
-]
+pytestmark = GREAT_EXPECTATIONS
 
 ROWS = {"access_events": an_event, "daily_access": a_daily_access, "inventory": an_object}
 

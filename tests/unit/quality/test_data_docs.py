@@ -8,17 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 from unit.quality.audited_rows import AT, an_event, table_of
 
 from cloudflux.quality import AuditContext, audit
 from cloudflux.quality.data_docs import rendered
 
-pytestmark = [
-    # Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
-]
+pytestmark = GREAT_EXPECTATIONS
 
 HOSTILE = "<img src=x onerror=alert(1)>$PARAMETER ${key} {{7*7}} </script><script>alert(2)</script>\"'&amp;"
 

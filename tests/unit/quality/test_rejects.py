@@ -8,18 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 from unit.quality.audited_rows import AT, DAY, a_daily_access, an_event, an_object, table_of
 
 from cloudflux.domain.errors import AuditFailed
 from cloudflux.lake.schemas import QUARANTINE
 from cloudflux.quality import AuditContext, audit
 
-pytestmark = [
-    # Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:duckdb-engine doesn't yet support reflection"),
-]
+pytestmark = GREAT_EXPECTATIONS
 
 CONTEXT = AuditContext(now=AT + timedelta(hours=1), log_files={"f1": ("logs", "2026/a b.log")})
 

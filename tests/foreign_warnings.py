@@ -1,0 +1,16 @@
+"""Warnings that libraries give of themselves and of each other: in our own tests all others are errors."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+# Great Expectations 1.24 and duckdb-engine call what their own dependencies have deprecated.
+GREAT_EXPECTATIONS: Final = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:duckdb-engine doesn't yet support reflection",
+)
+# Airflow 3.3, its providers and FastAPI's test client do so as well, when they are imported.
+AIRFLOW: Final = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
