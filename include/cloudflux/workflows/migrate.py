@@ -27,6 +27,7 @@ from cloudflux.domain.migrations import (
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.plans import MigrationPlan, MoveRole, PlannedMove, PlanState
 from cloudflux.domain.verification import differences
+from cloudflux.workflows.collection import collecting_seldom
 from cloudflux.workflows.move_costs import CostsOf
 from cloudflux.workflows.skip_reasons import reason_to_skip
 from cloudflux.workflows.turns import Ended, TierClient, Turns
@@ -183,7 +184,10 @@ class Mover:
         While one step waits for the provider, another one writes to the ledger. Raises ``TerminalError`` when the plan
         is not approved, and what ends a whole range (see ``TierClient``).
         """
-        steps = list(_steps(first, last, self.step_moves))
+        with collecting_seldom():
+            return self._carry_out_steps(plan_id, list(_steps(first, last, self.step_moves)))
+
+    def _carry_out_steps(self, plan_id: str, steps: Sequence[tuple[int, int]]) -> RangeProgress:
         if len(steps) == 1:
             return self._carry_out_step(plan_id, *steps[0])
         turns = Turns(self.client, exclusive=not self.steps_together)

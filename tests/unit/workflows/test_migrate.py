@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from cloudflux.domain.quiet_hours import QuietHours
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers.memory import MemoryTierClient
 from cloudflux.workflows import migrate
+from cloudflux.workflows.collection import OBJECTS_BETWEEN
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 TO_CLASS = {Provider.AWS: "GLACIER_IR", Provider.AZURE: "Cold", Provider.GCP: "COLDLINE"}
@@ -446,6 +448,25 @@ def test_one_call_submits_and_verifies_when_a_range_is_carried_out(world: World)
     progress = world.mover().carry_out("plan", 0, 4)
     assert progress == migrate.RangeProgress({"done": 5}, 0, 0, None)
     assert world.close() == {"done": 5}
+
+
+def test_garbage_is_collected_seldom_while_moves_are_under_way(world: World) -> None:
+    seen = []
+
+    class Watching:
+        capabilities = world.client.capabilities
+
+        def head_many(self, refs: Sequence[ObjectRef]) -> list[ObjectState | Unseen | None]:
+            seen.append(gc.get_threshold()[0])
+            return world.client.head_many(refs)
+
+        def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
+            return world.client.change_tiers(changes)
+
+    before = gc.get_threshold()
+    assert world.mover(Watching()).carry_out("plan", 0, 4).ended == {"done": 5}
+    assert min(seen) >= OBJECTS_BETWEEN
+    assert gc.get_threshold() == before
 
 
 def test_what_was_and_what_is_are_on_the_record_with_the_cost(world: World) -> None:
