@@ -159,11 +159,14 @@ def great_expectations() -> Any:
     import great_expectations
     from great_expectations.execution_engine import sqlalchemy_execution_engine as engine
 
+    from cloudflux.quality.dialect import use_audit_dialect  # SQLAlchemy and DuckDB's dialect: only with an audit
+
     class Dialect(StrEnum):
         DUCKDB = "duckdb"
 
     # Without it every query would open, and wait for, the file anew.
     engine._PERSISTED_CONNECTION_DIALECTS = (*engine._PERSISTED_CONNECTION_DIALECTS, Dialect.DUCKDB)
+    use_audit_dialect()
     return great_expectations
 
 
