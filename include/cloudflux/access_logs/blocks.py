@@ -34,7 +34,8 @@ MAX_LINE_BYTES: Final = 8 << 20
 """No provider writes a longer line (an S3 key has 1,024 bytes, a request line some thousands)."""
 
 _BATCH_ROWS: Final = 8192  # DuckDB works on the record batches of a table in parallel
-_SCAN_BYTES: Final = 1 << 20
+_SCAN_BYTES: Final = 128 << 10
+"""How much is looked at in one step: the temporary arrays stay in a core's own cache."""
 _READ_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -496,7 +497,7 @@ def _numbered(
     sizes = [sum(map(len, some)) for _, some in pieces]
     size = sum(sizes)
     data = _BUFFERS.filled(chain.from_iterable(some for _, some in pieces), size)
-    if not data[:size].all() or not _is_utf8(data, size):
+    if not data[:size].min(initial=255) or not _is_utf8(data, size):
         texts = [_escaped(b"".join(some), file, binary) for file, some in pieces]
         sizes = list(map(len, texts))
         size = sum(sizes)

@@ -214,7 +214,7 @@ def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.
     is_named = _are_named(lines, buckets, keys, events)
     is_twice = keys.how[lines.texts[s3_lines.KEY, events]] == s3_keys.TWICE
     twice = events[is_twice]
-    is_named[is_twice] &= s3_keys.are_in_uris(data, lines.uris, lines.texts[s3_lines.KEY], twice, keys)
+    is_named[is_twice] &= s3_keys.are_in_uris(words, lines.uris, lines.texts[s3_lines.KEY], twice, keys)
     sure[events[~is_named]] = False
     excluded = are_excluded(lines.strings(words, s3_lines.AGENT), "agent", exclusions)[lines.texts[s3_lines.AGENT]]
     if exclusions.requesters:

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any, Final, Protocol
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 from pyarrow.fs import LocalFileSystem
@@ -23,12 +24,8 @@ _BATCH_ROWS: Final = 65_536
 # Delivery is best effort and sometimes doubled: the provider's request id tells a doubled line. One request may be
 # logged as several operations on several objects (a copy), so these belong to its identity. Doubled lines are few:
 # they are found by a hash of that identity, and only what shares a hash is grouped by the identity itself.
-_IDENTITY: Final = "hash(request_id, operation, key, bucket, provider)"
-_DOUBLED: Final = """
-CREATE TEMP TABLE doubled AS
-SELECT h FROM (SELECT day, {identity} AS h FROM {events} WHERE kind IN ('read', 'write'))
-GROUP BY day, h HAVING count(*) > 1
-"""
+_IDENTITY: Final = "hash(request_id, operation, key, bucket, provider, day)"
+_IDENTITIES: Final = "SELECT {identity} AS h FROM {events} WHERE kind IN ('read', 'write')"
 # S3 logs the source of a copy without its user agent ("-"), under the request id of the copy itself: without this every
 # object that we move to another class would look as if somebody had read it.
 _OURS: Final = """
@@ -103,11 +100,22 @@ def rebuild_daily_access(
                 for name, rows in (("mine", mine), ("staged", lake.staged("access_events", batch, days=some)))
             ]
             events = f"({' UNION ALL '.join(source for source in sources if source)})"
-            connection.execute(_DOUBLED.format(identity=_IDENTITY, events=events))
+            _find_doubled(connection, events)
             connection.execute(_OURS.format(events=events))
             rows = connection.sql(_daily_sql(connection, events, lake.shards)).to_arrow_reader(_BATCH_ROWS)
             written += lake.stage_sorted("daily_access", rows, batch)
     return written
+
+
+def _find_doubled(connection: duckdb.DuckDBPyConnection, events: str) -> None:
+    """Make the table ``doubled`` of the hashes that more than one event has.
+
+    Eight bytes an event are sorted, which takes half as long as grouping them.
+    """
+    hashes = connection.sql(_IDENTITIES.format(identity=_IDENTITY, events=events)).fetchnumpy()["h"]
+    hashes.sort()
+    doubled = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    connection.register("doubled", pa.table({"h": pa.array(doubled, pa.uint64())}))
 
 
 def _daily_sql(connection: duckdb.DuckDBPyConnection, events: str, shards: int) -> str:

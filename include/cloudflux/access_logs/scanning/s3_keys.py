@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cloudflux.access_logs.scanning.compiled import compiled, inlined
-from cloudflux.access_logs.scanning.texts import PADDING, Bytes, Places
+from cloudflux.access_logs.scanning.texts import PADDING, Bytes, Places, Words, as_words, is_same_in
 
 PLAIN, ONCE, TWICE, UNSURE = range(4)
 """What becomes of a key: it is not encoded; it is decoded once; twice, if the request URI has it decoded once; or only
@@ -28,7 +28,7 @@ class DecodedKeys:
     keys: pa.StringArray
     """As they are stored; no meaning where it is unsure."""
     once: Bytes
-    """Those of ``TWICE`` decoded once, behind one another."""
+    """Those of ``TWICE`` decoded once, behind one another, and ``PADDING`` bytes."""
     once_ends: Places
     """Where each ends in ``once``; shape (keys + 1,), the first is 0."""
 
@@ -174,7 +174,7 @@ def _decoded(
 
 @compiled
 def _contain(
-    data: Bytes, uris: Places, keys: Places, rows: Places, once: Bytes, once_ends: Places, found: npt.NDArray[np.bool_]
+    words: Words, uris: Places, keys: Places, rows: Places, once: Words, once_ends: Places, found: npt.NDArray[np.bool_]
 ) -> None:
     for number in range(len(rows)):
         row = rows[number]
@@ -185,17 +185,14 @@ def _contain(
         length = once_ends[key + 1] - begin
         found[number] = False
         while start + length <= last:
-            same = 0
-            while same < length and data[start + same] == once[begin + same]:
-                same += 1
-            if same == length:
+            if is_same_in(words, start, once, begin, length):
                 found[number] = True
                 break
             start += 1
 
 
-def are_in_uris(data: Bytes, uris: Places, keys: Places, rows: Places, decoded: DecodedKeys) -> npt.NDArray[np.bool_]:
+def are_in_uris(words: Words, uris: Places, keys: Places, rows: Places, decoded: DecodedKeys) -> npt.NDArray[np.bool_]:
     """Tell for some rows whether the request URI contains the key, decoded once; shape (rows,)."""
     found = np.zeros(len(rows), dtype=np.bool_)
-    _contain(data, uris, keys, rows, decoded.once, decoded.once_ends, found)
+    _contain(words, uris, keys, rows, as_words(decoded.once), decoded.once_ends, found)
     return found

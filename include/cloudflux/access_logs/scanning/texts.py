@@ -161,14 +161,20 @@ def number_of(
 @inlined
 def is_same(words: Words, one: int, other: int, length: int) -> Any:
     """Tell whether two pieces of the text are the same."""
+    return is_same_in(words, one, words, other, length)
+
+
+@inlined
+def is_same_in(words: Words, one: int, other_words: Words, other: int, length: int) -> Any:
+    """Tell whether a piece of one text is the same as one of another."""
     while length >= 8:
-        if words[one] != words[other]:
+        if words[one] != other_words[other]:
             return False
         one += 8
         other += 8
         length -= 8
     if length:
-        return (words[one] ^ words[other]) << (_WORD_BITS - np.uint64(8 * length)) == _NONE
+        return (words[one] ^ other_words[other]) << (_WORD_BITS - np.uint64(8 * length)) == _NONE
     return True
 
 
