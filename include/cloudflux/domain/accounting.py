@@ -68,6 +68,9 @@ class Tariff:
     """Shape (C,)."""
     autopilots: tuple[AutopilotTariff | None, ...]
     """By class."""
+    never_again: NDArray[np.bool_]
+    """Whether a class can be entered by those alone that were never moved, shape (C,): Azure's smart tier takes no blob
+    that was given a tier of its own, the standard one too."""
 
     def __len__(self) -> int:
         """Count the objects."""
@@ -146,6 +149,9 @@ def tariff_of(
         owes=owes,
         min_days=np.array([book.classes[code].min_days for code in codes], dtype=np.int64),
         autopilots=tuple(_autopilot(book, int(code), sizes) for code in codes),
+        never_again=np.array(
+            [found is not None and not found.reenter for found in (book.classes[code].autopilot for code in codes)]
+        ),
     )
 
 
@@ -176,6 +182,7 @@ class Account:
             return 0
         sources = self.class_codes[rows]
         moves, owed = self.tariff.moving_usd(rows, sources, targets, self.days_in_class[rows])
+        moves = np.where(self.tariff.never_again[targets] & (self.moves[rows] > 0), np.inf, moves)
         if not bool(np.isfinite(moves).all()):
             first = int(np.flatnonzero(~np.isfinite(moves))[0])
             names = self.tariff.class_names

@@ -11,7 +11,7 @@ from cloudflux.domain.accounting import Account, Days, Tariff
 from cloudflux.domain.bucket_autopilots import MIN_HISTORY_DAYS, SWITCH_MARGIN
 from cloudflux.domain.costs import Codes, Floats
 from cloudflux.domain.placement import PlacementTables, solve_placement
-from cloudflux.domain.prices import GIB_BYTES
+from cloudflux.domain.prices import GIB_BYTES, AutopilotScope
 from cloudflux.domain.surprise import (
     REFUTED_DAYS,
     REFUTED_SHARE,
@@ -34,12 +34,25 @@ class Learned:
 
     Break-even, the rule with a worst-case bound, decides for all objects while there is too little history, and for an
     object whose reads refute the chain: see ``Surprise``.
+
+    inside : the autopilot of a whole account, which single objects may leave. Each object goes in as soon as it may
+    move, leaves once if that is expected to be cheaper, and never goes back. No read there costs more than in the
+    standard class, so that an object which refutes the chain has left already, and break-even needs no way back in.
     """
 
-    def __init__(self, trace: Trace, tariff: Tariff, *, seed: int = 20, horizon_days: int = HORIZON_DAYS) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        tariff: Tariff,
+        *,
+        inside: int | None = None,
+        seed: int = 20,
+        horizon_days: int = HORIZON_DAYS,
+    ) -> None:
         self._trace = trace
         self._sizes = trace.size_bytes.astype(np.float64)
         self._tariff = tariff
+        self._inside = inside
         self._seed = seed
         self._horizon_days = horizon_days
         self.history = History(trace.created)
@@ -80,6 +93,8 @@ class Learned:
         if refuted[rows].sum() > REFUTED_SHARE * len(rows):
             self._train_on = min(self._train_on, day + REFUTED_DAYS)
         targets[refuted] = account.class_codes[refuted]
+        if self._inside is not None:
+            targets[movable & (account.moves == 0) & (account.class_codes != self._inside)] = self._inside
         if by_rule is not None:
             ruled, codes = by_rule
             targets[ruled[refuted[ruled]]] = codes[refuted[ruled]]
@@ -108,6 +123,7 @@ class Learned:
             self._tariff.class_names,
             horizon_days=self._horizon_days,
             with_costs=False,
+            may_enter=_own_classes(self._tariff, self._inside),
         )
 
 
@@ -135,9 +151,10 @@ class Surprise:
 class CloudFlux:
     """What CloudFlux would have done: placement over usage states that are learnt from the trace's own past.
 
-    Where the provider's autopilot is a setting of the whole bucket, it is switched on, on the first day and for good,
-    if the learnt chain expects all objects together to cost less in it than in the classes that they would get.
-    With too little history to learn from, it stays off.
+    Where the provider's autopilot is a setting of the whole bucket or account, it is switched on, on the first day and
+    for good, if the learnt chain expects all objects together to cost less in it than in the classes that they would
+    get. With too little history to learn from, it stays off. Where single objects may leave it (Azure's smart tier),
+    both are weighed with that, and an account that is switched on is placed like any other.
     """
 
     name = "cloudflux"
@@ -146,11 +163,14 @@ class CloudFlux:
         self.tariff = tariff
         """What is charged: with the bucket's autopilot, if that was switched on."""
         policy: Policy
-        if switched is not None and _autopilot_is_cheaper(trace, tariff, switched, seed):
-            self.tariff = switched
-            policy = AutopilotRule(trace, switched)
-        else:
+        if switched is None or not _autopilot_is_cheaper(trace, tariff, switched, seed):
             policy = Learned(trace, tariff, seed=seed)
+        else:
+            self.tariff = switched
+            inside = left_one_by_one(switched)
+            policy = (
+                AutopilotRule(trace, switched) if inside is None else Learned(trace, switched, inside=inside, seed=seed)
+            )
         self.policy = policy
 
     def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
@@ -203,19 +223,49 @@ def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: 
     sizes = trace.size_bytes[known].astype(np.float64)
     autopilot = next(code for code, found in enumerate(switched.autopilots) if found is not None)
     entry = switched.move_usd[switched.standard_code, autopilot]
-    inside = _expected_usd(usage.chain, switched, (switched.class_names[autopilot],), states, sizes)[:, 0] + entry
+    leaving = left_one_by_one(switched)
+    classes = (switched.class_names[autopilot],) if leaving is None else switched.class_names
+    inside = _expected_usd(usage.chain, switched, classes, states, sizes, inside=leaving)
+    inside = inside[:, 0 if leaving is None else leaving] + entry
     own = _expected_usd(usage.chain, tariff, tariff.class_names, states, sizes)
     standard = tariff.standard_code
     own += tariff.move_usd[standard] + sizes[:, None] / GIB_BYTES * tariff.move_usd_gib[standard]
     return bool(inside.sum() < own.min(axis=1).sum() * (1.0 - SWITCH_MARGIN))
 
 
+def left_one_by_one(tariff: Tariff) -> int | None:
+    """Give the place of the autopilot of an account which single objects may leave for good, None where there is none.
+
+    Such is Azure's smart tier; Autoclass can only be switched off for a whole bucket.
+    """
+    for code, name in enumerate(tariff.class_names):
+        autopilot = tariff.book.prices_of(name).autopilot
+        if autopilot is not None and autopilot.scope is AutopilotScope.ACCOUNT and autopilot.leave_usd is not None:
+            return code
+    return None
+
+
+def _own_classes(tariff: Tariff, inside: int | None) -> tuple[str, ...] | None:
+    """Name the classes that objects may be moved to once they are in an autopilot; None: all."""
+    return None if inside is None else tuple(name for code, name in enumerate(tariff.class_names) if code != inside)
+
+
 def _expected_usd(
-    chain: UsageChain, tariff: Tariff, class_names: tuple[str, ...], states: Codes, sizes: Floats
+    chain: UsageChain,
+    tariff: Tariff,
+    class_names: tuple[str, ...],
+    states: Codes,
+    sizes: Floats,
+    *,
+    inside: int | None = None,
 ) -> Floats:
-    """Give what being in each class is expected to cost over the horizon, for objects that owe nothing; (N, C)."""
-    tables = solve_placement(chain, tariff.book, class_names, horizon_days=HORIZON_DAYS)
-    first = np.zeros(len(sizes), dtype=np.intp)  # the standard class, or the only one
-    if len(class_names) > 1:
-        first += tariff.standard_code
+    """Give what being in each class is expected to cost over the horizon, for objects that owe nothing; (N, C).
+
+    inside : the class that objects begin in and may leave, but not enter; left out, the standard one or the only one.
+    """
+    tables = solve_placement(
+        chain, tariff.book, class_names, horizon_days=HORIZON_DAYS, may_enter=_own_classes(tariff, inside)
+    )
+    begin = inside if inside is not None else tariff.standard_code if len(class_names) > 1 else 0
+    first = np.full(len(sizes), begin, dtype=np.intp)
     return tables.expected_usd(states, sizes, first, np.zeros(len(sizes)), np.zeros(len(sizes)))

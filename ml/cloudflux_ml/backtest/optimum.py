@@ -69,9 +69,12 @@ def optimal_schedule(
     progress: Callable[[int, int], None] | None = None,
     *,
     owed_at_end: bool = False,
+    inside: int | None = None,
 ) -> Schedule:
     """Find the cheapest schedule of each object over the trace's evaluation window.
 
+    ``inside``: the autopilot of an account that is switched on: every object goes in as soon as it may move, may leave
+    from the next day on, and does not go back.
     ``owed_at_end``: what early deletion would charge if all were deleted at the window's end is part of the cost, as
     ``Account.owed_usd`` counts it. ``progress`` is told how many objects are done, and of how many. Raises
     ``SettingsError`` for an autopilot's class with minimum days: no provider has one.
@@ -99,7 +102,7 @@ def optimal_schedule(
         here = slice(*np.searchsorted(column, [begin, begin + len(rows)]))
         reads = np.zeros((trace.days - int(created.min()), len(rows)))
         reads[day_of[here] - created.min(), column[here] - begin] = counts[here]
-        chunk = _Chunk(tariff, rows, reads, owed_at_end=owed_at_end)
+        chunk = _Chunk(tariff, rows, reads, owed_at_end=owed_at_end, inside=inside)
         chunk.look_back()
         days, places, targets, usd[rows] = chunk.schedule(
             created - created.min(), movable=trace.created[rows] < start, settled=trace.created[rows] <= start
@@ -115,7 +118,9 @@ def optimal_schedule(
 class _Chunk:
     """Some objects over the last T days of a window. Arrays have shape (n,) or (C, n) unless they say otherwise."""
 
-    def __init__(self, tariff: Tariff, rows: Codes, reads: Floats, *, owed_at_end: bool) -> None:
+    def __init__(
+        self, tariff: Tariff, rows: Codes, reads: Floats, *, owed_at_end: bool, inside: int | None = None
+    ) -> None:
         self.reads = reads
         """Shape (T, n)."""
         self.days, self.count = reads.shape
@@ -127,9 +132,13 @@ class _Chunk:
         # the optimum never pays more for one day's reads than for staying where it is all the time; cutting such days
         # changes no schedule, and keeps sums of reads in a class that nobody would use from drowning small differences
         self.stay = self.days * self.storage[self.standard] + reads.sum(axis=0) * self.read[self.standard]
-        self.dearest = 2 * self.stay
         move = tariff.move_usd[:, :, None] + tariff.move_usd_gib[:, :, None] * gib
         move[np.arange(self.classes), np.arange(self.classes)] = np.inf  # staying is no move
+        self.inside = inside
+        if inside is not None:
+            self.going_in = move[self.standard, inside].copy()
+            """What the one move into the autopilot costs."""
+            move[:, inside] = np.inf
         self.owed_at_end = owed_at_end
         self.min_days = np.where(tariff.owes.any(axis=1) | owed_at_end, tariff.min_days, 0)
         owing = (tariff.owes & (self.min_days > 0)[:, None])[:, :, None]
@@ -140,6 +149,11 @@ class _Chunk:
             None if autopilot is None else _Clock(autopilot, rows, gib, self.storage[code])
             for code, autopilot in enumerate(tariff.autopilots)
         ]
+        if inside is not None and (clock := self.clocks[inside]) is not None:
+            # then it is the autopilot that one can stay in, once the first day is over
+            dearest_day = clock.day.max(axis=1) + clock.promotion.max(axis=1)
+            self.stay = self.stay + self.days * dearest_day + reads.sum(axis=0) * self.read[inside]
+        self.dearest = 2 * self.stay
         shape = (self.days, self.classes, self.count)
         self.entry: Floats = np.empty(shape)
         """The least cost from each day on of being brought into each class on that day, without the move."""
@@ -180,6 +194,10 @@ class _Chunk:
         everything = np.arange(self.count)
         left = np.where(movable, self.start_settled, self.start_held)
         left = np.where(settled, left, self.entry[first_days, self.standard, everything])
+        free_from = np.where(movable, first_days, first_days + 1)
+        if self.inside is not None:
+            left = self._going_in(self.inside, first_days, free_from)
+            free_from = free_from + 1
         usd = left.copy()
         tie = _TIE * self.stay
         codes = np.full(self.count, self.standard, dtype=np.intp)
@@ -191,7 +209,11 @@ class _Chunk:
             missing = np.maximum(self.min_days[codes] - held, 0) * self.storage[codes, everything]
             owing = self.onward_owing[day, codes, everything] + missing
             free = self.onward_free[day, codes, everything]
-            leaving = (first_days < day) | (there & movable)
+            if self.inside is not None and len(rows := np.flatnonzero(free_from == day + 1)):
+                moves.append((np.full(len(rows), day), rows, np.full(len(rows), self.inside)))
+                codes[rows], held[rows], idle[rows] = self.inside, 0, 0
+                left[rows] = self.entry[day, self.inside, rows]
+            leaving = free_from <= day
             rows = np.flatnonzero(leaving & (np.minimum(owing, free) <= left + tie))
             if len(rows):
                 sources = codes[rows]
@@ -217,6 +239,16 @@ class _Chunk:
             (np.concatenate(parts) for parts in zip(*moves, strict=True)) if moves else (nothing, nothing, nothing)
         )
         return days, rows, targets, usd
+
+    def _going_in(self, inside: int, first_days: NDArray[np.intp], enter_on: NDArray[np.intp]) -> Floats:
+        """Give the value of the first day where an object goes into the autopilot as soon as it may move."""
+        everything, late = np.arange(self.count), first_days < enter_on
+        read = np.minimum(self.reads[first_days, everything] * self.read[self.standard], self.dearest)
+        waiting = np.where(late, self.storage[self.standard] + read, 0.0)
+        never = enter_on >= self.days
+        days = np.minimum(enter_on, self.days - 1)
+        value: Floats = waiting + np.where(never, 0.0, self.going_in + self.entry[days, inside, everything])
+        return value
 
 
 class _Rented:

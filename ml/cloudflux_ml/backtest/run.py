@@ -169,8 +169,10 @@ def _yardstick(name: str, trace: Trace, tariff: Tariff, seed: int) -> Policy:
 def classes_of(book: PriceBook, latency: Latency, *, switched: bool = False) -> tuple[str, ...]:
     """Name the classes that an object may be put into: fast enough, in more than one zone.
 
-    ``switched``: with an autopilot that is a setting of the whole bucket or account, too. Raises ``SettingsError`` when
-    the book does not have the provider's standard class, in which every object begins.
+    ``switched``: with an autopilot that is a setting of the whole bucket or account, too, but without the classes that
+    need a restore: smart tier is for zone-redundant accounts, and these have no Archive tier
+    (https://learn.microsoft.com/azure/storage/blobs/access-tiers-overview). Raises ``SettingsError`` when the book does
+    not have the provider's standard class, in which every object begins.
     """
     try:
         book.standard_code  # noqa: B018 - a property that looks for the class
@@ -180,7 +182,7 @@ def classes_of(book: PriceBook, latency: Latency, *, switched: bool = False) -> 
         prices.storage_class
         for prices in book.classes
         if not prices.single_az
-        and (latency is Latency.HOURS or prices.latency is Latency.MS)
+        and (prices.latency is Latency.MS or (latency is Latency.HOURS and not switched))
         and (switched or prices.autopilot is None or prices.autopilot.scope is AutopilotScope.OBJECT)
     )
 
@@ -188,7 +190,9 @@ def classes_of(book: PriceBook, latency: Latency, *, switched: bool = False) -> 
 def _switched_tariff(trace: Trace, book: PriceBook, latency: Latency) -> Tariff | None:
     """Give the prices with an autopilot of the whole bucket; None where the book has no such autopilot."""
     names = classes_of(book, latency, switched=True)
-    return None if names == classes_of(book, latency) else tariff_of(book, trace.size_bytes, names)
+    if not set(names).difference(classes_of(book, latency)):
+        return None
+    return tariff_of(book, trace.size_bytes, names)
 
 
 def _optimum(
@@ -197,11 +201,20 @@ def _optimum(
     """Give the clairvoyant optimum.
 
     An autopilot that is a setting of the bucket cannot be mixed with classes object by object. With one, the optimum is
-    the cheaper of two: the best schedule of each object without it, and everything in it from the first day on.
+    the cheaper of two: the best schedule of each object without it, and everything in it from the first day on. Where
+    single objects may leave it, the latter is the best schedule of each object that begins in it.
     """
+    from cloudflux_ml.backtest.learned import left_one_by_one
+
     began = time.perf_counter()
     schedule = optimal_schedule(trace, tariff, progress)
     best = replay(trace, tariff, OPTIMUM, Scheduled(schedule))
     if switched is not None:
-        best = min(best, replay(trace, switched, OPTIMUM, AutopilotRule(trace, switched)), key=lambda found: found.usd)
+        code = left_one_by_one(switched)
+        inside: Policy = (
+            AutopilotRule(trace, switched)
+            if code is None
+            else Scheduled(optimal_schedule(trace, switched, progress, inside=code))
+        )
+        best = min(best, replay(trace, switched, OPTIMUM, inside), key=lambda found: found.usd)
     return PolicyResult(OPTIMUM, best.usd, best.moves, best.parts_usd, best.cumulated_usd, time.perf_counter() - began)

@@ -12,12 +12,13 @@ from backtest_traces import FIRST_DAY, trace_with
 from cloudflux.domain.accounting import Tariff, tariff_of
 from cloudflux.domain.prices import Latency
 from cloudflux.price_books import load_book
-from cloudflux_ml.backtest.learned import MIN_HISTORY_DAYS, CloudFlux
-from cloudflux_ml.backtest.replay import PolicyResult, replay
+from cloudflux_ml.backtest.learned import MIN_HISTORY_DAYS, CloudFlux, Learned
+from cloudflux_ml.backtest.replay import Policy, PolicyResult, replay
+from cloudflux_ml.backtest.rivals import AutopilotRule
 from cloudflux_ml.backtest.run import FACTORIES, PolicySettings, classes_of
 from cloudflux_ml.backtest.trace import Trace
 
-AWS = load_book("aws-us-east-1")
+AWS, AZURE = load_book("aws-us-east-1"), load_book("azure-eastus-lrs")
 RIVALS = ("stay", "lifecycle-age", "lifecycle-idle", "autopilot", "break-even", "rules")
 OBJECTS, DAYS, EVAL_FROM = 40, 400, 200
 MIB = 2**20
@@ -106,6 +107,11 @@ def tariff_for(trace: Trace) -> Tariff:
     return tariff_of(AWS, trace.size_bytes, classes_of(AWS, Latency.MS))
 
 
+def smart_tariff(trace: Trace) -> Tariff:
+    """Price a trace in an account with smart tier."""
+    return tariff_of(AZURE, trace.size_bytes, classes_of(AZURE, Latency.MS, switched=True))
+
+
 def replayed(trace: Trace, name: str) -> PolicyResult:
     tariff = tariff_for(trace)
     return replay(trace, tariff, name, FACTORIES[name](trace.before(trace.eval_from), tariff, PolicySettings()))
@@ -131,8 +137,10 @@ class Adversary:
     """A trace that adds a read of what the policy has just moved down, and the policy's go-between."""
 
     trace: Trace
-    policy: CloudFlux
+    policy: Policy
     lag_days: int
+    above: int = 0
+    """Moves to a class that is no colder than this one are no moves down."""
 
     def __post_init__(self):
         self.moved = {}
@@ -152,7 +160,7 @@ class Adversary:
 
     def decide(self, day, account, movable):
         rows, codes = self.policy.decide(day, account, movable)
-        self.moved[day] = rows[codes > account.class_codes[rows]]
+        self.moved[day] = rows[codes > np.maximum(account.class_codes[rows], self.above)]
         return rows, codes
 
     def promote(self, day, account, rows, reads):
@@ -178,6 +186,45 @@ def test_cloudflux_costs_at_most_a_tenth_more_when_what_it_moves_down_is_read_at
     added = int(reads.sum() - trace.read_counts.sum())
     assert added >= OBJECTS / 2
     assert paid <= 1.1 * min(usd_of_rivals(made(reads), paid).values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all dead, never read",
+        "read after 31 and 91 idle days",
+        "month-end waves and other reads",
+        "a crawl in the window over what is dead",
+    ],
+)
+def test_leaving_smart_tier_costs_at_most_a_tenth_more_than_staying_in_it(name):
+    """The account is switched on whatever is expected of it: what leaves cannot go back."""
+    trace = TRACES[name]()
+    tariff = smart_tariff(trace)
+    stays = replay(trace, tariff, "autopilot", AutopilotRule(trace, tariff)).usd
+    policy = Learned(trace.before(EVAL_FROM), tariff, inside=tariff.code_of("Smart"))
+    leaves = replay(trace, tariff, "cloudflux", policy).usd
+    print(f"{leaves / stays:.3f} of autopilot")  # noqa: T201 - a figure for the docs
+    assert leaves <= 1.1 * stays
+
+
+@pytest.mark.parametrize("lag_days", [0, 1])
+@pytest.mark.parametrize("base", [none, mixed], ids=["never read", "mixed"])
+def test_leaving_smart_tier_costs_at_most_a_fifth_more_when_what_has_left_is_read_at_once(base, lag_days):
+    """What was never read has all left after a day, and then each object is read once at the cold tier's price."""
+    trace = made(base())
+    tariff = smart_tariff(trace)
+    policy = Learned(trace.before(EVAL_FROM), tariff, inside=tariff.code_of("Smart"))
+    adversary = Adversary(trace, policy, lag_days, above=tariff.code_of("Smart"))
+    paid = replay(adversary, tariff, "cloudflux", adversary).usd
+    reads = none()
+    for day in range(DAYS):
+        rows, counts = adversary.on(day)
+        reads[rows, day] = counts
+    assert reads.sum() > trace.read_counts.sum()
+    stays = replay(made(reads), tariff, "autopilot", AutopilotRule(trace, tariff)).usd
+    print(f"{paid / stays:.3f} of autopilot")  # noqa: T201 - a figure for the docs
+    assert paid <= 1.2 * stays
 
 
 # What nobody can do who does not know the future: on the window's first day all is as it has been for 200 days. Who

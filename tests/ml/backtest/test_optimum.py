@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from cloudflux.domain.accounting import LONG_HELD_DAYS, Account, Tariff, tariff_of
 from cloudflux.domain.errors import SettingsError
-from cloudflux.domain.prices import Latency
+from cloudflux.domain.prices import AutopilotScope, Latency, PriceBook
 from cloudflux.price_books import load_book
 from cloudflux_ml.backtest import optimum as module
 from cloudflux_ml.backtest.optimum import Scheduled, _SlidingMinimum, optimal_schedule
 from cloudflux_ml.backtest.replay import replay
+from cloudflux_ml.backtest.rivals import AutopilotRule
 from cloudflux_ml.backtest.run import classes_of
 
 
@@ -67,6 +69,50 @@ def test_nothing_is_cheaper_than_the_optimum_when_everything_is_tried(book, read
     assert schedule.usd[0] == pytest.approx(best, rel=1e-9, abs=1e-12)
     charged = replay(trace, tariff_of(book, [size]), "optimum", Scheduled(schedule))
     assert charged.usd + owing * charged.owed_usd == pytest.approx(best, rel=1e-9, abs=1e-12)
+
+
+def with_an_accounts_autopilot(book: PriceBook, leave_usd: float) -> PriceBook:
+    """Make the book's autopilot a setting of an account, which an object may leave for good."""
+    own = {"scope": AutopilotScope.ACCOUNT, "leave_usd": leave_usd, "reenter": False}
+    classes = (
+        prices if prices.autopilot is None else replace(prices, autopilot=replace(prices.autopilot, **own))
+        for prices in book.classes
+    )
+    return replace(book, classes=tuple(classes))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    small_books(),
+    st.lists(st.sampled_from([0, 0, 0, 1, 2, 40]), min_size=2, max_size=5),
+    st.sampled_from([GIB - 1, GIB, 3 * GIB]),
+    st.integers(-1, 1),
+    st.sampled_from([0.0, 0.125, 1.0]),
+)
+def test_nothing_is_cheaper_where_every_object_begins_in_an_autopilot_that_it_may_leave(
+    drawn, reads, size, created, leave_usd
+):
+    book, inside = with_an_accounts_autopilot(drawn, leave_usd), 1
+    window = [0 if day < created else count for day, count in enumerate(reads)]
+    trace = trace_with([[0, *window]], [size], [created + 1], eval_from=1)
+    schedule = optimal_schedule(trace, tariff_of(book, [size]), inside=inside)
+    lived, enters = window[max(created, 0) :], int(created >= 0)
+    sequences = [
+        sequence
+        for sequence in product(range(4), repeat=len(lived))
+        if sequence[:enters] == (0,) * enters and sequence[enters : enters + 1] in ((), (inside,))
+        if inside not in sequence[enters:][sequence[enters:].count(inside) :]
+    ]
+    account = Account(tariff_of(book, [size] * len(sequences)), 0, LONG_HELD_DAYS if created <= 0 else 0)
+    everything = np.arange(len(sequences))
+    for day, count in enumerate(lived):
+        account.move(everything, np.array(sequences)[:, day])
+        read = everything if count else everything[:0]
+        account.pass_day(everything, read, np.full(len(read), count))
+    best = float(account.usd.sum(axis=1).min())
+    assert schedule.usd[0] == pytest.approx(best, rel=1e-9, abs=1e-12)
+    charged = replay(trace, tariff_of(book, [size]), "optimum", Scheduled(schedule))
+    assert charged.usd == pytest.approx(best, rel=1e-9, abs=1e-12)
 
 
 def plain_optimum(tariff: Tariff, reads, row: int = 0) -> float:
@@ -142,6 +188,18 @@ def test_the_schedule_costs_what_the_programme_says(name, seed, owing, monkeypat
     charged = replay(trace, tariff, "optimum", Scheduled(schedule))
     assert charged.usd + owing * charged.owed_usd == pytest.approx(schedule.usd.sum(), rel=1e-9)
     assert charged.moves == len(schedule.rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_schedule_inside_smart_tier_costs_what_the_programme_says_and_no_more_than_staying(seed, monkeypatch):
+    book, trace = load_book("azure-eastus-lrs"), random_trace(seed)
+    tariff = tariff_of(book, trace.size_bytes, classes_of(book, Latency.MS, switched=True))
+    monkeypatch.setattr(module, "CHUNK_OBJECTS", 7)
+    schedule = optimal_schedule(trace, tariff, inside=tariff.code_of("Smart"))
+    charged = replay(trace, tariff, "optimum", Scheduled(schedule))
+    assert charged.usd == pytest.approx(schedule.usd.sum(), rel=1e-9)
+    assert charged.moves == len(schedule.rows)
+    assert charged.usd < replay(trace, tariff, "autopilot", AutopilotRule(trace, tariff)).usd
 
 
 def test_reads_that_dwarf_everything_else_do_not_drown_the_rest():

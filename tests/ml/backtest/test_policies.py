@@ -15,6 +15,7 @@ from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import Latency
 from cloudflux.domain.rules import classify
 from cloudflux.price_books import load_book
+from cloudflux_ml.backtest.learned import Learned, left_one_by_one
 from cloudflux_ml.backtest.optimum import optimal_schedule
 from cloudflux_ml.backtest.replay import SMALL_BYTES, replay
 from cloudflux_ml.backtest.rivals import BreakEven
@@ -168,9 +169,14 @@ def test_with_a_whole_buckets_autopilot_the_optimum_is_the_cheaper_of_two(book):
     reads = np.zeros((4, 120), dtype=int)
     trace = trace_with(reads, [10 * GIB] * 4, eval_from=20)
     tariff = tariff_of(book, trace.size_bytes, classes_of(book, Latency.MS))
+    switched = tariff_of(book, trace.size_bytes, classes_of(book, Latency.MS, switched=True))
     single = optimal_schedule(trace, tariff).usd.sum()
     result = backtest(trace, book, ["autopilot"])
-    assert result.policies[OPTIMUM].usd == pytest.approx(min(single, result.policies["autopilot"].usd))
+    together = result.policies["autopilot"].usd
+    if book is AZURE:  # whose objects may leave
+        together = optimal_schedule(trace, switched, inside=switched.code_of("Smart")).usd.sum()
+        assert together < result.policies["autopilot"].usd
+    assert result.policies[OPTIMUM].usd == pytest.approx(min(single, together))
     # where no class but the autopilot's is cheaper, it is the autopilot
     dear = replace(
         book,
@@ -184,6 +190,38 @@ def test_with_a_whole_buckets_autopilot_the_optimum_is_the_cheaper_of_two(book):
     result = backtest(trace, dear, ["autopilot", "stay"])
     assert result.policies[OPTIMUM].parts_usd == result.policies["autopilot"].parts_usd
     assert result.policies["autopilot"].usd < result.policies["stay"].usd
+
+
+def test_no_class_that_needs_a_restore_goes_with_an_accounts_autopilot():
+    own = classes_of(AZURE, Latency.HOURS)
+    assert "Archive" in own
+    assert classes_of(AZURE, Latency.HOURS, switched=True) == ("Hot", "Smart", "Cool", "Cold")
+    assert classes_of(AZURE, Latency.MS, switched=True) == ("Hot", "Smart", "Cool", "Cold")
+    # GCS has no such class
+    assert classes_of(GCS, Latency.HOURS, switched=True) == classes_of(GCS, Latency.MS, switched=True)
+
+
+def test_objects_leave_an_accounts_autopilot_once_and_are_placed_on_from_there():
+    random = np.random.default_rng(4)
+    reads = random.poisson(random.choice([0, 0.004, 0.02, 0.2, 2], 60)[:, None], (60, 500))
+    reads[:20, 250:] = 0  # falls silent, and some of it comes back for good
+    reads[:6, 380:] = 3
+    trace = trace_with(reads, [8 * GIB] * 60, np.where(np.arange(60) % 3, -5, 270), eval_from=250)
+    tariff, switched = (
+        tariff_of(AZURE, trace.size_bytes, classes_of(AZURE, Latency.MS, switched=with_it)) for with_it in (False, True)
+    )
+    smart = switched.code_of("Smart")
+    policy = Learned(trace.before(250), switched, inside=smart)
+    recorded = Recorded(policy)
+    replay(trace, switched, "cloudflux", recorded)  # refuses whoever goes back in
+    ways = [[code for _, _, moves in recorded.decided for moved, code in moves if moved == row] for row in range(60)]
+    assert all(way[0] == smart and smart not in way[1:] for way in ways)
+    assert any(len(way) > 2 for way in ways), "some are moved again among the classes of their own"
+    assert any(len(way) == 1 for way in ways), "some never leave"
+    assert left_one_by_one(switched) == smart
+    assert left_one_by_one(tariff) is None
+    gcs = tariff_of(GCS, trace.size_bytes, classes_of(GCS, Latency.MS, switched=True))
+    assert left_one_by_one(gcs) is None
 
 
 def test_rules_are_the_classifiers_answers_day_by_day():

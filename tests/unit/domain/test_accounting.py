@@ -66,7 +66,8 @@ class PlainObject:
         retrieval = self.size / GIB * self.read_of_one_gib(here)
         if there.autopilot is not None and there.autopilot.scope is not AutopilotScope.OBJECT:
             # a switch: what it costs stands in the book
-            if not there.autopilot.reenter and self.storage_class != names[self.book.standard_code]:
+            # who was moved has a class of its own, even if it is the standard one
+            if not there.autopilot.reenter and (self.moves or self.storage_class != names[self.book.standard_code]):
                 raise NotOffered
             usd = there.autopilot.enable_usd + (retrieval if there.autopilot.enable_retrieval else 0)
             owes = there.autopilot.enable_early_deletion
@@ -199,6 +200,20 @@ def test_every_pair_of_classes_is_charged_as_the_plain_engine_says(name):
                 assert account.move(np.array([0]), np.array([book.code_of(target)])) == (source != target)
                 assert account.usd[0, MOVES] == pytest.approx(plain.bill["moves"], rel=1e-12)
                 assert account.usd[0, EARLY_DELETION] == pytest.approx(plain.bill["early_deletion"], rel=1e-12)
+
+
+def test_who_has_left_azures_smart_tier_never_goes_back_in_and_pays_one_write_for_leaving():
+    book = BOOKS["azure-eastus-lrs"]
+    hot, smart, cold = (book.code_of(name) for name in ("Hot", "Smart", "Cold"))
+    account = Account(tariff_of(book, [GIB]), hot, LONG_HELD_DAYS)
+    only = np.array([0])
+    account.move(only, np.array([smart]))
+    assert account.total_usd == 0
+    account.move(only, np.array([cold]))
+    assert account.total_usd == pytest.approx(book.prices_of("Cool").write_usd)
+    account.move(only, np.array([hot]))
+    with pytest.raises(ValueError, match="no object can be moved from Hot to Smart"):
+        account.move(only, np.array([smart]))
 
 
 def test_bytes_read_can_be_given_where_not_the_whole_object_is_read():
