@@ -17,7 +17,7 @@ from conftest import REPOSITORY, STACKS, settings_without_services
 
 from cloudflux.local.processes import end_processes
 
-pytestmark = [pytest.mark.integration, pytest.mark.stack, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.integration, pytest.mark.stack, pytest.mark.timeout(4800)]
 
 DAG_IDS = {
     "collect_access_logs",
@@ -51,7 +51,7 @@ class Demo:
             "PYTHONPATH": f"{REPOSITORY / 'include'}{os.pathsep}{REPOSITORY / 'ml'}"
         }
         done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=1100, check=False
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=2300, check=False
         )
         assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
         found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
