@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudflux.local.checks import checks, closing_line
+from cloudflux.local.checks import checks, closing_line, passed_all, runs
 from cloudflux.local.cli import build_parser, main
 from cloudflux.local.display import duration
 
@@ -73,10 +73,50 @@ def test_a_duration_reads_naturally_when_it_is_shown(seconds: float, text: str) 
     assert duration(seconds) == text
 
 
-def test_tests_are_counted_when_they_have_run(tmp_path: Path) -> None:
-    report = tmp_path / "report.xml"
-    report.write_text(
+def test_tests_are_counted_over_all_runs(tmp_path: Path) -> None:
+    first, second = tmp_path / "report-0.xml", tmp_path / "report-1.xml"
+    first.write_text(
         '<testsuites><testsuite name="pytest" tests="12" failures="2" errors="1" skipped="4"/></testsuites>',
         encoding="utf-8",
     )
-    assert closing_line(report) == "5 passed, 3 failed, 4 skipped"
+    second.write_text(
+        '<testsuites><testsuite name="pytest" tests="3" failures="1" errors="0" skipped="0"/></testsuites>',
+        encoding="utf-8",
+    )
+    assert closing_line([first, second]) == "7 passed, 4 failed, 4 skipped"
+
+
+def _tests_below(folder: Path) -> Path:
+    tests = folder / "tests"
+    for name in ("unit/domain/test_a.py", "ml/test_b.py", "contract/test_c.py", "integration/test_d.py"):
+        (tests / name).parent.mkdir(parents=True, exist_ok=True)
+        (tests / name).touch()
+    return tests
+
+
+def test_every_folder_of_tests_is_in_one_run(tmp_path: Path) -> None:
+    found = runs(_tests_below(tmp_path), fast=False, pytest_arguments=["-k", "kills"])
+    folders = [[argument for argument in run if argument.startswith("tests/")] for run in found]
+    assert folders == [["tests/ml", "tests/unit"], ["tests/contract", "tests/integration"]]
+    assert "-n" in found[0]
+    assert "-n" not in found[1]
+    assert all(run[-2:] == ("-k", "kills") for run in found)
+
+
+def test_only_what_needs_no_stack_runs_when_it_has_to_be_fast(tmp_path: Path) -> None:
+    (run,) = runs(_tests_below(tmp_path), fast=True, pytest_arguments=[])
+    assert run[0] == "tests/unit"
+    assert not [argument for argument in run[1:] if argument.startswith("tests/")]
+
+
+def test_a_named_test_is_run_alone(tmp_path: Path) -> None:
+    named = ["tests/unit/domain/test_a.py::test_one", "-x"]
+    assert runs(_tests_below(tmp_path), fast=False, pytest_arguments=named) == [tuple(named)]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "passed"),
+    [([0, 0], True), ([0, 5], True), ([5, 0], True), ([5, 5], False), ([0, 1], False), ([2, 0], False), ([], False)],
+)
+def test_a_run_without_tests_is_no_failure_when_another_has_some(statuses: list[int], passed: bool) -> None:
+    assert passed_all(statuses) is passed
