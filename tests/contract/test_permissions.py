@@ -345,7 +345,7 @@ def gcp_acls(client: Any, gcs: Any, bucket: str) -> None:
     def asked(bucket: str, calls: Any) -> Any:
         answers = original(bucket, calls)
         for call, answer in zip(calls.values(), answers, strict=True):
-            if call.query.get("projection") == "full":
+            if "projection=full" in call.target:
                 answer.content["acl"] = [{"entity": "allUsers", "role": "READER"}]
         return answers
 

@@ -36,6 +36,7 @@ _KEPT_HEADERS: Final = (
     ("customTime", "custom-time"),
     ("kmsKeyName", "kms-key-name"),
 )
+_KEPT_FIELDS: Final = frozenset(field for field, _ in _KEPT_HEADERS)
 _LOCKS: Final = frozenset({"temporaryHold", "eventBasedHold", "retentionExpirationTime", "retention"})
 
 
@@ -44,17 +45,20 @@ def state_of(bucket: str, item: Mapping[str, Any], clock: Callable[[], datetime]
     updated, since = item["updated"], item.get("timeStorageClassUpdated") or item["timeCreated"]
     updated_at = at(updated)
     return ObjectState(
-        ref=ObjectRef(Provider.GCP, bucket, item["name"], str(item["generation"])),
-        size_bytes=int(item["size"]),
-        storage_class=item["storageClass"],
-        etag=item["etag"],
-        last_modified_at=updated_at,
-        class_since_at=updated_at if since == updated else at(since),
-        content_type=item.get("contentType"),
-        checksum=digests(item),
-        metadata=item.get("metadata") or {},
-        lock_reason=lock_reason(item, clock),
-        headers={name: without_key_version(str(item[field])) for field, name in _KEPT_HEADERS if field in item},
+        ObjectRef(Provider.GCP, bucket, item["name"], str(item["generation"])),
+        int(item["size"]),
+        item["storageClass"],
+        item["etag"],
+        updated_at,
+        updated_at if since == updated else at(since),
+        item.get("contentType"),
+        digests(item),
+        item.get("metadata") or {},
+        {},
+        lock_reason(item, clock),
+        {}
+        if _KEPT_FIELDS.isdisjoint(item)
+        else {name: without_key_version(str(item[field])) for field, name in _KEPT_HEADERS if field in item},
     )
 
 
@@ -85,7 +89,10 @@ def class_since(item: Mapping[str, Any]) -> datetime:
 
 def digests(item: Mapping[str, Any]) -> str | None:
     """Give the digests of an object's content as ``ObjectState`` keeps them."""
-    found = [f"{name}:{item[field]}" for field, name in (("md5Hash", "md5"), ("crc32c", "crc32c")) if field in item]
+    md5, crc32c = item.get("md5Hash"), item.get("crc32c")
+    if md5 is not None and crc32c is not None:
+        return f"md5:{md5} crc32c:{crc32c}"
+    found = [f"{name}:{value}" for name, value in (("md5", md5), ("crc32c", crc32c)) if value is not None]
     return " ".join(found) or None
 
 

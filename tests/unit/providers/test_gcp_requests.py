@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import pytest
 import requests
+from urllib3.exceptions import ProtocolError
 
 from cloudflux.domain.errors import AccountRefused, BucketNotFound, CredentialsRefused
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
@@ -33,7 +34,7 @@ class _Session:
     backwards: bool = False
 
     def request(
-        self, method: str, url: str, *, data: bytes | None, headers: Any, timeout: Any, auth: Any
+        self, method: str, url: str, *, data: bytes | None, headers: Any, timeout: Any, auth: Any, stream: bool
     ) -> requests.Response:
         target = url.removeprefix("https://storage.test")
         if target == "/batch/storage/v1":
@@ -74,7 +75,7 @@ class _Session:
 
 def _response(status: int, headers: Mapping[str, str], content: bytes) -> requests.Response:
     response = requests.Response()
-    response.status_code, response._content = status, content
+    response.status_code, response._content, response._content_consumed = status, content, True
     response.headers.update(headers)
     return response
 
@@ -248,7 +249,40 @@ def test_the_wait_that_is_asked_for_is_read() -> None:
     assert Answer(503, {}).retry_after is None
 
 
+def test_an_answer_whose_body_breaks_off_is_lost() -> None:
+    class Raw:
+        def stream(self, size: int, *, decode_content: bool) -> Iterator[bytes]:
+            yield b'{"items": ['
+            raise ProtocolError("the connection broke")
+
+    class Session(_Session):
+        def request(self, *asked: Any, **options: Any) -> requests.Response:
+            response = requests.Response()
+            response.status_code, response.raw = 200, Raw()
+            return response
+
+    with pytest.raises(AnswerLost, match="the connection broke"):
+        ObjectRequests(_Library(Session({})), 60, 16).call(look("data", "a/b"))
+
+
+def test_a_long_rewrite_is_continued_where_it_stood() -> None:
+    call = rewrite("data", "a", {"kmsKeyName": "projects/p/k"}, generation="7", metageneration="3", token="t/1==")
+    path, _, query = call.target.partition("?")
+    assert path == "/storage/v1/b/data/o/a/rewriteTo/b/data/o/a"
+    told = parse_qs(query, strict_parsing=True)
+    assert told.pop("fields")[0].startswith("done,rewriteToken,resource(name,generation,")
+    assert told == {
+        "sourceGeneration": ["7"],
+        "ifGenerationMatch": ["7"],
+        "ifMetagenerationMatch": ["3"],
+        "ifSourceGenerationMatch": ["7"],
+        "ifSourceMetagenerationMatch": ["3"],
+        "destinationKmsKeyName": ["projects/p/k"],
+        "rewriteToken": ["t/1=="],
+    }
+
+
 def test_a_key_is_quoted_whole() -> None:
     call = rewrite("data", "a/b ü?#%", {"storageClass": "NEARLINE"}, generation="1", metageneration="1")
     quoted = "a%2Fb%20%C3%BC%3F%23%25"
-    assert call.path == f"/storage/v1/b/data/o/{quoted}/rewriteTo/b/data/o/{quoted}"
+    assert call.target.partition("?")[0] == f"/storage/v1/b/data/o/{quoted}/rewriteTo/b/data/o/{quoted}"
