@@ -140,6 +140,9 @@ class BucketSettings(_Strict):
     autopilot: bool = False
     """Whether GCS Autoclass is switched on for the bucket, or smart tier for the account of the container: then its
     provider chooses the classes, and every object is kept."""
+    leave_autopilot: bool = False
+    """Azure: whether single blobs may be taken out of smart tier, which nobody can take back. The inventory has to
+    report `Smart` for the blobs that are in it: every other tier counts as the blob's own."""
     excluded_prefixes: tuple[str, ...] = ()
     min_retention_days: int = Field(default=0, ge=0)
     """An object that is younger is never moved."""
@@ -171,6 +174,14 @@ class BucketSettings(_Strict):
                     f"prefixes: pinned_class {below.pinned_class!r} of {below.prefix!r} is no storage class of "
                     f"{self.provider}: it has {', '.join(TIER_OF[self.provider])}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _autopilot_can_be_left(self) -> Self:
+        if self.leave_autopilot and self.provider is not Provider.AZURE:
+            raise ValueError(
+                f"leave_autopilot: single objects can leave Azure's smart tier only, not {self.provider}'s"
+            )
         return self
 
     @model_validator(mode="after")

@@ -289,14 +289,20 @@ def idle_time_days(demand: Demand, after_days: int, idle_days: ArrayLike) -> Flo
 
 
 def _client_move_rates(book: PriceBook) -> tuple[Floats, Floats]:
-    """Give a client's move from each class to each class: USD for an object and USD for a GiB, both (C, C)."""
+    """Give a client's move from each class to each class: USD for an object and USD for a GiB, both (C, C).
+
+    Leaving an autopilot costs what its terms say, wherever the object goes.
+    """
     count = len(book.classes)
     fixed = np.zeros((count, count))
     per_gib = np.zeros((count, count))
     read, retrieval = read_request_usd(book), retrieval_usd_gib(book)
-    for source in range(count):
+    for source, here in enumerate(book.classes):
         for destination, prices in enumerate(book.classes):
             if source == destination:
+                continue
+            if here.autopilot is not None and here.autopilot.leave_usd is not None:
+                fixed[source, destination] = here.autopilot.leave_usd
                 continue
             charge = book.client_move_down if destination > source else book.client_move_up
             fixed[source, destination] = (

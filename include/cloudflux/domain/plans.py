@@ -11,6 +11,7 @@ from typing import Final
 
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.quiet_hours import QuietHours
+from cloudflux.domain.tiers import TIER_OF, Provider, Tier
 
 
 class PlanState(StrEnum):
@@ -125,6 +126,14 @@ class PlanGroup:
     """What of the one-time cost S3 Batch Operations charges for its jobs, beside the copies."""
 
 
+def leaves_for_good(provider: str, from_class: str) -> bool:
+    """Tell whether nothing can take a move back: a blob that has left Azure's smart tier cannot go back in.
+
+    See https://learn.microsoft.com/azure/storage/blobs/access-tiers-smart.
+    """
+    return provider == Provider.AZURE and TIER_OF[Provider.AZURE].get(from_class) is Tier.AUTO
+
+
 @dataclass(frozen=True, slots=True)
 class PlanTotals:
     """What a plan amounts to."""
@@ -167,3 +176,8 @@ class MigrationPlan:
     kind: PlanKind = PlanKind.PLACEMENT
     undoes: str | None = None
     """The plan whose moves this one takes back."""
+
+    @property
+    def irreversible(self) -> int:
+        """How many of its moves no undo can take back."""
+        return sum(group.objects for group in self.groups if leaves_for_good(group.provider, group.from_class))

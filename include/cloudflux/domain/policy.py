@@ -24,7 +24,7 @@ from cloudflux.domain.costs import (
     storage_usd_month,
 )
 from cloudflux.domain.placement import PlacementTables
-from cloudflux.domain.prices import MONTH_DAYS, AutopilotScope, ClassPrices, Latency, PriceBook
+from cloudflux.domain.prices import MONTH_DAYS, ClassPrices, Latency, PriceBook
 from cloudflux.domain.reasons import Grounds, Phrases, reasons_of
 from cloudflux.domain.usage import UsageChain
 
@@ -55,6 +55,9 @@ class OwnerLimits:
     """The slowest first byte: ``hours`` lets classes in that need a restore."""
     allowed_classes: Collection[str] | None = None
     """None: every class that the latency allows and that keeps the redundancy; a single-zone class must be named."""
+    leave_autopilot: bool = False
+    """Whether objects may be taken out of an account's autopilot that is on, which is for good (Azure's smart tier).
+    Such an account has no class that needs a restore: smart tier and Archive are for different redundancies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,9 @@ def decide(
 
     Classes that need a restore are candidates only where ``limits`` allow hours, single-zone classes only where they
     are named. S3 Intelligent-Tiering is a candidate like any other class. Azure smart tier and GCS Autoclass never are:
-    they are settings of an account or a bucket, not of an object, and objects under them are kept.
+    they are settings of an account or a bucket, not of an object, and objects under them are kept. But where
+    ``limits.leave_autopilot`` says so, an object in smart tier may leave it: for a price of its own, for good, and so
+    not on a weak forecast.
 
     A weak forecast (by rules, or below ``settings.min_confidence``) must show more:
 
@@ -285,18 +290,8 @@ def _decide_chunk(
         costs = _placed(costs, usage, objects=objects, demand=demand, current=current, once=once, placeable=placeable)
     expected, running, stay, by_usage = costs.expected, costs.running, costs.stay, costs.by_usage
 
-    settled = np.array(
-        [prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT for prices in book.classes]
-    )
-    retained = np.zeros(count, dtype=np.bool_) if objects.retained is None else objects.retained
-    fixed = unknown | objects.excluded | _locked(objects) | settled[current] | retained
-    pinned = (pins >= 0) & ~fixed
-    weighed = np.tile(np.isin(book.class_names, allowed_classes(book, limits)), (count, 1))
-    weighed[fixed] = False
-    weighed[pinned] = False
-    weighed[rows[pinned], pins[pinned]] = True
-    weighed[rows, current] = True
-    weighed &= np.isfinite(expected)
+    open_to = _candidates(book, limits, objects, current=current, unknown=unknown, pins=pins)
+    pinned, weighed = open_to.pinned, open_to.weighed & np.isfinite(expected)
     eligible = weighed.copy()
     weak = (objects.from_rules | (objects.confidence < settings.min_confidence)) & ~by_usage
     if bool(weak.any()):
@@ -315,6 +310,10 @@ def _decide_chunk(
     if objects.break_even_opens is not None:
         ruled = ~objects.break_even_opens.all(axis=1)
         eligible[ruled] = weighed[ruled] & objects.break_even_opens[ruled]
+        weak = weak | ruled
+    unsure = np.flatnonzero(open_to.leaving & weak)  # what cannot be taken back is not done on a guess
+    eligible[unsure] = False
+    eligible[unsure, current[unsure]] = True
 
     best = _cheapest(expected, eligible, current)
     saving = stay - expected[rows, best]
@@ -350,8 +349,9 @@ def _decide_chunk(
                 lock_reason=objects.lock_reason,
                 unknown=unknown,
                 current_class=objects.current_class,
-                settled=settled[current],
-                retained=retained,
+                settled=open_to.settled,
+                leaving=open_to.leaving,
+                retained=open_to.retained,
                 pinned=pinned,
                 unguarded=_cheapest(expected, weighed, current),
                 runs_cheapest=_cheapest(running, weighed, current),
@@ -370,6 +370,45 @@ def _decide_chunk(
         current_monthly_usd=running[rows, current] * to_month,
         chosen_monthly_usd=running[rows, best] * to_month,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Where the objects of a chunk may be, before any cost is looked at. Arrays have shape (N,)."""
+
+    weighed: NDArray[np.bool_]
+    """The classes that are candidates, shape (N, C); the present one always is."""
+    settled: NDArray[np.bool_]
+    """Whether the object is in an autopilot of the whole bucket or account, and may not leave it,"""
+    leaving: NDArray[np.bool_]
+    """and whether it is in one that it may leave, for good."""
+    retained: NDArray[np.bool_]
+    pinned: NDArray[np.bool_]
+
+
+def _candidates(
+    book: PriceBook,
+    limits: OwnerLimits,
+    objects: ObjectColumns,
+    *,
+    current: Codes,
+    unknown: NDArray[np.bool_],
+    pins: Codes,
+) -> _Candidates:
+    rows = np.arange(len(objects))
+    setting = np.array([_is_setting(prices) for prices in book.classes])
+    leaving = np.array([may_leave(prices, limits) for prices in book.classes])[current]
+    settled = setting[current] & ~leaving
+    retained = np.zeros(len(objects), dtype=np.bool_) if objects.retained is None else objects.retained
+    fixed = unknown | objects.excluded | _locked(objects) | settled | retained
+    restored = np.array([prices.latency == Latency.HOURS for prices in book.classes])
+    # neither can be done at the provider: into a setting of the whole, and from smart tier into Archive
+    pinned = (pins >= 0) & ~fixed & ~(setting[pins] & (pins != current)) & ~(leaving & restored[pins])
+    weighed = np.tile(np.isin(book.class_names, allowed_classes(book, limits)), (len(objects), 1))
+    weighed[fixed | pinned] = False
+    weighed[rows[pinned], pins[pinned]] = True
+    weighed[rows, current] = True
+    return _Candidates(weighed, settled, leaving, retained, pinned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,13 +482,24 @@ def allowed_classes(book: PriceBook, limits: OwnerLimits) -> tuple[str, ...]:
 
 def barred_by(prices: ClassPrices, limits: OwnerLimits) -> str | None:
     """Say why an object may not be moved to a class, or None when it may."""
-    if prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT:
+    if prices.autopilot is not None and not prices.autopilot.is_object_setting:
         return f"an autopilot that is a setting of the {prices.autopilot.scope}, not of one object"
+    if prices.latency == Latency.HOURS and limits.leave_autopilot:
+        return "it needs a restore, and an account with smart tier has no such class"
     if prices.latency == Latency.HOURS and limits.latency != Latency.HOURS:
         return "the first byte takes hours, and its owner accepts milliseconds"
     if limits.allowed_classes is not None:
         return None if prices.storage_class in limits.allowed_classes else "not among the classes that its owner allows"
     return "kept in a single zone: its owner has to name it in allowed_classes" if prices.single_az else None
+
+
+def may_leave(prices: ClassPrices, limits: OwnerLimits) -> bool:
+    """Tell whether objects in a class that is a setting of the whole account may be taken out of it, for good."""
+    return limits.leave_autopilot and prices.autopilot is not None and prices.autopilot.left_for_good
+
+
+def _is_setting(prices: ClassPrices) -> bool:
+    return prices.autopilot is not None and not prices.autopilot.is_object_setting
 
 
 def _safe_when_weak(

@@ -107,6 +107,16 @@ class Autopilot:
     redundancies: tuple[str, ...] = ()
     """The only redundancies that it is offered for; empty: any."""
 
+    @property
+    def is_object_setting(self) -> bool:
+        """Whether single objects are put into it; else a whole bucket or account is."""
+        return self.scope is AutopilotScope.OBJECT
+
+    @property
+    def left_for_good(self) -> bool:
+        """Whether it is a whole bucket's or account's, and single objects may leave it: Azure's smart tier."""
+        return not self.is_object_setting and self.leave_usd is not None
+
 
 @dataclass(frozen=True, slots=True)
 class StorageBand:

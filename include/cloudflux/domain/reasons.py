@@ -85,7 +85,9 @@ class Grounds:
     """Whether the book does not know the present class; then ``current_class`` names it."""
     current_class: Texts
     settled: Flags
-    """Whether the present class is an autopilot that is no object's own setting."""
+    """Whether the present class is an autopilot that is no object's own setting, and may not be left."""
+    leaving: Flags
+    """Whether a move would take the object out of such an autopilot for good."""
     retained: Flags
     pinned: Flags
     unguarded: Codes
@@ -114,9 +116,12 @@ def reasons_of(grounds: Grounds, book: PriceBook, horizon_days: int) -> Phrases:
     )
     opening.say(grounds.retained, [f"keep {name}: younger than its owner's minimum retention" for name in names], here)
     chosen = here * len(names) + grounds.chosen
+    out = "move {} -> {}, leaves smart tier for good: "
+    opening.say(grounds.pinned & moves & grounds.leaving, _pairs(names, f"{out}pinned there by its owner"), chosen)
     opening.say(grounds.pinned & moves, _pairs(names, "move {} -> {}: pinned there by its owner"), chosen)
     opening.say(grounds.pinned, [f"keep {name}: pinned there by its owner" for name in names], here)
     opened = opening.open.copy()
+    opening.say(moves & grounds.leaving, _pairs(names, out), chosen)
     opening.say(moves, _pairs(names, "move {} -> {}: "), chosen)
     moved = opened & moves
     opening.say(

@@ -8,7 +8,7 @@ autopilot on or off, that is left to whoever owns the bucket.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
 from typing import Any, Final
@@ -28,11 +28,12 @@ from cloudflux.domain.bucket_autopilots import (
     settable_autopilot,
 )
 from cloudflux.domain.costs import Codes, Floats, demand_of, running_usd, usd
-from cloudflux.domain.policy import Decisions, ObjectColumns, OwnerLimits, PolicySettings
+from cloudflux.domain.policy import Decisions, LearntUsage, ObjectColumns, OwnerLimits, PolicySettings, may_leave
 from cloudflux.domain.prices import GIB_BYTES, MONTH_DAYS, AutopilotScope, PriceBook
 from cloudflux.domain.usage import UsageChain
 from cloudflux.lake.schemas import BUCKET_AUTOPILOTS
 from cloudflux.workflows.lake_ports import PublishedLake
+from cloudflux.workflows.placements import Placements
 
 _SUMS: Final = (
     "objects", "bytes", "present_usd", "own_usd", "own_once_usd", "switched_usd", "entry_usd", "monitoring_usd",
@@ -50,6 +51,7 @@ class AutopilotBids:
     known_days: int
     """Of history."""
     policy: PolicySettings
+    placements: Placements
     _rows: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _lives: dict[tuple[str, str], AutopilotLife] = field(default_factory=dict)
 
@@ -62,9 +64,13 @@ class AutopilotBids:
         limits: OwnerLimits,
         decisions: Decisions,
         chain: UsageChain | None,
+        read_share: float,
         withheld: str | None,
     ) -> None:
-        """Add objects of one bucket, as they were decided, before anything was withheld."""
+        """Add objects of one bucket, as they were decided, before anything was withheld.
+
+        Where its owner lets single objects leave the autopilot, that counts as what is best for them inside.
+        """
         code = settable_autopilot(book)
         if code is None or bucket.autopilot:
             return
@@ -78,9 +84,19 @@ class AutopilotBids:
         row["present_usd"] += float(decisions.stay_usd.sum())
         row["own_usd"] += float(own.sum())
         row["own_once_usd"] += float(decisions.one_time_usd[decisions.moves].sum())
+        leaving = None
+        if bucket.leave_autopilot and may_leave(
+            book.classes[code], open_limits := replace(limits, leave_autopilot=True)
+        ):
+            inside = {book.classes[code].storage_class}
+            leaving = self.placements.usage(
+                chain, book, open_limits, self.policy, present=inside, read_share=read_share
+            )
         for start in range(0, len(objects), _CHUNK_ROWS):
             some = slice(start, start + _CHUNK_ROWS)
-            for name, value in self._sums(book, code, objects.take(some), own[some], chain).items():
+            for name, value in self._sums(
+                book, code, objects.take(some), own=own[some], chain=chain, leaving=leaving
+            ).items():
                 row[name] += value
 
     def table(self) -> pa.Table:
@@ -122,9 +138,19 @@ class AutopilotBids:
         return None
 
     def _sums(
-        self, book: PriceBook, code: int, objects: ObjectColumns, own: Floats, chain: UsageChain
+        self,
+        book: PriceBook,
+        code: int,
+        objects: ObjectColumns,
+        *,
+        own: Floats,
+        chain: UsageChain,
+        leaving: LearntUsage | None,
     ) -> dict[str, float]:
-        """Add up what hangs on the autopilot; ``own`` is what each object is expected to cost without it."""
+        """Add up what hangs on the autopilot; ``own`` is what each object is expected to cost without it.
+
+        leaving : the tables by which objects may leave it; then its monitoring is counted as if none did.
+        """
         sizes = np.asarray(objects.size_bytes, dtype=np.float64)
         known = book.codes_of(objects.current_class)
         tariff = tariff_of(book, sizes, by_client=True)
@@ -138,6 +164,11 @@ class AutopilotBids:
         if objects.retained is not None:
             kept = kept | objects.retained
         placed = np.zeros(len(sizes), np.bool_) if objects.usage_state is None else objects.usage_state >= 0
+        if leaving is not None and objects.usage_state is not None:
+            free = np.flatnonzero(placed & ~kept)
+            new = np.zeros(len(free))
+            left = leaving.costs(objects.usage_state[free], sizes[free], np.full(len(free), code), new, new)
+            inside[free] = np.minimum(inside[free], left.expected_usd[:, code])
         return {
             "objects": len(sizes),
             "bytes": int(sizes.sum()),

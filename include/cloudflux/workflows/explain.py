@@ -143,7 +143,9 @@ def explain_object(
             refutations=refutations,
         ),
     )
-    mine = OwnerGroup(group.rows[[place]], group.objects.take(np.array([place])), group.limits, group.usage)
+    mine = OwnerGroup(
+        group.rows[[place]], group.objects.take(np.array([place])), group.limits, group.usage, group.read_share
+    )
     decisions = decide(mine.objects, book, mine.limits, policy, mine.usage)
     guard = None if surprises is None else _guard(surprises, row)
     if refutations is not None:

@@ -14,8 +14,8 @@ from cloudflux.domain.accounting import EARLY_DELETION
 from cloudflux.domain.costs import early_deletion_usd
 from cloudflux.domain.expected_life import expected_life
 from cloudflux.domain.explain import Outlook, explain_cost
-from cloudflux.domain.policy import Decisions, LearntUsage, PolicySettings, barred_by
-from cloudflux.domain.prices import AutopilotScope, PriceBook
+from cloudflux.domain.policy import Decisions, LearntUsage, PolicySettings, barred_by, may_leave
+from cloudflux.domain.prices import PriceBook
 from cloudflux.workflows.explanation import CandidateCost, RuledOut
 from cloudflux.workflows.score import OwnerGroup
 
@@ -143,8 +143,10 @@ def _why_it_stays(mine: OwnerGroup, book: PriceBook) -> str | None:
     objects = mine.objects
     name, pinned = str(objects.current_class[0]), None if objects.pinned_class is None else objects.pinned_class[0]
     barred = barred_by(book.prices_of(name), mine.limits) if name in book.class_names else None
-    autopilot = book.prices_of(name).autopilot if name in book.class_names else None
-    settled = autopilot is not None and autopilot.scope != AutopilotScope.OBJECT
+    prices = book.prices_of(name) if name in book.class_names else None
+    settled = prices is not None and prices.autopilot is not None and not prices.autopilot.is_object_setting
+    if prices is not None and may_leave(prices, mine.limits):
+        settled = False
     reasons = (
         (bool(objects.excluded[0]), "the object is excluded by its owner"),
         (objects.lock_reason[0] is not None, f"the object is locked ({objects.lock_reason[0]})"),

@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # p
 
 from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux.domain.placement import PlacementTables, solve_placement
-from cloudflux.domain.policy import LearntUsage, OwnerLimits, PolicySettings, allowed_classes
-from cloudflux.domain.prices import AutopilotScope, PriceBook
+from cloudflux.domain.policy import LearntUsage, OwnerLimits, PolicySettings, allowed_classes, may_leave
+from cloudflux.domain.prices import PriceBook
 from cloudflux.domain.usage import UsageChain
 from cloudflux.workflows.placement_files import (
     KIND,
@@ -85,7 +85,7 @@ class Placements:
         settled = {
             prices.storage_class
             for prices in book.classes
-            if prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT
+            if prices.autopilot is not None and not prices.autopilot.is_object_setting and not may_leave(prices, limits)
         }
         classes = allowed | (frozenset(book.class_names) & frozenset(present) - settled)
         classes |= {book.class_names[book.standard_code]}

@@ -395,6 +395,11 @@ def describe(plan: MigrationPlan) -> str:
     notes = []
     if fees := job_fees_usd(plan):
         notes.append(f"Of the one-time cost, USD {fees:.6f} is what S3 Batch Operations charges for its jobs.")
+    if plan.irreversible:
+        notes.append(
+            f"{plan.irreversible:,} of the moves are irreversible: what leaves smart tier cannot go back in, and no "
+            "undo takes them back."
+        )
     if totals.canaries:
         notes.append(f"{totals.canaries:,} of the moves go first and are verified before the rest may move.")
     if held_out := describe_hold_out(plan):

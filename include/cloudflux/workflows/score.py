@@ -19,7 +19,7 @@ from cloudflux.domain.coverage import WITHHELD, RecentCoverage
 from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.forecasts import AccessForecasts
 from cloudflux.domain.policy import Decisions, LearntUsage, ObjectColumns, OwnerLimits, PolicySettings, decide
-from cloudflux.domain.prices import AutopilotScope, Latency, PriceBook
+from cloudflux.domain.prices import Latency, PriceBook
 from cloudflux.domain.reasons import Phrases
 from cloudflux.domain.rules import classify
 from cloudflux.lake.schemas import DECISIONS
@@ -190,8 +190,8 @@ def score_shard(
     refutations = Refutations.of(surprises, daily_access, history_from(logged_from, day, history_days))
 
     tables: list[pa.Table] = []
-    autopilots = AutopilotBids(day, 0 if logged_from is None else (day - logged_from).days, policy)
     placements = placements or Placements()
+    autopilots = AutopilotBids(day, 0 if logged_from is None else (day - logged_from).days, policy, placements)
     for (provider, name), rows in _rows_by_bucket(inventory):
         bucket = named[provider, name]
         objects, expected = _rows_of(inventory, rows), forecast_rows(forecasts, rows)
@@ -298,6 +298,7 @@ def _decide_bucket(
             limits=group.limits,
             decisions=decisions,
             chain=forecasts.usage_chain,
+            read_share=group.read_share,
             withheld=withheld,
         )
         decisions = refutations.take(group.rows).told(decisions, group.objects)
@@ -318,6 +319,8 @@ class OwnerGroup:
     objects: ObjectColumns
     limits: OwnerLimits
     usage: LearntUsage | None
+    read_share: float
+    """How much of an object one read reads, as the tables have it."""
 
 
 def owner_groups(
@@ -336,21 +339,23 @@ def owner_groups(
     refutations : for which of them break-even decides.
     """
     objects, latencies = _object_columns(inventory, forecasts, bucket, day)
-    if bucket.autopilot:
+    if bucket.autopilot or bucket.leave_autopilot:
         objects = under_autopilot(objects, bucket, book, _days_since(inventory["last_modified_at"], day))
-    elif refutations is not None:
+    if refutations is not None and (bucket.leave_autopilot or not bucket.autopilot):
         objects = refutations.ruled(objects, inventory, forecasts, book)
     share = read_share_of(forecasts, np.asarray(objects.size_bytes))
     for latency in Latency:
         rows = np.flatnonzero(latencies == latency)
         if not len(rows):
             continue
+        present = set(objects.current_class[rows])
         limits = OwnerLimits(latency, bucket.allowed_classes)
+        if bucket.leave_autopilot and (bucket.autopilot or not present.isdisjoint(_settings(book))):
+            limits = replace(limits, leave_autopilot=True)
         usage = None
         if forecasts.usage_chain is not None:
-            present = set(objects.current_class[rows])
             usage = placements.usage(forecasts.usage_chain, book, limits, policy, present=present, read_share=share)
-        yield OwnerGroup(rows, objects if len(rows) == len(objects) else objects.take(rows), limits, usage)
+        yield OwnerGroup(rows, objects if len(rows) == len(objects) else objects.take(rows), limits, usage, share)
 
 
 def under_autopilot(
@@ -358,22 +363,33 @@ def under_autopilot(
 ) -> ObjectColumns:
     """Give the objects of a bucket whose autopilot is on: in its class, whatever class the inventory shows.
 
+    But where objects may leave it, the inventory has to tell which are in it: those that it shows in another class have
+    that one for good.
+
     days : since each object came, shape (N,); its provider moves it on without our knowing.
     Raises ``SettingsError`` when the price book has no such autopilot.
     """
-    names = [
-        prices.storage_class
-        for prices in book.classes
-        if prices.autopilot is not None and prices.autopilot.scope != AutopilotScope.OBJECT
-    ]
+    names = _settings(book)
     if not names:
         raise SettingsError(
-            f"{bucket.bucket}: the estate says that an autopilot of the whole bucket is on, and price book {book.name} "
-            "has none: leave `autopilot` out"
+            f"{bucket.bucket}: the estate says that an autopilot of the whole bucket is on or may be left, and price "
+            f"book {book.name} "
+            "has none: leave `autopilot` and `leave_autopilot` out"
         )
+    if bucket.leave_autopilot:
+        return replace(objects, days_in_class=np.where(objects.current_class == names[0], days, objects.days_in_class))
     return replace(
         objects, current_class=np.full(len(objects), names[0], dtype=object), days_in_class=days, pinned_class=None
     )
+
+
+def _settings(book: PriceBook) -> list[str]:
+    """Name the autopilots that are settings of a bucket or account."""
+    return [
+        prices.storage_class
+        for prices in book.classes
+        if prices.autopilot is not None and not prices.autopilot.is_object_setting
+    ]
 
 
 def _object_columns(

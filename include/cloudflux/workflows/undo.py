@@ -16,7 +16,15 @@ from cloudflux.domain.costs import usd
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.objects import ObjectPrefix, ObjectRef
-from cloudflux.domain.plans import Guardrails, MigrationPlan, MoveRole, PlanKind, PlanState, PlanTotals
+from cloudflux.domain.plans import (
+    Guardrails,
+    MigrationPlan,
+    MoveRole,
+    PlanKind,
+    PlanState,
+    PlanTotals,
+    leaves_for_good,
+)
 from cloudflux.domain.prices import MONTH_DAYS
 from cloudflux.domain.undo import DoneMove
 from cloudflux.workflows.job_fees import TermsOf, add_fees
@@ -273,6 +281,8 @@ def _nothing(target: str, undone: Any, left_out: Mapping[str, int]) -> str:
 def _reason_to_leave_out(done: DoneMove, guardrails: Guardrails) -> str | None:
     if done.moved_on_by is not None:
         return f"moved on by {done.moved_on_by}"
+    if leaves_for_good(done.move.ref.provider, done.move.from_class):
+        return "out of smart tier for good: nothing can go back into it"
     if guardrails.allowed_prefixes and not _is_below(done.move.ref, guardrails.allowed_prefixes):
         return "outside of allowed_prefixes"
     if _is_below(done.move.ref, guardrails.excluded_prefixes):

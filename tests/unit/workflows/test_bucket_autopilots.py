@@ -30,6 +30,7 @@ from cloudflux.local.cli import main
 from cloudflux.price_books import load_book
 from cloudflux.workflows.bucket_autopilots import as_json, autopilot_proposals
 from cloudflux.workflows.explain import explain_object
+from cloudflux.workflows.explanation import Explanation
 from cloudflux.workflows.placements import Placements
 from cloudflux.workflows.report import report_of_all
 from cloudflux.workflows.score import audit_and_publish, score_shard
@@ -146,6 +147,22 @@ def scored(
     return lake
 
 
+def explained(lake: Lake, mine: BucketSettings, key: str, chain: UsageChain) -> Explanation:
+    return explain_object(
+        ObjectRef(mine.provider, mine.bucket, key),
+        day=DAY,
+        lake=lake,
+        shards=2,
+        forecast=forecast_by(chain),
+        estate=Estate(buckets=(mine,)),
+        books=BOOKS,
+        policy=PolicySettings(),
+        history_days=400,
+        coverage={(str(mine.provider), mine.bucket): RecentCoverage(1.0, 30)},
+        placements=PLACEMENTS,
+    )
+
+
 def only(lake: Lake) -> AutopilotProposal:
     (found,) = autopilot_proposals(lake)
     return found
@@ -221,6 +238,54 @@ def test_objects_are_kept_and_nothing_is_proposed_when_the_autopilot_is_on(tmp_p
     assert {row["reason"] for row in rows} == {
         "keep AUTOCLASS: the autopilot is a setting of the account or bucket, not of one object"
     }
+
+
+@pytest.mark.parametrize("switched_on", [False, True])
+def test_blobs_leave_smart_tier_and_the_others_are_placed_when_the_estate_allows_it(
+    tmp_path: Path, switched_on: bool
+) -> None:
+    classes = dict.fromkeys(range(20), "Smart") | {20: "Cold", 21: "Hot"}
+    mine = bucket("data", Provider.AZURE, autopilot=switched_on, leave_autopilot=True, latency="hours")
+    lake = scored(tmp_path, mine, chain=DEAD, classes=classes)
+    rows = lake.read("decisions", days=[DAY]).sort_by("key").to_pylist()
+    assert {(row["current_class"], row["chosen_class"]) for row in rows[:20]} == {("Smart", "Cold")}
+    assert all("leaves smart tier for good" in row["reason"] for row in rows[:20])
+    assert {row["one_time_usd"] for row in rows[:20]} == {ZRS.prices_of("Cool").write_usd}
+    assert [row["chosen_class"] for row in rows[20:]] == ["Cold"] * 20
+    assert not any("smart tier" in row["reason"] for row in rows[20:])
+    made = explained(lake, mine, "some/object-00", DEAD)
+    assert "leaves smart tier for good" in made.decision.reason
+    chosen = next(row for row in made.candidates if row.chosen)
+    assert chosen.moves_usd == pytest.approx(ZRS.prices_of("Cool").write_usd)
+    assert chosen.early_deletion_usd == pytest.approx(made.candidates[0].early_deletion_usd, abs=1e-3)
+    for row in made.candidates:
+        assert row.total_usd == pytest.approx(row.decided_usd, rel=1e-3)
+    assert {one.storage_class: one.why for one in made.ruled_out} == {
+        "Archive": "it needs a restore, and an account with smart tier has no such class"
+    }
+
+
+def test_nothing_leaves_smart_tier_when_the_estate_does_not_say_so(tmp_path: Path) -> None:
+    lake = scored(tmp_path, bucket("data", Provider.AZURE), chain=DEAD, classes=dict.fromkeys(range(OBJECTS), "Smart"))
+    assert {row["action"] for row in lake.read("decisions", days=[DAY]).to_pylist()} == {"keep"}
+
+
+def test_smart_tier_is_worth_more_when_single_blobs_may_leave_it(tmp_path: Path) -> None:
+    stays = only(scored(tmp_path / "a", bucket("data", Provider.AZURE), chain=DEAD))
+    leaves = only(scored(tmp_path / "b", bucket("data", Provider.AZURE, leave_autopilot=True), chain=DEAD))
+    assert leaves.own_usd == stays.own_usd
+    assert leaves.switched_usd < stays.switched_usd
+    # nobody ever reads: all leave after a day, for a write each, for what is best without smart tier too
+    day = Decimal(OBJECTS * (0.0208 - 0.0036) / 30)
+    assert leaves.switched_usd == pytest.approx(leaves.own_usd + day, rel=Decimal("1e-3"))
+    excluded = bucket("data", Provider.AZURE, leave_autopilot=True, excluded_prefixes=("some/",))
+    kept = only(scored(tmp_path / "c", excluded, chain=DEAD))
+    assert kept.switched_usd == stays.switched_usd, "what its owner excluded does not leave"
+
+
+def test_only_azures_autopilot_can_be_left_by_single_objects() -> None:
+    with pytest.raises(ValueError, match="leave_autopilot: single objects can leave Azure's smart tier only"):
+        bucket("data", leave_autopilot=True)
 
 
 def test_estate_is_refused_when_it_says_that_an_autopilot_is_on_that_the_book_does_not_have(tmp_path: Path) -> None:

@@ -234,6 +234,16 @@ def test_groups_add_up_to_the_totals() -> None:
     assert plan.groups[0].longest_payback_days == 20.0
 
 
+def test_moves_that_nothing_takes_back_are_counted_in_the_plan_and_said_in_its_description() -> None:
+    leaving = [decision(key, provider="azure", current_class="Smart", chosen_class="Cold") for key in names("k", 3)]
+    other = [decision("other", provider="azure", current_class="Hot", chosen_class="Cold"), decision("s3")]
+    plan = build([*leaving, *other])
+    assert plan.irreversible == 3
+    assert "3 of the moves are irreversible: what leaves smart tier cannot go back in" in workflow.describe(plan)
+    assert build(other).irreversible == 0
+    assert "irreversible" not in workflow.describe(build(other))
+
+
 def test_description_has_no_keys_when_strangers_chose_them() -> None:
     text = workflow.describe(build([decision("<script>alert(1)</script>"), decision("b")]))
     assert "script" not in text

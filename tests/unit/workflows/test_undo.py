@@ -138,6 +138,24 @@ def test_what_a_later_plan_moved_on_is_left_out_and_counted(world: Recorded) -> 
     assert describe_left_out(proposal) == "2 left as they are: moved on by later"
 
 
+def test_what_has_left_smart_tier_stays_out_and_the_rest_is_taken_back(engine: Engine) -> None:
+    world = Recorded(engine, Provider.AZURE)
+    inside, others = world.refs[:2], world.refs[2:]
+    world.move_by_hand(inside[0], "Smart")
+    assert world.classes() == ["Hot"] * len(world.refs)
+    for ref in inside:  # no request puts a blob there, its account does
+        state, data = world.client._buckets["b"][ref.key]
+        world.client._buckets["b"][ref.key] = (replace(state, storage_class="Smart"), data)
+    world.moved("plan", "Cold")
+    proposal = undo(world, "plan")
+    assert describe_left_out(proposal) == (
+        "2 left as they are: out of smart tier for good: nothing can go back into it"
+    )
+    assert [world.client.head(ref).storage_class for ref in world.refs] == ["Cold"] * 2 + ["Hot"] * len(others)
+    with pytest.raises(UndoRefused, match=r"nothing to take back of .*out of smart tier for good"):
+        propose(world, inside[0].uri, run_id="again")
+
+
 def test_a_move_can_be_undone_again_when_the_later_plan_was_undone(world: Recorded) -> None:
     world.moved("plan", COOL[world.provider])
     world.moved("later", COLD[world.provider], refs=world.refs[:2])

@@ -345,6 +345,11 @@ def _facts(plan: StoredPlan) -> Table:
         ("made", f"{_moment(plan.created_at)} by {printable(plan.run_id)}, good until {_moment(plan.expires_at)}"),
         ("moves", f"{totals.objects:,} of {totals.scored_objects:,} objects, {_size(totals.bytes)}"),
         ("first", f"{totals.canaries:,} canaries"),
+        *(
+            [("for good", f"{plan.irreversible:,} leave smart tier: no undo takes them back")]
+            if plan.irreversible
+            else []
+        ),
         ("held out", describe_hold_out(plan) or f"{totals.held_out:,}"),
         ("left out", f"{totals.left_out:,}"),
         ("once", f"USD {totals.one_time_usd:.6f}{_of_which_jobs(plan)}"),
