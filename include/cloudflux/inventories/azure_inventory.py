@@ -8,7 +8,8 @@ takes ``Content-Type`` (https://github.com/Azure/azure-rest-api-specs/issues/215
 
 - Without ``IsCurrentVersion``, ``Snapshot``, ``Deleted`` or ``hdi_isfolder`` the rule lists none of these: all is live.
 - Without an access tier (page and append blobs have none) a blob counts as ``Hot``, as in a live listing; whether a
-  tier is inferred from the account makes no difference to its price.
+  tier is inferred from the account makes no difference to its price, unless the account has smart tier on: then these
+  blobs are the ones in it, which a rule is taken to list as ``Smart``.
 - Without ``AccessTierChangeTime`` a blob has been in its tier since its last write: overwriting starts the clock anew,
   and the creation time outlives it.
 - "In rare cases, duplicate blob entries might appear": of two rows with one name the later written one stays.
