@@ -105,6 +105,18 @@ class TestPlan:
         (part,) = found["progress"]
         assert (part["done"], part["planned"], part["ended"], part["moves"]) == (3, 2, 3, 5)
 
+    def test_moves_that_nothing_takes_back_are_counted(self, world: Recorded, engine: Engine, said: Said) -> None:
+        world.add_plan("plan-1", "GLACIER_IR")
+        assert "for good" not in said("plan", "plan-1")[1]
+        assert json.loads(said("plan", "plan-1", "--json")[1])["irreversible"] == 0
+        azure = Recorded(engine, Provider.AZURE)
+        for ref in azure.refs:  # no request puts a blob into smart tier, its account does
+            state, data = azure.client._buckets["b"][ref.key]
+            azure.client._buckets["b"][ref.key] = (replace(state, storage_class="Smart"), data)
+        azure.add_plan("plan-2", "Cold")
+        assert "for good 5 leave smart tier: no undo takes them back" in " ".join(said("plan", "plan-2")[1].split())
+        assert json.loads(said("plan", "plan-2", "--json")[1])["irreversible"] == 5
+
     def test_moves_in_a_state_are_listed_escaped(self, world: Recorded, said: Said) -> None:
         world.refs = [ObjectRef(Provider.AWS, "b", HOSTILE)]
         world.client.put_object(world.refs[0], b"x")

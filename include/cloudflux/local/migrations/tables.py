@@ -286,6 +286,7 @@ def plan_json(
 ) -> dict[str, Any]:
     """Give a plan for programs."""
     content: dict[str, Any] = _JSON.dump_python(plan, mode="json")
+    content["irreversible"] = plan.irreversible
     content["history"] = _JSON.dump_python(list(history), mode="json")
     if progress is not None:
         content["progress"] = [_progress_json(part) for part in progress]
