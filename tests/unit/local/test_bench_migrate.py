@@ -105,9 +105,12 @@ def test_every_contender_moves_every_object_when_the_emulators_are_asked_for(
         assert cannot <= {"rclone"}, name
         assert bool(cannot) == (found["rclone_cannot"] is not None)
         assert all(len(found["seconds"][rate]) == 2 for rate in RATES - cannot)
+        assert all(found["processor_seconds"][rate] > 0 for rate in ("moves", "bare_safe"))
         assert found["moves_to_bare"] == pytest.approx(found["per_second"]["moves"] / found["per_second"]["bare"])
     assert figures["emulators"].keys() == {"aws", "azure", "gcp"}
-    assert "whole moves to look, change, look" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "whole moves to look, change, look" in shown
+    assert "look, change, look, nothing read or kept" in shown
 
 
 def test_the_command_says_what_may_be_measured_when_it_is_told_something_else(

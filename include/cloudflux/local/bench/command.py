@@ -198,9 +198,9 @@ def _moved_tables(figures: dict[str, Any]) -> list[Any]:
             table.add_row(label, *("-" if ratio is None else f"{ratio:.2f}" for ratio in shown))
 
         rates("changes, all in one call", "changes")
-        rates("whole moves: look, change, look, ledger", "moves")
-        rates("bare client, changes only", "bare")
-        rates("bare client: look, change, look", "bare_safe")
+        rates("whole moves: plan, look, ledger, change, compare, ledger", "moves")
+        rates("bare client: changes only, nothing read or kept", "bare")
+        rates("bare client: look, change, look, nothing read or kept", "bare_safe")
         table.add_row(
             "rclone settier",
             *(
@@ -217,10 +217,11 @@ def _moved_tables(figures: dict[str, Any]) -> list[Any]:
         table.add_section()
         table.add_row("the bare client changes by", *(row["bare_way"] for row in found.values()))
         table.add_row("the bare client looks by", *(row["look_way"] for row in found.values()))
-        table.add_row(
-            "processor time of our process",
-            *(f"{row['client_processor_share']:.2f}" for row in found.values()),
-        )
+        for label, name in (("whole move", "moves"), ("bare look, change, look", "bare_safe")):
+            table.add_row(
+                f"processor time of our process, us a {label}",
+                *(f"{row['processor_seconds'][name] / row['objects'] * 1e6:,.0f}" for row in found.values()),
+            )
         table.add_row(
             "load of the machine before and after",
             *("{:.1f}, {:.1f}".format(*row["load_before_and_after"]) for row in found.values()),
