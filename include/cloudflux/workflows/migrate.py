@@ -27,7 +27,7 @@ from cloudflux.domain.migrations import (
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.plans import MigrationPlan, MoveRole, PlannedMove, PlanState
 from cloudflux.domain.verification import differences
-from cloudflux.workflows.collection import collecting_seldom
+from cloudflux.workflows.garbage_collection import collecting_seldom
 from cloudflux.workflows.move_costs import CostsOf
 from cloudflux.workflows.skip_reasons import reason_to_skip
 from cloudflux.workflows.turns import Ended, TierClient, Turns

@@ -230,7 +230,9 @@ def _autopilot_is_cheaper(trace: Trace, tariff: Tariff, switched: Tariff, seed: 
     own = _expected_usd(usage.chain, tariff, tariff.class_names, states, sizes)
     standard = tariff.standard_code
     own += tariff.move_usd[standard] + sizes[:, None] / GIB_BYTES * tariff.move_usd_gib[standard]
-    return bool(inside.sum() < own.min(axis=1).sum() * (1.0 - SWITCH_MARGIN))
+    # The margin is for what cannot be chosen any more: nothing, where objects may leave and no class is given up.
+    gives_up = leaving is None or not set(tariff.class_names) <= set(switched.class_names)
+    return bool(inside.sum() < own.min(axis=1).sum() * (1.0 - SWITCH_MARGIN * gives_up))
 
 
 def left_one_by_one(tariff: Tariff) -> int | None:

@@ -15,7 +15,7 @@ from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import Latency
 from cloudflux.domain.rules import classify
 from cloudflux.price_books import load_book
-from cloudflux_ml.backtest.learned import Learned, left_one_by_one
+from cloudflux_ml.backtest.learned import CloudFlux, Learned, left_one_by_one
 from cloudflux_ml.backtest.optimum import optimal_schedule
 from cloudflux_ml.backtest.replay import SMALL_BYTES, replay
 from cloudflux_ml.backtest.rivals import BreakEven
@@ -222,6 +222,21 @@ def test_objects_leave_an_accounts_autopilot_once_and_are_placed_on_from_there()
     assert left_one_by_one(tariff) is None
     gcs = tariff_of(GCS, trace.size_bytes, classes_of(GCS, Latency.MS, switched=True))
     assert left_one_by_one(gcs) is None
+
+
+@pytest.mark.parametrize(
+    ("book", "latency", "is_switched"),
+    [(AZURE, Latency.MS, True), (AZURE, Latency.HOURS, False), (GCS, Latency.MS, False)],
+)
+def test_an_autopilot_needs_no_margin_where_nothing_is_given_up(monkeypatch, book, latency, is_switched):
+    monkeypatch.setattr("cloudflux_ml.backtest.learned.SWITCH_MARGIN", 0.999)  # nothing is as much cheaper
+    random = np.random.default_rng(7)
+    reads = random.poisson(0.02, (50, 400))
+    trace = trace_with(reads, [8 * GIB] * 50, [-5] * 50, eval_from=250)
+    tariff = tariff_of(book, trace.size_bytes, classes_of(book, latency))
+    switched = tariff_of(book, trace.size_bytes, classes_of(book, latency, switched=True))
+    policy = CloudFlux(trace.before(250), tariff, switched=switched)
+    assert (policy.tariff is switched) == is_switched
 
 
 def test_rules_are_the_classifiers_answers_day_by_day():

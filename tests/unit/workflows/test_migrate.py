@@ -39,7 +39,7 @@ from cloudflux.domain.quiet_hours import QuietHours
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers.memory import MemoryTierClient
 from cloudflux.workflows import migrate
-from cloudflux.workflows.collection import OBJECTS_BETWEEN
+from cloudflux.workflows.garbage_collection import OBJECTS_BETWEEN
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 TO_CLASS = {Provider.AWS: "GLACIER_IR", Provider.AZURE: "Cold", Provider.GCP: "COLDLINE"}

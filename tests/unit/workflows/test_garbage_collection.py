@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloudflux.workflows.collection import OBJECTS_BETWEEN, collecting_seldom
+from cloudflux.workflows.garbage_collection import OBJECTS_BETWEEN, collecting_seldom
 
 
 @pytest.fixture(autouse=True)
