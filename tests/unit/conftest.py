@@ -58,19 +58,22 @@ def template(server_url: str, run_sql) -> str:
 
 
 @pytest.fixture
-def database_url(server_url: str, run_sql, template: str) -> str:
+def database_url(server_url: str, run_sql, template: str) -> Iterator[str]:
     """The URL of a fresh, migrated database."""
     name = f"cloudflux_{next(_numbers)}"
     run_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
-    return server_url.replace("/postgres?", f"/{name}?")
+    yield server_url.replace("/postgres?", f"/{name}?")
+    # Hundreds of them, of 8 MB each, would have to be written when the server ends.
+    run_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def empty_database_url(server_url: str, run_sql) -> str:
+def empty_database_url(server_url: str, run_sql) -> Iterator[str]:
     """The URL of a database without our tables."""
     name = f"empty_{next(_numbers)}"
     run_sql(f"CREATE DATABASE {name}")
-    return server_url.replace("/postgres?", f"/{name}?")
+    yield server_url.replace("/postgres?", f"/{name}?")
+    run_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
