@@ -26,6 +26,9 @@ _BATCH_ROWS: Final = 65_536
 # they are found by a hash of that identity, and only what shares a hash is grouped by the identity itself.
 _IDENTITY: Final = "hash(request_id, operation, key, bucket, provider, day)"
 _IDENTITIES: Final = "SELECT {identity} AS h FROM {events} WHERE kind IN ('read', 'write')"
+_DOUBLED: Final = "CREATE TEMP TABLE doubled AS SELECT h FROM ({identities}) GROUP BY h HAVING count(*) > 1"
+_SORTED_AT_MOST: Final = 5_000_000
+"""Events whose hashes are sorted in memory, 8 bytes each, twice; more are grouped by DuckDB, which spills."""
 # S3 logs the source of a copy without its user agent ("-"), under the request id of the copy itself: without this every
 # object that we move to another class would look as if somebody had read it.
 _OURS: Final = """
@@ -110,9 +113,14 @@ def rebuild_daily_access(
 def _find_doubled(connection: duckdb.DuckDBPyConnection, events: str) -> None:
     """Make the table ``doubled`` of the hashes that more than one event has.
 
-    Eight bytes an event are sorted, which takes half as long as grouping them.
+    Sorting eight bytes an event takes half as long as grouping them, but a day may have more than memory should hold.
     """
-    hashes = connection.sql(_IDENTITIES.format(identity=_IDENTITY, events=events)).fetchnumpy()["h"]
+    identities = _IDENTITIES.format(identity=_IDENTITY, events=events)
+    ((count,),) = connection.sql(f"SELECT count(*) FROM {events}").fetchall()  # noqa: S608  # our own, as below
+    if count > _SORTED_AT_MOST:
+        connection.execute(_DOUBLED.format(identities=identities))
+        return
+    hashes = connection.sql(identities).fetchnumpy()["h"]
     hashes.sort()
     doubled = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     connection.register("doubled", pa.table({"h": pa.array(doubled, pa.uint64())}))
