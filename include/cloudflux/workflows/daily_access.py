@@ -18,7 +18,8 @@ from cloudflux.lake.schemas import ACCESS_EVENTS, DAILY_ACCESS
 _MEMORY: Final = "256MB"
 """What an aggregation may hold before it spills to a temporary folder."""
 _EVENTS_AT_ONCE: Final = 5_000_000
-"""Days of events are aggregated together up to this many: keeps the scans few."""
+"""Days of events are aggregated together up to this many: keeps the scans few. Of more, in one day, the hashes are not
+sorted in memory, 8 bytes each and twice, but grouped by DuckDB, which spills."""
 _BATCH_ROWS: Final = 65_536
 
 # Delivery is best effort and sometimes doubled: the provider's request id tells a doubled line. One request may be
@@ -27,8 +28,6 @@ _BATCH_ROWS: Final = 65_536
 _IDENTITY: Final = "hash(request_id, operation, key, bucket, provider, day)"
 _IDENTITIES: Final = "SELECT {identity} AS h FROM {events} WHERE kind IN ('read', 'write')"
 _DOUBLED: Final = "CREATE TEMP TABLE doubled AS SELECT h FROM ({identities}) GROUP BY h HAVING count(*) > 1"
-_SORTED_AT_MOST: Final = 5_000_000
-"""Events whose hashes are sorted in memory, 8 bytes each, twice; more are grouped by DuckDB, which spills."""
 # S3 logs the source of a copy without its user agent ("-"), under the request id of the copy itself: without this every
 # object that we move to another class would look as if somebody had read it.
 _OURS: Final = """
@@ -93,7 +92,7 @@ def rebuild_daily_access(
     """
     own = set(kept)
     written: list[tuple[date, int]] = []
-    for some in _some_at_once(lake, days, batch):
+    for some, held in _some_at_once(lake, days, batch):
         with _aggregating() as connection:
             others = lake.dataset("access_events", days=some, parts=lambda day, part: (day, part) not in own)
             mine = lake.dataset("access_events", days=some, parts=lambda day, part: (day, part) in own)
@@ -103,21 +102,20 @@ def rebuild_daily_access(
                 for name, rows in (("mine", mine), ("staged", lake.staged("access_events", batch, days=some)))
             ]
             events = f"({' UNION ALL '.join(source for source in sources if source)})"
-            _find_doubled(connection, events)
+            _find_doubled(connection, events, in_memory=held <= _EVENTS_AT_ONCE)
             connection.execute(_OURS.format(events=events))
             rows = connection.sql(_daily_sql(connection, events, lake.shards)).to_arrow_reader(_BATCH_ROWS)
             written += lake.stage_sorted("daily_access", rows, batch)
     return written
 
 
-def _find_doubled(connection: duckdb.DuckDBPyConnection, events: str) -> None:
+def _find_doubled(connection: duckdb.DuckDBPyConnection, events: str, *, in_memory: bool) -> None:
     """Make the table ``doubled`` of the hashes that more than one event has.
 
     Sorting eight bytes an event takes half as long as grouping them, but a day may have more than memory should hold.
     """
     identities = _IDENTITIES.format(identity=_IDENTITY, events=events)
-    ((count,),) = connection.sql(f"SELECT count(*) FROM {events}").fetchall()  # noqa: S608  # our own, as below
-    if count > _SORTED_AT_MOST:
+    if not in_memory:
         connection.execute(_DOUBLED.format(identities=identities))
         return
     hashes = connection.sql(identities).fetchnumpy()["h"]
@@ -184,8 +182,8 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _some_at_once(lake: Lake, days: Sequence[date], batch: str) -> Iterator[list[date]]:
-    """Group days, in order, by how many events they have."""
+def _some_at_once(lake: Lake, days: Sequence[date], batch: str) -> Iterator[tuple[list[date], int]]:
+    """Group days, in order, by how many events they have; give these numbers too."""
     some: list[date] = []
     held = 0
     for day in days:
@@ -194,9 +192,9 @@ def _some_at_once(lake: Lake, days: Sequence[date], batch: str) -> Iterator[list
             for found in (lake.dataset("access_events", days=[day]), lake.staged("access_events", batch, days=[day]))
         )
         if some and held + rows > _EVENTS_AT_ONCE:
-            yield some
+            yield some, held
             some, held = [], 0
         some.append(day)
         held += rows
     if some:
-        yield some
+        yield some, held

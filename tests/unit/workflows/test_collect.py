@@ -143,11 +143,11 @@ def test_reads_are_counted_by_object_and_day_when_collected(world: World) -> Non
     assert world.audited == [("access_events", 4), ("daily_access", 3)]
 
 
-@pytest.mark.parametrize("sorted_at_most", [0, 1000], ids=["grouped", "sorted"])
+@pytest.mark.parametrize("events_at_once", [0, 1000], ids=["grouped", "sorted"])
 def test_doubled_line_counts_once_when_it_comes_in_another_file(
-    world: World, monkeypatch: pytest.MonkeyPatch, sorted_at_most: int
+    world: World, monkeypatch: pytest.MonkeyPatch, events_at_once: int
 ) -> None:
-    monkeypatch.setattr("cloudflux.workflows.daily_access._SORTED_AT_MOST", sorted_at_most)
+    monkeypatch.setattr("cloudflux.workflows.daily_access._EVENTS_AT_ONCE", events_at_once)
     line = read("a", "R1")
     world.deliver("one", line, line)
     world.collect("batch-1")
