@@ -45,18 +45,17 @@ def state_of(bucket: str, item: Mapping[str, Any], clock: Callable[[], datetime]
     updated, since = item["updated"], item.get("timeStorageClassUpdated") or item["timeCreated"]
     updated_at = at(updated)
     return ObjectState(
-        ObjectRef(Provider.GCP, bucket, item["name"], str(item["generation"])),
-        int(item["size"]),
-        item["storageClass"],
-        item["etag"],
-        updated_at,
-        updated_at if since == updated else at(since),
-        item.get("contentType"),
-        digests(item),
-        item.get("metadata") or {},
-        {},
-        lock_reason(item, clock),
-        {}
+        ref=ObjectRef(Provider.GCP, bucket, item["name"], str(item["generation"])),
+        size_bytes=int(item["size"]),
+        storage_class=item["storageClass"],
+        etag=item["etag"],
+        last_modified_at=updated_at,
+        class_since_at=updated_at if since == updated else at(since),
+        content_type=item.get("contentType"),
+        checksum=digests(item),
+        metadata=item.get("metadata") or {},
+        lock_reason=lock_reason(item, clock),
+        headers={}
         if _KEPT_FIELDS.isdisjoint(item)
         else {name: without_key_version(str(item[field])) for field, name in _KEPT_HEADERS if field in item},
     )

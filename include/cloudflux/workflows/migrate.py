@@ -415,22 +415,22 @@ def ledger_entry(
 ) -> LedgerEntry:
     """Write what the ledger keeps of a move that enters a state."""
     return LedgerEntry(
-        plan_id,
-        move.move_no,
-        move.ref,
-        state,
-        at,
-        move.from_class,
-        move.to_class,
-        move.etag if object_state is None else object_state.etag,
-        move.size_bytes,
-        detail,
-        request_id,
-        move.one_time_usd,
-        move.saving_usd,
-        actor,
-        object_state,
-        cost_usd,
+        plan_id=plan_id,
+        move_no=move.move_no,
+        ref=move.ref,
+        state=state,
+        at=at,
+        from_class=move.from_class,
+        to_class=move.to_class,
+        etag=move.etag if object_state is None else object_state.etag,
+        size_bytes=move.size_bytes,
+        detail=detail,
+        request_id=request_id,
+        one_time_usd=move.one_time_usd,
+        expected_saving_usd=move.saving_usd,
+        actor=actor,
+        object_state=object_state,
+        cost_usd=cost_usd,
     )
 
 
