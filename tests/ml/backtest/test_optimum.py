@@ -32,19 +32,24 @@ def owed_at_the_end(account: Account) -> np.ndarray:
     return owed
 
 
-def cheapest_of_all(tariff_for, reads, settled: bool, movable: bool, owing: bool) -> float:
-    """Try every sequence of classes of one object over some days, each as an object of its own."""
-    classes = len(tariff_for(1).class_names)
-    sequences = np.array(list(product(range(classes), repeat=len(reads))))
-    if not movable:
-        sequences = sequences[sequences[:, 0] == 0]
-    tariff = tariff_for(len(sequences))
+def account_of_all(tariff: Tariff, sequences: np.ndarray, reads, *, settled: bool) -> Account:
+    """Charge each sequence of classes, shape (N, days), as an object of its own with the same reads."""
     account = Account(tariff, 0, LONG_HELD_DAYS if settled else 0)
     everything = np.arange(len(sequences))
     for day, count in enumerate(reads):
         account.move(everything, sequences[:, day])
         read = everything if count else everything[:0]
         account.pass_day(everything, read, np.full(len(read), count))
+    return account
+
+
+def cheapest_of_all(tariff_for, reads, settled: bool, movable: bool, owing: bool) -> float:
+    """Try every sequence of classes of one object over some days, each as an object of its own."""
+    classes = len(tariff_for(1).class_names)
+    sequences = np.array(list(product(range(classes), repeat=len(reads))))
+    if not movable:
+        sequences = sequences[sequences[:, 0] == 0]
+    account = account_of_all(tariff_for(len(sequences)), sequences, reads, settled=settled)
     owed = owed_at_the_end(account)
     assert account.owed_usd == pytest.approx(owed.sum())
     return float((account.usd.sum(axis=1) + owing * owed).min())
@@ -103,12 +108,8 @@ def test_nothing_is_cheaper_where_every_object_begins_in_an_autopilot_that_it_ma
         if sequence[:enters] == (0,) * enters and sequence[enters : enters + 1] in ((), (inside,))
         if inside not in sequence[enters:][sequence[enters:].count(inside) :]
     ]
-    account = Account(tariff_of(book, [size] * len(sequences)), 0, LONG_HELD_DAYS if created <= 0 else 0)
-    everything = np.arange(len(sequences))
-    for day, count in enumerate(lived):
-        account.move(everything, np.array(sequences)[:, day])
-        read = everything if count else everything[:0]
-        account.pass_day(everything, read, np.full(len(read), count))
+    tariff = tariff_of(book, [size] * len(sequences))
+    account = account_of_all(tariff, np.array(sequences), lived, settled=created <= 0)
     best = float(account.usd.sum(axis=1).min())
     assert schedule.usd[0] == pytest.approx(best, rel=1e-9, abs=1e-12)
     charged = replay(trace, tariff_of(book, [size]), "optimum", Scheduled(schedule))
