@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cloudflux.domain.costs import Codes, Floats, read_request_usd, retrieval_usd_gib, storage_usd_month
-from cloudflux.domain.prices import GIB_BYTES, MONTH_DAYS, AutopilotScope, PriceBook
+from cloudflux.domain.prices import GIB_BYTES, MONTH_DAYS, PriceBook
 
 Days = NDArray[np.int64]
 
@@ -271,13 +271,13 @@ def _move(
     """Give what one move costs: for the object, for each GiB, and whether it owes early deletion."""
     source, target = pair
     here, there = book.classes[source], book.classes[target]
-    if there.autopilot is not None and there.autopilot.scope != AutopilotScope.OBJECT:
+    if there.autopilot is not None and not there.autopilot.is_object_setting:
         if not there.autopilot.reenter and source != book.standard_code:
             return np.inf, 0.0, False
         back = retrieval[source] if there.autopilot.enable_retrieval else 0.0
         return there.autopilot.enable_usd, float(back), there.autopilot.enable_early_deletion
-    if here.autopilot is not None and here.autopilot.leave_usd is not None:
-        return here.autopilot.leave_usd, 0.0, False
+    if here.leave_usd is not None:
+        return here.leave_usd, 0.0, False
     by_lifecycle = target > source and there.storage_class in here.lifecycle_to and not by_client
     if by_lifecycle and there.transition_in_usd is not None:
         back = retrieval[source] if book.lifecycle_retrieval else 0.0

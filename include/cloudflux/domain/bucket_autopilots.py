@@ -19,7 +19,7 @@ import numpy as np
 
 from cloudflux.domain.accounting import AutopilotTariff
 from cloudflux.domain.costs import YEAR_DAYS, Floats
-from cloudflux.domain.prices import AutopilotScope, PriceBook
+from cloudflux.domain.prices import PriceBook
 from cloudflux.domain.usage import UsageChain
 
 SWITCH_MARGIN: Final = 0.025
@@ -36,7 +36,7 @@ def settable_autopilot(book: PriceBook) -> int | None:
     """
     for code, prices in enumerate(book.classes):
         autopilot = prices.autopilot
-        if autopilot is None or autopilot.scope == AutopilotScope.OBJECT:
+        if autopilot is None or autopilot.is_object_setting:
             continue
         if not autopilot.redundancies or book.redundancy in autopilot.redundancies:
             return code

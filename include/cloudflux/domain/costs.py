@@ -301,8 +301,8 @@ def _client_move_rates(book: PriceBook) -> tuple[Floats, Floats]:
         for destination, prices in enumerate(book.classes):
             if source == destination:
                 continue
-            if here.autopilot is not None and here.autopilot.leave_usd is not None:
-                fixed[source, destination] = here.autopilot.leave_usd
+            if here.leave_usd is not None:
+                fixed[source, destination] = here.leave_usd
                 continue
             charge = book.client_move_down if destination > source else book.client_move_up
             fixed[source, destination] = (

@@ -123,8 +123,8 @@ def _retrieval_usd_gib(book: PriceBook, prices: ClassPrices) -> float:
 
 
 def _move_usd(book: PriceBook, source: ClassPrices, destination: ClassPrices, gib: float) -> float:
-    if source.autopilot is not None and source.autopilot.leave_usd is not None:
-        return source.autopilot.leave_usd
+    if source.leave_usd is not None:
+        return source.leave_usd
     charge = _charge(book, source, destination)
     total = 0.0
     if charge.write_at_destination:

@@ -396,7 +396,7 @@ def _candidates(
     pins: Codes,
 ) -> _Candidates:
     rows = np.arange(len(objects))
-    setting = np.array([_is_setting(prices) for prices in book.classes])
+    setting = np.array([prices.is_setting_of_whole for prices in book.classes])
     leaving = np.array([may_leave(prices, limits) for prices in book.classes])[current]
     settled = setting[current] & ~leaving
     retained = np.zeros(len(objects), dtype=np.bool_) if objects.retained is None else objects.retained
@@ -482,7 +482,7 @@ def allowed_classes(book: PriceBook, limits: OwnerLimits) -> tuple[str, ...]:
 
 def barred_by(prices: ClassPrices, limits: OwnerLimits) -> str | None:
     """Say why an object may not be moved to a class, or None when it may."""
-    if prices.autopilot is not None and not prices.autopilot.is_object_setting:
+    if prices.autopilot is not None and prices.is_setting_of_whole:
         return f"an autopilot that is a setting of the {prices.autopilot.scope}, not of one object"
     if prices.latency == Latency.HOURS and limits.leave_autopilot:
         return "it needs a restore, and an account with smart tier has no such class"
@@ -496,10 +496,6 @@ def barred_by(prices: ClassPrices, limits: OwnerLimits) -> str | None:
 def may_leave(prices: ClassPrices, limits: OwnerLimits) -> bool:
     """Tell whether objects in a class that is a setting of the whole account may be taken out of it, for good."""
     return limits.leave_autopilot and prices.autopilot is not None and prices.autopilot.left_for_good
-
-
-def _is_setting(prices: ClassPrices) -> bool:
-    return prices.autopilot is not None and not prices.autopilot.is_object_setting
 
 
 def _safe_when_weak(

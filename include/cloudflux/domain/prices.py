@@ -162,6 +162,16 @@ class ClassPrices:
     lifecycle_in_min_age_days: int = 0
     """How old an object of the standard class must be before lifecycle rules can bring it here."""
 
+    @property
+    def is_setting_of_whole(self) -> bool:
+        """Whether it is an autopilot that a whole bucket or account is put into, no single object."""
+        return self.autopilot is not None and not self.autopilot.is_object_setting
+
+    @property
+    def leave_usd(self) -> float | None:
+        """What an object pays that leaves it, wherever it goes; None where it pays as for any other move."""
+        return None if self.autopilot is None else self.autopilot.leave_usd
+
 
 @dataclass(frozen=True, slots=True)
 class MoveCharge:

@@ -144,9 +144,7 @@ def _why_it_stays(mine: OwnerGroup, book: PriceBook) -> str | None:
     name, pinned = str(objects.current_class[0]), None if objects.pinned_class is None else objects.pinned_class[0]
     barred = barred_by(book.prices_of(name), mine.limits) if name in book.class_names else None
     prices = book.prices_of(name) if name in book.class_names else None
-    settled = prices is not None and prices.autopilot is not None and not prices.autopilot.is_object_setting
-    if prices is not None and may_leave(prices, mine.limits):
-        settled = False
+    settled = prices is not None and prices.is_setting_of_whole and not may_leave(prices, mine.limits)
     reasons = (
         (bool(objects.excluded[0]), "the object is excluded by its owner"),
         (objects.lock_reason[0] is not None, f"the object is locked ({objects.lock_reason[0]})"),

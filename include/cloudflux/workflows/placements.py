@@ -85,7 +85,7 @@ class Placements:
         settled = {
             prices.storage_class
             for prices in book.classes
-            if prices.autopilot is not None and not prices.autopilot.is_object_setting and not may_leave(prices, limits)
+            if prices.is_setting_of_whole and not may_leave(prices, limits)
         }
         classes = allowed | (frozenset(book.class_names) & frozenset(present) - settled)
         classes |= {book.class_names[book.standard_code]}

@@ -373,8 +373,7 @@ def under_autopilot(
     if not names:
         raise SettingsError(
             f"{bucket.bucket}: the estate says that an autopilot of the whole bucket is on or may be left, and price "
-            f"book {book.name} "
-            "has none: leave `autopilot` and `leave_autopilot` out"
+            f"book {book.name} has none: leave `autopilot` and `leave_autopilot` out"
         )
     if bucket.leave_autopilot:
         return replace(objects, days_in_class=np.where(objects.current_class == names[0], days, objects.days_in_class))
@@ -385,11 +384,7 @@ def under_autopilot(
 
 def _settings(book: PriceBook) -> list[str]:
     """Name the autopilots that are settings of a bucket or account."""
-    return [
-        prices.storage_class
-        for prices in book.classes
-        if prices.autopilot is not None and not prices.autopilot.is_object_setting
-    ]
+    return [prices.storage_class for prices in book.classes if prices.is_setting_of_whole]
 
 
 def _object_columns(

@@ -11,7 +11,7 @@ from cloudflux.domain.accounting import Account, Days, Tariff
 from cloudflux.domain.bucket_autopilots import MIN_HISTORY_DAYS, SWITCH_MARGIN
 from cloudflux.domain.costs import Codes, Floats
 from cloudflux.domain.placement import PlacementTables, solve_placement
-from cloudflux.domain.prices import GIB_BYTES, AutopilotScope
+from cloudflux.domain.prices import GIB_BYTES
 from cloudflux.domain.surprise import (
     REFUTED_DAYS,
     REFUTED_SHARE,
@@ -242,7 +242,7 @@ def left_one_by_one(tariff: Tariff) -> int | None:
     """
     for code, name in enumerate(tariff.class_names):
         autopilot = tariff.book.prices_of(name).autopilot
-        if autopilot is not None and autopilot.scope is AutopilotScope.ACCOUNT and autopilot.leave_usd is not None:
+        if autopilot is not None and autopilot.left_for_good:
             return code
     return None
 

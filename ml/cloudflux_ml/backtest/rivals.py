@@ -12,7 +12,6 @@ from cloudflux.domain.accounting import Account, Days, Tariff
 from cloudflux.domain.break_even import Credits
 from cloudflux.domain.costs import Codes
 from cloudflux.domain.errors import SettingsError
-from cloudflux.domain.prices import AutopilotScope
 from cloudflux.domain.rules import CLASS_OF_TIER, COLD_UNSEEN_FROM_DAYS, HOT_ABOVE_ACCESSES, classify
 from cloudflux.domain.tiers import Tier
 from cloudflux_ml.backtest.replay import SMALL_BYTES, Moves
@@ -121,7 +120,7 @@ class AutopilotRule:
             )
         self._code = code
         autopilot = tariff.book.prices_of(tariff.class_names[code]).autopilot
-        by_object = autopilot is not None and autopilot.scope == AutopilotScope.OBJECT
+        by_object = autopilot is not None and autopilot.is_object_setting
         self._taken = trace.size_bytes >= (SMALL_BYTES if by_object else 0)
 
     def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from cloudflux.domain.accounting import Tariff, tariff_of
 from cloudflux.domain.errors import SettingsError
-from cloudflux.domain.prices import AutopilotScope, Latency, PriceBook
+from cloudflux.domain.prices import Latency, PriceBook
 from cloudflux_ml.backtest.optimum import Scheduled, optimal_schedule
 from cloudflux_ml.backtest.replay import Charged, Policy, PolicyResult, replay
 from cloudflux_ml.backtest.rivals import (
@@ -183,7 +183,7 @@ def classes_of(book: PriceBook, latency: Latency, *, switched: bool = False) -> 
         for prices in book.classes
         if not prices.single_az
         and (prices.latency is Latency.MS or (latency is Latency.HOURS and not switched))
-        and (switched or prices.autopilot is None or prices.autopilot.scope is AutopilotScope.OBJECT)
+        and (switched or not prices.is_setting_of_whole)
     )
 
 
