@@ -185,7 +185,7 @@ def _no_waiting(bucket: str) -> Pace:
 
 
 def _dispatch_of(
-    owner: Any, attribute: str, is_change: Callable[..., bool], lost: Exception
+    owner: Any, attribute: str, is_change: Callable[..., bool], lost: Exception, close: Callable[[Any], None]
 ) -> tuple[Callable[..., None], Callable[[pytest.MonkeyPatch], None]]:
     """Meet changes where the SDK's transport sends them: run something before, lose the answer, or send nothing."""
 
@@ -198,6 +198,7 @@ def _dispatch_of(
             before()
             answer = original(*arguments, **options)
             if lose_answer:
+                close(answer)
                 raise lost
             return answer
 
@@ -229,7 +230,11 @@ def azure_backend(service: Any) -> Backend:
 
     transport = service._pipeline._transport
     intercept, lost_before_sending = _dispatch_of(
-        transport, "send", is_change, ServiceResponseError("the connection broke")
+        transport,
+        "send",
+        is_change,
+        ServiceResponseError("the connection broke"),
+        lambda answer: answer.internal_response.close(),
     )
 
     def answer(request: Any, status: int, code: str) -> Any:
@@ -289,7 +294,7 @@ def gcs_backend(gcs: Any) -> Backend:
         return "/batch/" in url and b"/rewriteTo/" in data
 
     intercept, lost_before_sending = _dispatch_of(
-        gcs._http, "request", is_change, requests.ConnectionError("the connection broke")
+        gcs._http, "request", is_change, requests.ConnectionError("the connection broke"), requests.Response.close
     )
 
     def refuse(kind: str) -> Callable[[pytest.MonkeyPatch, ObjectRef], None]:
