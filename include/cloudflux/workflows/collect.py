@@ -30,6 +30,7 @@ from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows import daily_access
 from cloudflux.workflows.daily_access import rebuild_daily_access
+from cloudflux.workflows.freed_memory import give_back_freed_memory
 
 _DOWNLOADS_IN_FLIGHT: Final = 16
 _STREAMED_ABOVE_BYTES: Final = 8 << 20
@@ -300,6 +301,7 @@ def parse_chunk(
             for file_id, count in parsed.lines_by_file.items():
                 lines[file_id] = lines.get(file_id, 0) + count
             notices.update(dict.fromkeys(parsed.notices))
+    give_back_freed_memory()
     rows = [
         _to_json(source)
         | {
