@@ -24,7 +24,7 @@ def s3_control_client(url: str) -> Any:
     """Make a boto3 client of the jobs of the S3 emulator at an address."""
     import boto3
 
-    from cloudflux.providers.aws_batch import use_endpoint_as_is
+    from cloudflux.providers.aws_batch_calls import use_endpoint_as_is
 
     client = boto3.client(
         "s3control",

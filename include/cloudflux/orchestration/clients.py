@@ -44,7 +44,8 @@ def _moving_aws_client(named: BucketSettings, pace: Pace, *, plan_id: str, as_jo
 
     from cloudflux.orchestration.edge import now
     from cloudflux.providers.aws import AwsTierClient
-    from cloudflux.providers.aws_batch import BatchOperationsTierClient, use_endpoint_as_is
+    from cloudflux.providers.aws_batch import BatchOperationsTierClient
+    from cloudflux.providers.aws_batch_calls import use_endpoint_as_is
     from cloudflux.providers.aws_lifecycle import LifecycleTierClient
 
     may_remove = named.remove_superseded_versions
