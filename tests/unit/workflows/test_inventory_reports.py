@@ -1,0 +1,165 @@
+"""Which report of an inventory is read: the newest complete one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from inventory_report_files import (
+    azure_report,
+    azure_row,
+    gcs_report,
+    gcs_row,
+    s3_report,
+    s3_row,
+    with_checksum,
+)
+from unit.workflows.inventory_world import (
+    FORMAT_OF,
+    World,
+    a_bucket,
+    days_before,
+)
+
+from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.tiers import Provider
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "lake")
+
+
+def test_newest_report_is_read_when_there_are_several(world: World) -> None:
+    world.deliver(s3_report([[s3_row("old")]], taken_at=days_before(2)))
+    world.deliver(s3_report([[s3_row("new")]], taken_at=days_before(1)))
+    world.deliver(s3_report([[s3_row("foreign", Bucket="other")]], taken_at=days_before(0.5), bucket="other"))
+    assert world.collect()["passed_over"] == []
+    assert world.published_keys() == ["new"]
+
+
+def damaged(files: dict[str, bytes], how: str) -> dict[str, bytes]:
+    manifest = next(key for key in files if key.endswith("manifest.json"))
+    checksum = manifest.removesuffix(".json") + ".checksum"
+    data = next(key for key in files if "/data/" in key)
+    match how:
+        case "no checksum":
+            del files[checksum]
+        case "wrong checksum":
+            files[checksum] = b"d41d8cd98f00b204e9800998ecf8427e"
+        case "changed manifest":
+            files[manifest] += b" "
+        case "no JSON":
+            files |= with_checksum(manifest, {})
+        case "missing file":
+            del files[data]
+        case "short file":
+            files[data] = files[data][:-1]
+    return files
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("no checksum", "its checksum is not there"),
+        ("wrong checksum", "not that of the manifest"),
+        ("changed manifest", "not that of the manifest"),
+        ("no JSON", "no sourceBucket"),
+        ("missing file", r"daily/data/.* is not there"),
+        ("short file", r"has \d+ bytes, not \d+"),
+    ],
+)
+def test_report_before_is_read_when_the_newest_is_not_whole(world: World, how: str, reason: str) -> None:
+    newest = damaged(s3_report([[s3_row("new")]], taken_at=days_before(1)), how)
+    world.deliver(newest)
+    with pytest.raises(
+        TerminalError, match=f"no complete s3_inventory report of aws bucket 'media' below reports/.*{reason}"
+    ):
+        world.find("first")
+    world.deliver(s3_report([[s3_row("old")]], taken_at=days_before(2)))
+    result = world.collect()
+    assert world.published_keys() == ["old"]
+    assert [text.split(": ", 1)[0].rsplit("/", 2)[1] for text in result["passed_over"]] == ["2026-03-09T12-00Z"]
+
+
+@pytest.mark.parametrize("provider", list(Provider))
+def test_missing_report_is_an_error_that_says_where_it_looked(tmp_path: Path, provider: Provider) -> None:
+    world = World(tmp_path, a_bucket(provider=provider))
+    world.clients[provider].put_object(ObjectRef(provider, "media", "a"), b"1")
+    with pytest.raises(
+        TerminalError, match=f"no complete {FORMAT_OF[provider]} report of {provider} bucket 'media' below reports/"
+    ):
+        world.find()
+    with pytest.raises(TerminalError, match=r"inventory\.prefix"):
+        world.find()
+
+
+def test_every_bucket_without_a_report_is_named_when_there_are_several(tmp_path: Path) -> None:
+    world = World(tmp_path, a_bucket("one"), a_bucket("two"))
+    with pytest.raises(TerminalError, match=r"'one'.*'two'"):
+        world.find()
+
+
+def test_report_is_refused_when_it_is_older_than_eight_days(world: World) -> None:
+    world.deliver(s3_report([[s3_row("a")]], taken_at=days_before(8.01)))
+    with pytest.raises(TerminalError, match=r"is of 2026-03-02 11:45 UTC, older than 8 days"):
+        world.find()
+    world.deliver(s3_report([[s3_row("b")]], taken_at=days_before(7.9)))
+    assert world.collect()["objects"] == 1
+
+
+def test_old_report_tells_what_was_passed_over_when_the_newest_is_not_whole(world: World) -> None:
+    world.deliver(damaged(s3_report([[s3_row("a")]], taken_at=days_before(1)), "no checksum"))
+    world.deliver(s3_report([[s3_row("a")]], taken_at=days_before(10)))
+    with pytest.raises(TerminalError, match=r"older than 8 days.*passed over: .*checksum is not there"):
+        world.find()
+
+
+def test_reports_of_years_are_not_all_read_when_none_can_be_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for days in range(9, 60):
+        world.deliver(damaged(s3_report([[s3_row("a")]], taken_at=days_before(days)), "no JSON"))
+    client, read = world.clients[Provider.AWS], []
+    real = client.get_object
+    monkeypatch.setattr(client, "get_object", lambda ref: read.append(ref) or real(ref))
+    with pytest.raises(TerminalError, match="no complete s3_inventory report"):
+        world.find()
+    assert len(read) == 40
+
+
+def test_azure_run_is_passed_over_when_it_is_not_over(tmp_path: Path) -> None:
+    world = World(tmp_path, a_bucket(provider=Provider.AZURE))
+    world.deliver(azure_report([[azure_row("old")]], taken_at=days_before(1)), Provider.AZURE)
+    world.deliver(azure_report([[azure_row("new")]], taken_at=days_before(0.5), status="Pending"), Provider.AZURE)
+    world.deliver(
+        azure_report([[azure_row("b")]], taken_at=days_before(0.1), rule="few", filters={"prefixMatch": ["x"]}),
+        Provider.AZURE,
+    )
+    assert len(world.collect()["passed_over"]) == 2
+    assert world.published_keys() == ["old"]
+
+
+def test_gcs_report_before_is_read_when_a_shard_is_missing(tmp_path: Path) -> None:
+    world = World(tmp_path, a_bucket(provider=Provider.GCP))
+    world.deliver(gcs_report([[gcs_row("old")]], taken_at=days_before(1)), Provider.GCP)
+    newest = gcs_report([[gcs_row("new")], [gcs_row("lost")]], taken_at=days_before(0.5))
+    del newest[next(key for key in newest if key.endswith("_1.csv"))]
+    world.deliver(newest, Provider.GCP)
+    assert world.collect()["objects"] == 1
+    assert world.published_keys() == ["old"]
+
+
+def test_files_are_found_when_the_manifest_has_lost_a_slash(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    files = s3_report([[s3_row("a")]])
+    world.deliver({key.replace("inventory/media/", "inventory/media//"): content for key, content in files.items()})
+    assert world.collect()["objects"] == 1
+
+
+def test_files_are_found_when_they_lie_outside_the_prefix(tmp_path: Path) -> None:
+    settings = a_bucket()
+    assert settings.inventory
+    deep = settings.inventory.model_copy(update={"prefix": "inventory/media/daily/2026"})
+    world = World(tmp_path, settings.model_copy(update={"inventory": deep}))
+    world.deliver(s3_report([[s3_row("a")]]))
+    assert world.collect()["objects"] == 1
