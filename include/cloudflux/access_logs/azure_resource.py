@@ -134,11 +134,12 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
 
 def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.Table, npt.NDArray[np.int64] | None]:
     """Give the records that the scanner is sure of, None when there are none; all other lines, and their places."""
-    if block.text is None or block.documents or exclusions.requesters:
+    if block.text is None or block.documents:
         return None, block.lines, None
     data = block.text.data
     words = as_words(data)
-    records = azure_records.scan(data, words, block.text.size, int(block.text.count.sum()))
+    lines = int(block.text.count.sum())
+    records = azure_records.scan(data, words, block.text.size, lines, with_requesters=bool(exclusions.requesters))
     if not records.distinct[azure_records.BUCKET]:
         return None, block.lines, None
     buckets, operations, keys, agents = (records.strings(words, column) for column in range(4))
@@ -149,6 +150,10 @@ def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.
     kind[~succeeded(records)] = NO_KIND
     sure = plausible(block, records)
     sure &= (kind == NO_KIND) | (pc.binary_length(keys).to_numpy() > 0)[records.texts[azure_records.KEY]]
+    excluded = are_excluded(agents, "agent", exclusions)[records.texts[azure_records.AGENT]]
+    for column in (azure_records.OBJECT_ID, azure_records.UPN, azure_records.APP_ID) if exclusions.requesters else ():
+        requesters = are_excluded(records.strings(words, column), "requester", exclusions)
+        excluded |= requesters[records.texts[column]]
     found = records_of(
         block.text,
         words,
@@ -161,7 +166,7 @@ def _scanned(block: Block, exclusions: Exclusions) -> tuple[pa.Table | None, pa.
         },
         kind=kind,
         unlisted=unlisted,
-        excluded=are_excluded(agents, "agent", exclusions)[records.texts[azure_records.AGENT]],
+        excluded=excluded,
     )
     found = found.append_column("reason", pa.nulls(found.num_rows, pa.string()))
     odd, places = block.text.some(records.begins, np.flatnonzero(~sure))

@@ -22,6 +22,7 @@ from cloudflux.access_logs import azure_resource, blocks, gcs_usage, s3_server_a
 from cloudflux.access_logs.formats import parse_whole
 from cloudflux.access_logs.parsed import ParsedFile
 from cloudflux.access_logs.scanning import compiled, texts
+from cloudflux.config import Estate
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.tiers import Provider
 
@@ -31,7 +32,12 @@ FORMATS: dict[str, tuple[ModuleType, Provider, Callable[..., str]]] = {
     "gcs_usage": (gcs_usage, Provider.GCP, gcs_line),
 }
 HEADS = {"gcs_usage": f"{GCS_HEADER}\n"}
-EXCLUSIONS = (Exclusions(("cloudflux/",)), Exclusions(("cloudflux/", "é"), ("bot",)), Exclusions())
+EXCLUSIONS = (
+    Exclusions(("cloudflux/",)),
+    Exclusions(("cloudflux/", "é"), ("bot",)),
+    Exclusions((), ("bot", "é")),
+    Exclusions(),
+)
 DAMAGE = b'"\\,{}[] \n\r\x00\xff-%09aZ:/+.\t\xc3\xa9'
 
 S3_VALUES = {
@@ -52,6 +58,15 @@ S3_VALUES = {
     "version": ["", "\t"],
     "rest": ["", "a  b", 'q"', "x\r"],
 }  # fmt: skip
+AZURE_REQUESTERS: list[Any] = [
+    None, [], {}, "bot", {"upn": "bot"}, {"objectId": "robot-7", "upn": None, "appId": ""}, {"appId": "BOT"},
+    {"upn": 5}, {"upn": "b", "objectId": "ot"}, {"upn": 'b"ot'}, {"upn": ["bot"]}, {"appId": True},
+    {"tokenIssuer": "bot"}, {"upn": "é"}, {"requester": {"upn": "bot"}},
+]  # fmt: skip
+AZURE_IDENTITIES: list[Any] = [None, "", "x", 5, [], [{"requester": {"upn": "bot"}}], {"a": [1, {"b": -0.5}, True]}] + [
+    {"authorization": [[], [{"principals": [{"id": "bot"}, {}]}]], "requester": requester, "x": [None]}
+    for requester in AZURE_REQUESTERS
+]
 AZURE_VALUES: dict[str, list[Any]] = {
     "operationName": ["PutBlob", "GetBlobProperties", "NewBlobThing", None, 5, ""],
     "status": ["200", 206, 304, 404, None, "x", 99999, "+200"],
@@ -59,7 +74,7 @@ AZURE_VALUES: dict[str, list[Any]] = {
     "time": ["2026-11-06T02:17:45Z", "2026-11-06T02:17:45.5Z", "2026-11-06 02:17:45", "2026-11-06T02:17:45+01:00",
              "2026-13-06T02:17:45Z", "2026-11-06T24:00:00Z", None, 1, "2027-11-06T02:17:45Z",
              "2026-11-06T02:17:45.123456789Z", "2026-11-06T02:17:45.9999999Z", "2026-02-29T00:00:00Z"],
-    "identity": [None, {"type": "OAuth", "requester": {"upn": "bot"}}, {"a": [1, {"b": -0.5}, True]}],
+    "identity": AZURE_IDENTITIES,
     "uri": [None, "é\\\u0001", 1e30],
     "properties": [{"objectKey": key} for key in ("/acct/c/é", '/acct/c/a\\b"c', "/a/b", "/acct//x", "", None)]
     + [{"objectKey": "https://x.blob.core.windows.net/c/k%20x?sas"}]
@@ -139,12 +154,34 @@ def test_lines_are_read_and_refused_as_by_the_rules_alone_whatever_they_are(
         assert scanned == told(parsed(name, files, exclusions))
 
 
+@pytest.mark.parametrize("exclusions", EXCLUSIONS, ids=str)
+@pytest.mark.parametrize("identity", AZURE_IDENTITIES, ids=str)
+def test_requesters_are_excluded_as_by_the_rules_whatever_azure_tells_of_them(
+    identity: object, exclusions: Exclusions
+) -> None:
+    files = [f"{azure_line(identity=identity)}\n{azure_line()}\n".encode()]
+    scanned = told(parsed("azure_resource", files, exclusions))
+    with patch.object(azure_resource, "_scanned", by_rules_alone):
+        assert scanned == told(parsed("azure_resource", files, exclusions))
+
+
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_the_rules_are_not_asked_when_all_lines_are_regular(name: str) -> None:
     module, _, line = FORMATS[name]
     text = HEADS.get(name, "") + "\n".join([line(), "", line()]) + "\n"
     with patch.object(module, "_by_rules", side_effect=AssertionError("a regular line was not scanned")):
         assert parsed(name, [text.encode()], Exclusions(("cloudflux/",))).events.num_rows == 2
+        # as they are for an estate that says nothing of whom to exclude
+        assert parsed(name, [text.encode()], Estate(buckets=()).exclusions).events.num_rows == 2
+
+
+def test_the_rules_are_not_asked_when_azure_tells_by_which_roles_a_request_was_allowed() -> None:
+    roles = [{"action": "read", "denyAssignmentId": "", "principals": [{"id": "a", "type": "User"}]}]
+    requesters = [{"objectId": "robot", "upn": None}, {"appId": "a", "upn": "Bot"}, {"upn": "ann"}]
+    lines = [azure_line(identity={"authorization": roles, "requester": requester}) for requester in requesters]
+    with patch.object(azure_resource, "_by_rules", side_effect=AssertionError("a regular line was not scanned")):
+        found = parsed("azure_resource", ["\n".join(lines).encode()], Exclusions((), ("bot",)))
+    assert found.events["excluded"].to_pylist() == [True, True, False]
 
 
 @settings(deadline=None)  # the first call compiles

@@ -1,7 +1,7 @@
 """Plainly regular records of Azure's resource logs: one JSON object a line, the fields that count as plain text.
 
 The whole object is checked against JSON's grammar (RFC 8259), strictly. The scanner is not sure of a record that lacks
-one of the fields, has one twice or with an escape in it, nests deeply, or has arrays.
+one of the fields, has one twice or with an escape in it, or nests deeply.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ _QUOTE: Final = 34
 _BACKSLASH: Final = 92
 _DAY_MICROS: Final = 86_400_000_000
 _MOST_DEPTH: Final = 16
-BUCKET, OPERATION, KEY, AGENT = range(4)
-"""The texts that are numbered, by their place in the columns."""
-_TIME, _OPERATION, _STATUS, _ID, _OBJECT, _SENT, _AGENT, _PROPERTIES = range(8)
+BUCKET, OPERATION, KEY, AGENT, OBJECT_ID, UPN, APP_ID = range(7)
+"""The texts that are numbered, by their place in the columns; the last three are the requester's, empty for none."""
+_REQUESTER_COLUMNS: Final = 3
+(
+    _TIME, _OPERATION, _STATUS, _ID, _OBJECT, _SENT, _AGENT, _OBJECT_ID, _UPN, _APP_ID, _PROPERTIES, _IDENTITY,
+    _REQUESTER, _FIELDS,
+) = range(14)  # fmt: skip
 _ONES: Final = np.uint64(0x0101010101010101)
 _TOPS: Final = np.uint64(0x8080808080808080)
 _QUOTES: Final = np.uint64(0x2222222222222222)
@@ -40,13 +44,14 @@ _BLANKS: Final = np.uint64(0x2020202020202020)
 _NONE: Final = np.uint64(0)
 
 
-def scan(data: Bytes, words: Words, size: int, lines: int) -> ScannedLines:
+def scan(data: Bytes, words: Words, size: int, lines: int, *, with_requesters: bool) -> ScannedLines:
     """Read a text of so many bytes and lines, each with a line end, in UTF-8 and without NUL.
 
-    What is found is valid until this thread scans the next text.
+    The columns of the requester are there only where they are asked for. What is found is valid until this thread scans
+    the next text.
     """
-    found = ScannedLines.zeros(lines, 4, with_uris=False)
-    fields = np.zeros((2, 8), dtype=np.int64)
+    found = ScannedLines.zeros(lines, 7 if with_requesters else 7 - _REQUESTER_COLUMNS, with_uris=False)
+    fields = np.zeros((2, _FIELDS), dtype=np.int64)
     _scanned(
         data, words, size, SEED, _NAMES, _NAME_ENDS, fields, found.tables(), found.regular, found.begins, found.texts,
         found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent, found.request_ids,
@@ -54,10 +59,13 @@ def scan(data: Bytes, words: Words, size: int, lines: int) -> ScannedLines:
     return found
 
 
-# by depth: the first of properties is at 4
+# in the order of the numbers above; those of one object stand together
 _LISTED: Final = (
     "time", "operationName", "statusCode", "correlationId",
-    "objectKey", "responseBodySize", "userAgentHeader", "properties",
+    "objectKey", "responseBodySize", "userAgentHeader",
+    "objectId", "upn", "appId",
+    "properties", "identity",
+    "requester",
 )  # fmt: skip
 _NAMES: Final = np.frombuffer("".join(_LISTED).encode(), dtype=np.uint8).copy()
 _NAME_ENDS: Final = np.cumsum([0, *map(len, _LISTED)]).astype(np.int64)
@@ -159,76 +167,97 @@ def _scanned(
     while place < size:
         row += 1
         begins[row] = place
-        for field in range(8):
+        for field in range(_FIELDS):
             fields[0, field] = -1
+            fields[1, field] = 0
         if data[place] != 123:
             place = next_line(data, words, place) + 1
             continue
         place += 1
         depth = 1
-        in_properties = 0  # the depth of the object, while in it
+        arrays = 0  # a bit for each depth that is inside an array
+        in_properties = in_identity = in_requester = 0  # the depth of the object, while in it
         good = True
-        wants_key = True
+        wants_item = True
         is_first = True
         while depth:
             while data[place] == 32:
                 place += 1
-            if data[place] == 125 and (is_first or not wants_key):
+            in_array = (arrays >> depth) & 1
+            if data[place] == (93 if in_array else 125) and (is_first or not wants_item):
                 if depth == in_properties:
                     in_properties = 0
+                if depth == in_identity:
+                    in_identity = 0
+                if depth == in_requester:
+                    in_requester = 0
                 depth -= 1
                 place += 1
                 is_first = False
-                wants_key = False
+                wants_item = False
                 continue
-            if not wants_key:
+            if not wants_item:
                 if data[place] != 44:
                     good = False
                     break
                 place += 1
-                wants_key = True
+                wants_item = True
                 is_first = False
                 continue
-            # "name" : value
-            if data[place] != _QUOTE:
-                good = False
-                break
-            start = place + 1
-            end = _string_end(data, words, start)
-            if data[end] != _QUOTE:
-                good = False
-                break
-            place = end + 1
-            while data[place] == 32:
-                place += 1
-            if data[place] != 58:
-                good = False
-                break
-            place += 1
-            while data[place] == 32:
-                place += 1
             field = -1
-            if depth == 1:
-                field = _field_of(data, names, name_ends, 0, 4, start, end)
-                if field < 0:
-                    field = _field_of(data, names, name_ends, 7, 8, start, end)
-            elif depth == in_properties:
-                field = _field_of(data, names, name_ends, 4, 7, start, end)
-            if field >= 0 and fields[0, field] >= 0:  # the first of two counts
-                good = False
-                break
-            wants_key = False
+            if not in_array:
+                # "name" : value
+                if data[place] != _QUOTE:
+                    good = False
+                    break
+                start = place + 1
+                end = _string_end(data, words, start)
+                if data[end] != _QUOTE:
+                    good = False
+                    break
+                place = end + 1
+                while data[place] == 32:
+                    place += 1
+                if data[place] != 58:
+                    good = False
+                    break
+                place += 1
+                while data[place] == 32:
+                    place += 1
+                if depth == 1:
+                    field = _field_of(data, names, name_ends, _TIME, _OBJECT, start, end)
+                    if field < 0:
+                        field = _field_of(data, names, name_ends, _PROPERTIES, _REQUESTER, start, end)
+                elif depth == in_properties:
+                    field = _field_of(data, names, name_ends, _OBJECT, _OBJECT_ID, start, end)
+                elif depth == in_identity:
+                    field = _field_of(data, names, name_ends, _REQUESTER, _FIELDS, start, end)
+                elif depth == in_requester:
+                    field = _field_of(data, names, name_ends, _OBJECT_ID, _PROPERTIES, start, end)
+                if field >= 0 and fields[0, field] >= 0:  # the first of two counts
+                    good = False
+                    break
+            wants_item = False
             is_first = False
             byte = data[place]
-            if byte == 123:
-                if (field >= 0 and field != _PROPERTIES) or depth >= _MOST_DEPTH:
+            if byte == 123 or byte == 91:
+                if depth >= _MOST_DEPTH or (field >= 0 and (byte == 91 or field < _PROPERTIES)):
                     good = False
                     break
                 depth += 1
-                if field == _PROPERTIES:
-                    in_properties = depth
-                    fields[0, _PROPERTIES] = place
-                wants_key = True
+                if byte == 91:
+                    arrays |= 1 << depth
+                else:
+                    arrays &= ~(1 << depth)
+                if field >= 0:
+                    fields[0, field] = place
+                    if field == _PROPERTIES:
+                        in_properties = depth
+                    elif field == _IDENTITY:
+                        in_identity = depth
+                    else:
+                        in_requester = depth
+                wants_item = True
                 is_first = True
                 place += 1
                 continue
@@ -252,8 +281,9 @@ def _scanned(
                 place += 4
                 end = -1
             elif byte == 110 and data[place + 1] == 117 and data[place + 2] == 108 and data[place + 3] == 108:
+                # of the identity, where that is as good as none
+                end = start if field >= _OBJECT_ID and field != _PROPERTIES else -1
                 place += 4
-                end = -1
             elif (
                 byte == 102
                 and data[place + 1] == 97
@@ -270,7 +300,7 @@ def _scanned(
                     break
                 end = place
             if field >= 0:
-                if end < 0 or field == _PROPERTIES:
+                if end < 0 or (field >= _PROPERTIES and end > start):
                     good = False
                     break
                 fields[0, field] = start
@@ -281,7 +311,7 @@ def _scanned(
             place = next_line(data, words, begins[row]) + 1
             continue
         place += 1
-        for field in range(_PROPERTIES):
+        for field in range(_OBJECT_ID):
             if fields[0, field] < 0 and field != _SENT:
                 good = False
         if not good:
@@ -346,14 +376,13 @@ def _scanned(
         bytes_sent[row] = sent
         request_ids[0, row] = fields[0, _ID]
         request_ids[1, row] = fields[1, _ID]
-        for column in range(4):
-            if column == 0:
+        for column in range(len(texts)):
+            if column == BUCKET:
                 start, end = bucket, bucket_end
-            elif column == 1:
-                start, end = fields[0, _OPERATION], fields[0, _OPERATION] + fields[1, _OPERATION]
-            elif column == 2:
+            elif column == KEY:
                 start, end = key, end_of_key
             else:
-                start, end = fields[0, _AGENT], fields[0, _AGENT] + fields[1, _AGENT]
+                field = _OPERATION if column == OPERATION else _AGENT + column - AGENT
+                start, end = max(fields[0, field], 0), max(fields[0, field], 0) + fields[1, field]
             texts[column, row] = number_of(words, start, end - start, seed, column, tables, starts, lengths, distinct)
     begins[row + 1] = size
