@@ -13,7 +13,14 @@ from typing import Any, Final
 from cloudflux.local.bench.logs import BUCKET, write_logs
 from cloudflux.local.bench.measured import in_fresh_process
 
-PROVIDERS: Final = {"s3_server_access": "aws", "azure_resource": "azure", "gcs_usage": "gcp"}
+PROVIDERS: Final = {
+    "s3_server_access": "aws",
+    "azure_resource": "azure",
+    "azure_classic": "azure",
+    "gcs_usage": "gcp",
+    "gcs_audit": "gcp",
+    "cloudtrail": "aws",
+}
 _SHARDS: Final = 8
 _S3_COLUMNS: Final = 28
 

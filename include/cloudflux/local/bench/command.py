@@ -313,7 +313,7 @@ def _measured(arguments: argparse.Namespace, folder: Path, console: Any) -> dict
             found["goaccess"] = collect.goaccess(here, folder / "goaccess.json")
         figures["s3"].append({"requested_lines": lines, **found})
         shutil.rmtree(here)
-    for form in ("azure_resource", "gcs_usage"):
+    for form in [form for form in collect.PROVIDERS if form != "s3_server_access"]:
         if arguments.other_lines:
             say(f"{arguments.other_lines:,} lines of {form}: writing and collecting")
             figures["other"][form] = collect.measure(form, folder / form, arguments.other_lines)

@@ -3,6 +3,7 @@ read most of the time."""
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ _AGENTS: Final = (
     "-",
 )
 _SHARES: Final = (0.5, 0.2, 0.2, 0.05, 0.05)
+_AZURE_OPERATIONS: Final = ("GetBlob", "GetBlobProperties", "PutBlob", "ListBlobs", "GetBlob")
 _OWNER: Final = "79a59df900b949e55d96a1e698fbacedfd6e09d98eacf8f8d5218e7cd47ef2be"
 
 
@@ -30,10 +32,13 @@ def write_logs(provider_format: str, folder: Path, *, lines: int, lines_a_file: 
     for number, first in enumerate(range(0, lines, lines_a_file)):
         count = min(lines_a_file, lines - first)
         rng = np.random.default_rng([seed, number])
-        text = _WRITERS[provider_format](_requests(rng, count, first / lines, (first + count) / lines))
+        text = _WRITERS[provider_format](_requests(rng, count, first / lines, (first + count) / lines)).to_list()
         path = folder / f"{DAY}-{number:05d}.log"
-        header = _HEADERS.get(provider_format, "")
-        path.write_bytes((header + "\n".join(text.to_list()) + "\n").encode())
+        if provider_format == "cloudtrail":
+            path = path.with_suffix(".json.gz")
+            path.write_bytes(gzip.compress(('{"Records":[' + ",".join(text) + "]}").encode(), 6, mtime=0))
+        else:
+            path.write_bytes((_HEADERS.get(provider_format, "") + "\n".join(text) + "\n").encode())
         size += path.stat().st_size
     return size
 
@@ -96,24 +101,35 @@ def _s3(requests: pl.DataFrame) -> pl.Series:
     ).to_series()
 
 
+def _json(template: str, *values: Any) -> pl.Expr:
+    """Fill the places ``<>`` of a JSON text: its own braces are none of a format's."""
+    text = template.replace("{", "\x01").replace("}", "\x02").replace("<>", "{}")
+    return (
+        pl.format(text, *values).str.replace_all("\x01", "{", literal=True).str.replace_all("\x02", "}", literal=True)
+    )
+
+
 def _azure(requests: pl.DataFrame) -> pl.Series:
     account = "/subscriptions/69349acf-2a6c-409d-a925-96ba0c5f099f/resourceGroups/data/providers/Microsoft.Storage"
     uri = pl.format("https://examplestore01.blob.core.windows.net:443/{}/{}", pl.lit(BUCKET), "key")
     return requests.select(
-        pl.format(
-            '{{"time":"{}Z","resourceId":"' + account + '/storageAccounts/examplestore01/blobServices/default",'
-            '"category":"StorageRead","operationName":"{}","operationVersion":"2023-11-03","schemaVersion":"1.0",'
+        _json(
+            '{"time":"<>Z","resourceId":"' + account + '/storageAccounts/examplestore01/blobServices/default",'
+            '"category":"StorageRead","operationName":"<>","operationVersion":"2023-11-03","schemaVersion":"1.0",'
             '"statusCode":200,"statusText":"Success","durationMs":41,"callerIpAddress":"203.0.113.25:50412",'
-            '"correlationId":"{}-{}","identity":{{"type":"OAuth","tokenHash":"sha(67F8F5A218837386F94E75FC7AAC530CD999573)"'
-            ',"requester":{{"appId":"691458b9-1327-4635-9f55-ed83a7f1b41c","objectId":"8a1c7f8f-0000-4111-8222-93334444"}}}},'
-            '"location":"eastus","properties":{{"accountName":"examplestore01","userAgentHeader":"{}","serviceType":"blob",'
-            '"operationCount":0,"requestHeaderSize":512,"responseHeaderSize":330,"responseBodySize":{},"serverLatencyMs":12,'
+            '"correlationId":"<>-<>","identity":{"type":"OAuth","tokenHash":"sha(67F8F5A218837386F94E75FC7AAC530CD999573)",'
+            '"authorization":[{"action":"Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read",'
+            '"denyAssignmentId":"","principals":[{"id":"8a1c7f8f-0000-4111-8222-93334444","type":"ServicePrincipal"}],'
+            '"reason":"Policy","result":"Granted","roleAssignmentId":"9f55","roleDefinitionId":"2a2b","type":"RBAC"}],'
+            '"requester":{"appId":"691458b9-1327-4635-9f55-ed83a7f1b41c","objectId":"8a1c7f8f-0000-4111-8222-93334444"}},'
+            '"location":"eastus","properties":{"accountName":"examplestore01","userAgentHeader":"<>","serviceType":"blob",'
+            '"operationCount":0,"requestHeaderSize":512,"responseHeaderSize":330,"responseBodySize":<>,"serverLatencyMs":12,'
             '"etag":"\\"0x8DC0000000000AA\\"","conditionsUsed":"","contentLengthHeader":0,"tlsVersion":"TLS 1.2",'
             '"lastModifiedTime":"2026/03/01 09:12:40.0000000","objectKey":"/examplestore01/'
             + BUCKET
-            + '/{}"}},"uri":"{}","protocol":"HTTPS"}}'.replace("{{", "\x01").replace("}}", "\x02"),
+            + '/<>"},"uri":"<>","protocol":"HTTPS"}',
             pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%S.%6f0"),
-            _named("verb", ("GetBlob", "GetBlobProperties", "PutBlob", "ListBlobs", "GetBlob")),
+            _named("verb", _AZURE_OPERATIONS),
             "id",
             "other",
             "agent",
@@ -121,8 +137,25 @@ def _azure(requests: pl.DataFrame) -> pl.Series:
             "key",
             uri,
         )
-        .str.replace_all("\x01", "{", literal=True)
-        .str.replace_all("\x02", "}", literal=True)
+    ).to_series()
+
+
+def _azure_classic(requests: pl.DataFrame) -> pl.Series:
+    return requests.select(
+        pl.format(
+            '1.0;{}0Z;{};Success;200;41;12;authenticated;examplestore01;examplestore01;blob;"https://examplestore01.blob.'
+            "core.windows.net:443/" + BUCKET + '/{}";"/examplestore01/' + BUCKET + '/{}";{}-{};0;203.0.113.25:50412;'
+            '2023-11-03;512;0;330;{};0;;;"&quot;0x8DC0000000000AA&quot;";Sunday, 01-Mar-26 09:12:40 GMT;;"{}";;"{}"',
+            pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%S.%6f"),
+            _named("verb", _AZURE_OPERATIONS),
+            "key",
+            "key",
+            "id",
+            "other",
+            "size",
+            "agent",
+            "other",
+        )
     ).to_series()
 
 
@@ -148,7 +181,80 @@ def _gcs(requests: pl.DataFrame) -> pl.Series:
     ).to_series()
 
 
-_WRITERS: Final = {"s3_server_access": _s3, "azure_resource": _azure, "gcs_usage": _gcs}
+def _gcs_audit(requests: pl.DataFrame) -> pl.Series:
+    at = pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
+    method = _named(
+        "verb",
+        (
+            "storage.objects.get",
+            "storage.objects.get",
+            "storage.objects.create",
+            "storage.objects.list",
+            "storage.objects.get",
+        ),
+    )
+    resource = pl.format("projects/_/buckets/{}/objects/{}", pl.lit(BUCKET), "key")
+    return requests.select(
+        _json(
+            '{"protoPayload":{"@type":"type.googleapis.com/google.cloud.audit.AuditLog","status":{},'
+            '"authenticationInfo":{"principalEmail":"reader@example-project.iam.gserviceaccount.com"},"requestMetadata":{'
+            '"callerIp":"198.51.100.10","callerSuppliedUserAgent":"<>","requestAttributes":{"time":"<>","auth":{}},'
+            '"destinationAttributes":{}},"serviceName":"storage.googleapis.com","methodName":"<>","authorizationInfo":['
+            '{"resource":"<>","permission":"<>","granted":true,"resourceAttributes":{}}],"resourceName":"<>",'
+            '"resourceLocation":{"currentLocations":["us-central1"]}},"insertId":"<>","resource":{"type":"gcs_bucket",'
+            '"labels":{"location":"us-central1","project_id":"example-project","bucket_name":"' + BUCKET + '"}},'
+            '"timestamp":"<>","severity":"INFO","logName":"projects/example-project/logs/cloudaudit.googleapis.com%2F'
+            'data_access","receiveTimestamp":"<>"}',
+            "agent",
+            at,
+            method,
+            resource,
+            method,
+            resource,
+            "id",
+            at,
+            at,
+        )
+    ).to_series()
+
+
+def _cloudtrail(requests: pl.DataFrame) -> pl.Series:
+    return requests.select(
+        _json(
+            '{"eventVersion":"1.11","userIdentity":{"type":"AssumedRole","principalId":"AROAEXAMPLE:session-<>","arn":'
+            '"arn:aws:sts::123456789012:assumed-role/reader/session-<>","accountId":"123456789012"},"eventTime":"<>Z",'
+            '"eventSource":"s3.amazonaws.com","eventName":"<>","awsRegion":"us-east-1","sourceIPAddress":"192.0.2.3",'
+            '"userAgent":"[<>]","requestParameters":{"bucketName":"' + BUCKET + '","Host":"' + BUCKET + ".s3.us-east-1."
+            'amazonaws.com","key":"<>"},"responseElements":null,"additionalEventData":{"SignatureVersion":"SigV4",'
+            '"CipherSuite":"TLS_AES_128_GCM_SHA256","bytesTransferredIn":0,"AuthenticationMethod":"AuthHeader",'
+            '"x-amz-id-2":"<>","bytesTransferredOut":<>},"requestID":"<>","eventID":"<>-<>","readOnly":true,"resources":['
+            '{"type":"AWS::S3::Object","ARN":"arn:aws:s3:::' + BUCKET + '/<>"},{"accountId":"123456789012","type":'
+            '"AWS::S3::Bucket","ARN":"arn:aws:s3:::' + BUCKET + '"}],"eventType":"AwsApiCall","managementEvent":false,'
+            '"recipientAccountId":"123456789012","eventCategory":"Data","tlsDetails":{"tlsVersion":"TLSv1.3"}}',
+            pl.col("object") % 50,
+            pl.col("object") % 50,
+            pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%S"),
+            _named("verb", ("GetObject", "HeadObject", "PutObject", "ListObjects", "GetObject")),
+            "agent",
+            "key",
+            "other",
+            "size",
+            "id",
+            "id",
+            "other",
+            "key",
+        )
+    ).to_series()
+
+
+_WRITERS: Final = {
+    "s3_server_access": _s3,
+    "cloudtrail": _cloudtrail,
+    "azure_resource": _azure,
+    "azure_classic": _azure_classic,
+    "gcs_usage": _gcs,
+    "gcs_audit": _gcs_audit,
+}
 _HEADERS: Final = {
     "gcs_usage": '"time_micros","c_ip","c_ip_type","c_ip_region","cs_method","cs_uri","sc_status","cs_bytes",'
     '"sc_bytes","time_taken_micros","cs_host","cs_referer","cs_user_agent","s_request_id","cs_operation","cs_bucket","cs_object"\n'
