@@ -29,7 +29,7 @@ def find_new_log_files(provider: str) -> list[dict[str, str]]:
     from cloudflux.access_logs.formats import log_format
     from cloudflux.domain.tiers import Provider
     from cloudflux.stores.source_files import SourceFiles
-    from cloudflux.workflows.collect import find_new_files
+    from cloudflux.workflows.collect_files import find_new_files
 
     batch = batch_of_run()
     estate = settings().load_estate()
@@ -49,7 +49,7 @@ def find_new_log_files(provider: str) -> list[dict[str, str]]:
 @terminal_errors_fail
 def parse_log_files(chunk: str) -> dict[str, int]:
     """Parse one chunk of log files into staged access events and quarantine."""
-    from cloudflux.workflows.collect import parse_chunk
+    from cloudflux.workflows.collect_chunks import parse_chunk
 
     return parse_chunk(chunk, settings().load_estate(), _clients(), _parser_of, lake(), batch=batch_of_run())
 

@@ -18,7 +18,7 @@ from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
 from cloudflux.providers.memory import MemoryTierClient
-from cloudflux.workflows import collect
+from cloudflux.workflows import collect, collect_chunks, collect_files
 
 AT = datetime(2026, 3, 10, 12, tzinfo=UTC)
 ESTATE = Estate(
@@ -70,7 +70,7 @@ class World:
         return Passed()
 
     def parse(self, batch: str, chunk_files: int = 1500) -> list[dict[str, int]]:
-        chunks = collect.find_new_files(
+        chunks = collect_files.find_new_files(
             ESTATE,
             lambda provider, connection: self.client,
             self.source_files,
@@ -81,7 +81,7 @@ class World:
             chunk_files=chunk_files,
         )
         return [
-            collect.parse_chunk(
+            collect_chunks.parse_chunk(
                 chunk,
                 ESTATE,
                 lambda provider, connection: self.client,
@@ -256,10 +256,10 @@ def test_chunks_are_even_when_sizes_differ() -> None:
         SourceFile(Provider.AWS, "logs", f"f{number:03}", "e", size, "s3_server_access", AT)
         for number, size in enumerate([50_000_000, *[1000] * 500, 40_000_000, *[200_000] * 100])
     ]
-    chunks = collect.even_chunks(files, 30_000_000, 400)
+    chunks = collect_files.even_chunks(files, 30_000_000, 400)
     assert [file for chunk in chunks for file in chunk] == files
     weights = [sum(file.size_bytes + 65_536 for file in chunk) for chunk in chunks]
     largest = 50_065_536
     assert max(weights) <= sum(weights) / len(weights) + largest
     assert len(chunks) == 4
-    assert collect.even_chunks([], 1, 1) == []
+    assert collect_files.even_chunks([], 1, 1) == []

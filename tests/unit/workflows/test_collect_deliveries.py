@@ -23,7 +23,7 @@ from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
 from cloudflux.lake.schemas import QUARANTINE
 from cloudflux.providers.memory import MemoryTierClient
-from cloudflux.workflows import collect
+from cloudflux.workflows import collect, collect_chunks, collect_files
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -75,7 +75,7 @@ class World:
         return [
             name
             for provider in Provider
-            for name in collect.find_new_files(
+            for name in collect_files.find_new_files(
                 self.estate,
                 self.client_of,
                 self.files,
@@ -89,7 +89,8 @@ class World:
 
     def parse(self, names: list[str], batch: str = "run-1") -> list[dict[str, int]]:
         return [
-            collect.parse_chunk(name, self.estate, self.client_of, parser_of, self.lake, batch=batch) for name in names
+            collect_chunks.parse_chunk(name, self.estate, self.client_of, parser_of, self.lake, batch=batch)
+            for name in names
         ]
 
     def publish(self, batch: str = "run-1") -> dict[str, int]:
@@ -361,8 +362,8 @@ def test_rejected_rows_go_to_quarantine_with_their_line_and_the_rest_is_publishe
 
 
 def test_a_large_file_is_read_in_pieces_when_it_is_collected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "_STREAMED_ABOVE_BYTES", 1000)
-    monkeypatch.setattr(collect, "_PIECE_BYTES", 700)
+    monkeypatch.setattr(collect_chunks, "_STREAMED_ABOVE_BYTES", 1000)
+    monkeypatch.setattr(collect_chunks, "_PIECE_BYTES", 700)
     client = world.clients[Provider.AWS]
     streamed: list[int] = []
     read_blocks = client.read_blocks
@@ -379,7 +380,7 @@ def test_files_before_the_lookback_are_not_listed_when_names_begin_with_the_day(
     world.estate = Estate(buckets=(_settings(Provider.AWS, "media", logs),))
     world.deliver(Provider.AWS, "s3/2026-11-01-00-00-00-A", get("k", "R1"))
     world.deliver(Provider.AWS, "s3/2026-11-19-00-00-00-B", get("k", "R2"))
-    names = collect.find_new_files(
+    names = collect_files.find_new_files(
         world.estate,
         world.client_of,
         world.files,

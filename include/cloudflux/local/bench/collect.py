@@ -45,7 +45,9 @@ def collect(form: str, folder: str, lake: str) -> dict[str, Any]:
     from cloudflux.lake.schemas import DAILY_ACCESS
     from cloudflux.local.bench.store import FilesInMemory, FolderStore, QuarantineInMemory
     from cloudflux.quality import audit
-    from cloudflux.workflows.collect import audit_and_publish, find_new_files, parse_chunk
+    from cloudflux.workflows.collect import audit_and_publish
+    from cloudflux.workflows.collect_chunks import parse_chunk
+    from cloudflux.workflows.collect_files import find_new_files
 
     provider = Provider(PROVIDERS[form])
     logs = LogSource(bucket="logs", prefix=f"{form}/", format=form)  # type: ignore[arg-type]  # pydantic checks it

@@ -146,7 +146,9 @@ def main(folder: str, lake: str) -> None:
     from cloudflux.lake.partitions import Lake
     from cloudflux.local.bench.logs import BUCKET
     from cloudflux.local.bench.store import FolderStore, QuarantineInMemory
-    from cloudflux.workflows.collect import audit_and_publish, find_new_files, parse_chunk
+    from cloudflux.workflows.collect import audit_and_publish
+    from cloudflux.workflows.collect_chunks import parse_chunk
+    from cloudflux.workflows.collect_files import find_new_files
 
     logs = LogSource(bucket="logs", prefix=f"{_FORM}/", format=_FORM)
     bucket = BucketSettings(provider=Provider.AWS, bucket=BUCKET, logs=(logs,), price_book="any", connection_id="any")
