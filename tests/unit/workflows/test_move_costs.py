@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from unit.workflows.moving_world import planned
+from unit.workflows.migrate.world import planned
 
 from cloudflux.domain.migrations import RestoreOrder
 from cloudflux.domain.objects import ObjectRef, ObjectState

@@ -18,7 +18,7 @@ from inventory_report_files import (
     s3_report,
     s3_row,
 )
-from unit.workflows.inventory_world import (
+from unit.workflows.inventory.world import (
     AT,
     DAY,
     Failed,
@@ -33,11 +33,6 @@ from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.snapshots import Snapshots
 from cloudflux.workflows import inventory_reports
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "lake")
 
 
 def test_snapshot_holds_all_buckets_when_reports_and_listings_are_mixed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from inventory_report_files import (
     s3_report,
     s3_row,
 )
-from unit.workflows.inventory_world import (
+from unit.workflows.inventory.world import (
     World,
     a_bucket,
     days_before,
@@ -22,11 +22,6 @@ from unit.workflows.inventory_world import (
 from cloudflux.domain.format_notices import NoticeKind
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "lake")
 
 
 def kinds(result: Mapping[str, Any]) -> list[tuple[NoticeKind, str]]:

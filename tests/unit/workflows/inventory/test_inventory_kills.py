@@ -13,7 +13,7 @@ from inventory_report_files import (
     s3_report,
     s3_row,
 )
-from unit.workflows.inventory_world import (
+from unit.workflows.inventory.world import (
     World,
     a_bucket,
     days_before,
@@ -21,11 +21,6 @@ from unit.workflows.inventory_world import (
 
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "lake")
 
 
 class Killed(BaseException):

@@ -13,18 +13,13 @@ from inventory_report_files import (
     s3_report,
     s3_row,
 )
-from unit.workflows.inventory_world import (
+from unit.workflows.inventory.world import (
     World,
     a_bucket,
 )
 
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.tiers import Provider
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "lake")
 
 
 def test_report_is_refused_with_the_files_name_when_its_md5_is_wrong(world: World) -> None:

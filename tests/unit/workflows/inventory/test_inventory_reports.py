@@ -14,7 +14,7 @@ from inventory_report_files import (
     s3_row,
     with_checksum,
 )
-from unit.workflows.inventory_world import (
+from unit.workflows.inventory.world import (
     FORMAT_OF,
     World,
     a_bucket,
@@ -24,11 +24,6 @@ from unit.workflows.inventory_world import (
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "lake")
 
 
 def test_newest_report_is_read_when_there_are_several(world: World) -> None:

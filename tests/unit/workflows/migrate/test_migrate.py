@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from unit.workflows.moving_world import AT, TO_CLASS, Plans, Scripted, World, a_plan, planned
+from unit.workflows.migrate.world import AT, TO_CLASS, Plans, Scripted, World, a_plan, planned
 
 from cloudflux.domain.errors import TerminalError, TransientError
 from cloudflux.domain.migrations import (
@@ -24,11 +24,6 @@ from cloudflux.domain.plans import (
 )
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows import migrate
-
-
-@pytest.fixture(params=list(Provider))
-def world(request: pytest.FixtureRequest) -> World:
-    return World(request.param)
 
 
 def test_all_moves_are_done_when_nothing_interferes(world: World) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from unit.workflows.moving_world import AT, TO_CLASS, Scripted, World, a_plan, planned
+from unit.workflows.migrate.world import AT, TO_CLASS, Scripted, World, a_plan, planned
 
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.migrations import (
@@ -22,11 +22,6 @@ from cloudflux.domain.plans import (
 from cloudflux.domain.quiet_hours import QuietHours
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows import migrate
-
-
-@pytest.fixture(params=list(Provider))
-def world(request: pytest.FixtureRequest) -> World:
-    return World(request.param)
 
 
 def test_nothing_begins_in_quiet_hours(world: World) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import time, timedelta
 
 import pytest
-from unit.workflows.moving_world import AT, TO_CLASS, Scripted, Watching, World
+from unit.workflows.migrate.world import AT, TO_CLASS, Scripted, Watching, World
 
 from cloudflux.domain.errors import TransientError
 from cloudflux.domain.ledger import LedgerEntry
@@ -19,14 +19,8 @@ from cloudflux.domain.migrations import (
 )
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.quiet_hours import QuietHours
-from cloudflux.domain.tiers import Provider
 from cloudflux.workflows import migrate
 from cloudflux.workflows.garbage_collection import OBJECTS_BETWEEN
-
-
-@pytest.fixture(params=list(Provider))
-def world(request: pytest.FixtureRequest) -> World:
-    return World(request.param)
 
 
 def test_all_is_done_and_calls_take_turns_when_a_range_has_many_steps(world: World) -> None:
