@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from contract.aws.wire import ACTED, move, new_client, ref, refused, tap
+from contract.aws.wire import ACTED, Wire, move, new_client, ref, refused, tap
 
 from cloudflux.domain.migrations import ChangeOutcome, TierChange
 from cloudflux.domain.objects import ObjectState
@@ -48,12 +48,19 @@ def _uploads(s3: Any, bucket: str) -> list[Any]:
     return found
 
 
-def test_all_but_the_class_is_kept_when_an_object_is_copied_in_parts(
-    s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def client(s3: Any, new_bucket: str) -> Iterator[AwsTierClient]:
+    """A client that copies in parts, and a bucket with an object that is large enough for it."""
     client = _in_parts(s3)
     client.create_bucket(new_bucket)
     _put_large(s3, new_bucket)
+    yield client
+    client.close()
+
+
+def test_all_but_the_class_is_kept_when_an_object_is_copied_in_parts(
+    client: AwsTierClient, s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wire = tap(client, monkeypatch)
     (seen,) = client.head_many([ref(new_bucket)])
     assert isinstance(seen, ObjectState)
@@ -65,7 +72,6 @@ def test_all_but_the_class_is_kept_when_an_object_is_copied_in_parts(
     assert differences(seen, after, "GLACIER_IR", keeps_etag=False) == ()
     assert client.get_object(seen.ref) == _BODY
     assert _uploads(s3, new_bucket) == []
-    client.close()
 
 
 def test_the_etag_stays_when_what_was_uploaded_in_parts_is_copied_in_parts(s3: Any, new_bucket: str) -> None:
@@ -91,7 +97,7 @@ def test_the_etag_stays_when_what_was_uploaded_in_parts_is_copied_in_parts(s3: A
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"),
+    "failing",
     [
         (refused(403, "AccessDenied"), ChangeOutcome.ERROR),
         (refused(503, "SlowDown"), ChangeOutcome.UNAVAILABLE),
@@ -100,27 +106,20 @@ def test_the_etag_stays_when_what_was_uploaded_in_parts_is_copied_in_parts(s3: A
     ids=str,
 )
 def test_no_parts_are_left_when_a_copy_in_parts_fails(
-    s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch, fault: Answer, outcome: ChangeOutcome
+    client: AwsTierClient, wire: Wire, s3: Any, new_bucket: str, failing: tuple[Answer, ChangeOutcome]
 ) -> None:
-    client = _in_parts(s3)
-    client.create_bucket(new_bucket)
-    _put_large(s3, new_bucket)
+    fault, outcome = failing
     seen = client.head(ref(new_bucket))
-    wire = tap(client, monkeypatch)
     wire.fail("PUT", "partNumber=2", *[fault] * 3)
     assert move(client, seen).outcome is outcome
     assert _uploads(s3, new_bucket) == []
     assert client.head(ref(new_bucket)) == seen
-    client.close()
 
 
 @pytest.mark.parametrize("odd", ["caf\u00e9", "=?UTF-8?B?Y2Fmw6k=?="])
 def test_no_copy_in_parts_is_made_when_it_would_change_the_metadata(
-    s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch, odd: str
+    client: AwsTierClient, s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
-    client = _in_parts(s3)
-    client.create_bucket(new_bucket)
-    _put_large(s3, new_bucket)
     wire = tap(client, monkeypatch)
     seen = client.head(ref(new_bucket))
     told = replace(seen, metadata={"name": odd})
@@ -128,15 +127,11 @@ def test_no_copy_in_parts_is_made_when_it_would_change_the_metadata(
     assert result.outcome is ChangeOutcome.ERROR
     assert "name" in result.detail
     assert wire.count("POST") == wire.count("PUT") == 0
-    client.close()
 
 
 def test_parts_are_put_together_once_when_the_answer_was_lost(
-    s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch
+    client: AwsTierClient, s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = _in_parts(s3)
-    client.create_bucket(new_bucket)
-    _put_large(s3, new_bucket)
     seen = client.head(ref(new_bucket))
     wire = tap(client, monkeypatch)
     wire.fail("PUT", "partNumber=1", ACTED)  # a part may be copied again
@@ -146,15 +141,11 @@ def test_parts_are_put_together_once_when_the_answer_was_lost(
     assert "lost" in result.detail
     after = client.head(ref(new_bucket))
     assert differences(seen, after, "STANDARD_IA", keeps_etag=False) == ()
-    client.close()
 
 
 def test_the_new_content_stays_when_it_comes_while_parts_are_copied(
-    s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch
+    client: AwsTierClient, s3: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = _in_parts(s3)
-    client.create_bucket(new_bucket)
-    _put_large(s3, new_bucket)
     seen = client.head(ref(new_bucket))
     transport = client._requests._transport
     original = transport.send
@@ -168,4 +159,3 @@ def test_the_new_content_stays_when_it_comes_while_parts_are_copied(
     assert move(client, seen).outcome is ChangeOutcome.CONFLICT
     assert client.get_object(seen.ref) == b"new"
     assert _uploads(s3, new_bucket) == []
-    client.close()

@@ -94,6 +94,17 @@ def _tags(s3: Any, seen: ObjectState) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in s3.get_object_tagging(**which)["TagSet"]}
 
 
+def _edit(s3: Any, bucket: str) -> None:
+    """Give the object other metadata, by a copy onto itself: the new version inherits the tags."""
+    s3.copy_object(
+        Bucket=bucket,
+        Key="a.bin",
+        CopySource={"Bucket": bucket, "Key": "a.bin"},
+        MetadataDirective="REPLACE",
+        Metadata={"edited": "1"},
+    )
+
+
 @pytest.mark.parametrize("tags", [{}, {"owner": "a", "empty": ""}], ids=["no tags", "tags"])
 def test_an_object_is_moved_in_place_and_is_then_what_it_was(
     client: LifecycleTierClient, looker: AwsTierClient, s3: Any, bucket: str, midnight: Any, *, tags: dict[str, str]
@@ -271,13 +282,7 @@ def test_our_tag_is_taken_off_a_newer_version_that_inherited_it(
 ) -> None:
     seen = _put(looker, bucket)
     _move(client, seen)
-    s3.copy_object(
-        Bucket=bucket,
-        Key="a.bin",
-        CopySource={"Bucket": bucket, "Key": "a.bin"},
-        MetadataDirective="REPLACE",
-        Metadata={"edited": "1"},
-    )
+    _edit(s3, bucket)
     assert looker.head(seen.ref).tags == {TAG: "GLACIER_IR"}
     assert _move(client, seen).outcome is ChangeOutcome.CONFLICT
     assert looker.head(seen.ref).tags == {}
@@ -384,13 +389,7 @@ def test_a_current_version_that_inherited_our_tag_loses_it_when_the_move_is_with
 ) -> None:
     seen = _put(looker, bucket)
     _move(client, seen)
-    s3.copy_object(
-        Bucket=bucket,
-        Key="a.bin",
-        CopySource={"Bucket": bucket, "Key": "a.bin"},
-        MetadataDirective="REPLACE",
-        Metadata={"edited": "1"},
-    )
+    _edit(s3, bucket)
     assert client.withdraw([seen.ref]) == 1
     assert looker.head(seen.ref).tags == {}
     assert midnight() == 0
