@@ -14,3 +14,9 @@ GREAT_EXPECTATIONS: Final = pytest.mark.filterwarnings(
 )
 # Airflow 3.3, its providers and FastAPI's test client do so as well, when they are imported.
 AIRFLOW: Final = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+MLFLOW: Final = pytest.mark.filterwarnings(
+    # MLflow 3.17 compares a data frame's columns with a range, which pandas 3 deprecates
+    "ignore:Operation with range is deprecated",
+    # it warns of its own functions when they are imported
+    "ignore:.*Any type hint is inferred as AnyType",
+)

@@ -24,11 +24,7 @@ from cloudflux.stores import make_engine
 from cloudflux.stores.staging import Staging
 from cloudflux.workflows.drain import DrainReport, OffsetGap
 
-pytestmark = [
-    pytest.mark.stack,
-    # kafka-python 3.0 reads its own schemas with importlib.resources.read_text, deprecated in Python 3.11 and 3.12
-    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
-]
+pytestmark = pytest.mark.stack
 
 _numbers = itertools.count()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from real_traces import real_trace
 from sklearn.metrics import f1_score
 from synthetic_access import MemoryLake
 
@@ -19,8 +19,6 @@ from cloudflux_ml.dataset import build_dataset
 from cloudflux_ml.features import HORIZONS
 from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.train import baselines, calibration_error, evaluate
-
-SHARED = Path(os.environ.get("CLOUDFLUX_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 
 
 def trace_lake(path: Path, days: int) -> MemoryLake:
@@ -78,9 +76,7 @@ def test_forecaster_beats_persistence_when_it_learns_from_a_real_trace(name: str
     The first cutoff is the day ``round(days / 2)`` of the trace; labels are the 30 days from the cutoff on, of all
     objects created before it. Training is the product's own: eight cutoffs whose labels end before.
     """
-    path = SHARED / "data" / "traces" / f"{name}.parquet"
-    if not path.is_file():
-        pytest.skip(f"no real trace at {path}: set CLOUDFLUX_SHARED to the folder that holds data/traces")
+    path = real_trace(name)
     lake = trace_lake(path, days=5_000)
     logged = lake.days("daily_access")
     days = (logged[-1] - logged[0]).days + 1

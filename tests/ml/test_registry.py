@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import skops.io
+from foreign_warnings import MLFLOW
 from mlflow.tracking import MlflowClient
 from sklearn.linear_model import LinearRegression
 from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_history
@@ -25,12 +26,7 @@ from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.train import TrainingOutcome, train_and_register
 
-pytestmark = [
-    # MLflow 3.17 compares a data frame's columns with a range, which pandas 3 deprecates
-    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
-    # MLflow 3.17 warns of its own functions when they are imported
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
-]
+pytestmark = MLFLOW
 
 DAYS = 120
 UNTIL = FIRST_DAY + timedelta(days=DAYS)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import skops.io
+from foreign_warnings import MLFLOW
 from mlflow.tracking import MlflowClient
 from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_history
 
@@ -25,12 +26,7 @@ from cloudflux_ml.model import AccessForecaster, data_frame
 from cloudflux_ml.train import TrainingOutcome, train_and_register
 from cloudflux_ml.usage import USAGE_FEATURES, UsageStates
 
-pytestmark = [
-    # MLflow 3.17 compares a data frame's columns with a range, which pandas 3 deprecates
-    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
-    # MLflow 3.17 warns of its own functions when they are imported
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
-]
+pytestmark = MLFLOW
 
 DAYS = 120
 UNTIL = FIRST_DAY + timedelta(days=DAYS)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
+from real_traces import real_trace
 
 from cloudflux.price_books import load_book
 from cloudflux_ml.backtest.run import OPTIMUM, backtest
 from cloudflux_ml.backtest.trace import read_trace
 
-SHARED = Path(os.environ.get("CLOUDFLUX_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 USD = {
     "media": {
         "stay": 198.25,
@@ -52,9 +49,7 @@ IN_FULL = ("media", "retail")
 
 @pytest.mark.parametrize("name", [*USD])
 def test_figures_of_real_traces_are_those_of_the_reference(name):
-    path = SHARED / "data" / "traces" / f"{name}.parquet"
-    if not path.is_file():
-        pytest.skip(f"no real trace at {path}: set CLOUDFLUX_SHARED to the folder that holds data/traces")
+    path = real_trace(name)
     trace = read_trace(path)
     assert (trace.objects, trace.days) == SHAPES[name]
     result = backtest(trace, load_book("aws-us-east-1"), None if name in IN_FULL else USD[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from real_traces import real_trace
 
 from cloudflux.domain.tiers import Provider
 from cloudflux.local.demo.trace import TraceError, replay
 from cloudflux.local.demo.world import DAILY_SCHEMA
 
 YESTERDAY = date(2026, 11, 22)
-SHARED = Path(os.environ.get("CLOUDFLUX_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 
 
 def trace(**overrides: Any) -> pl.DataFrame:
@@ -136,9 +135,7 @@ def test_trace_is_refused_when_the_file_is_none(tmp_path: Path) -> None:
     ("name", "objects", "left_out", "days"), [("media", 1846, 9624, 695), ("retail", 669, 3289, 374)]
 )
 def test_real_trace_is_replayed_when_it_is_there(name: str, objects: int, left_out: int, days: int) -> None:
-    path = SHARED / "data" / "traces" / f"{name}.parquet"
-    if not path.exists():
-        pytest.skip(f"the real trace {path.name} is not on this machine (CLOUDFLUX_SHARED)")
+    path = real_trace(name)
     world = replay(path, last_day=YESTERDAY, seed=7)
     assert (world.objects.height, world.left_out_objects, world.days) == (objects, left_out, days)
     assert world.last_day == YESTERDAY

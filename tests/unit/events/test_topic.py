@@ -8,12 +8,8 @@ import pytest
 
 from cloudflux.domain.errors import SettingsError
 
-pytestmark = [
-    # kafka-python 3.0 reads its own schemas with importlib.resources.read_text, deprecated in Python 3.11 and 3.12
-    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
-    # of a client that found no broker it leaves the sockets to the garbage collector
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-]
+# of a client that found no broker kafka-python leaves the sockets to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
 def test_error_says_where_and_no_thread_stays_when_no_broker_answers(caplog: pytest.LogCaptureFixture) -> None:

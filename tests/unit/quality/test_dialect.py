@@ -30,7 +30,7 @@ def test_urls_of_duckdb_take_this_dialect(connection: sa.Connection) -> None:
 
 @pytest.mark.parametrize("dataset", sorted(SCHEMAS))
 def test_every_column_of_a_dataset_has_a_type(connection: sa.Connection, dataset: str) -> None:
-    put_batch(connection.connection.driver_connection, SCHEMAS[dataset].empty_table())  # type: ignore[arg-type]
+    put_batch(connection.connection.driver_connection, SCHEMAS[dataset].empty_table())  # type: ignore[arg-type]  # DuckDB's own
     columns = sa.inspect(connection).get_columns(BATCH)
     assert [column["name"] for column in columns] == SCHEMAS[dataset].names
     assert not [column["name"] for column in columns if isinstance(column["type"], sa.types.NullType)]
