@@ -185,7 +185,7 @@ def connect(bootstrap_servers: str, *, client_id: str, options: Mapping[str, Any
     }
     try:
         return KafkaConsumer(bootstrap_servers=_servers(bootstrap_servers), **settings | dict(options or {}))
-    except BaseException:
+    except BaseException:  # an interrupt too
         # a constructor that finds no broker leaves its thread behind: for ever, in a triggerer
         for client in clients:
             client.close()

@@ -31,7 +31,6 @@ _DAY_MICROS: Final = 86_400_000_000
 _MOST_DEPTH: Final = 16
 BUCKET, OPERATION, KEY, AGENT, OBJECT_ID, UPN, APP_ID = range(7)
 """The texts that are numbered, by their place in the columns; the last three are the requester's, empty for none."""
-_REQUESTER_COLUMNS: Final = 3
 (
     _TIME, _OPERATION, _STATUS, _ID, _OBJECT, _SENT, _AGENT, _OBJECT_ID, _UPN, _APP_ID, _PROPERTIES, _IDENTITY,
     _REQUESTER, _FIELDS,
@@ -50,7 +49,7 @@ def scan(data: Bytes, words: Words, size: int, lines: int, *, with_requesters: b
     The columns of the requester are there only where they are asked for. What is found is valid until this thread scans
     the next text.
     """
-    found = ScannedLines.zeros(lines, 7 if with_requesters else 7 - _REQUESTER_COLUMNS, with_uris=False)
+    found = ScannedLines.zeros(lines, APP_ID + 1 if with_requesters else OBJECT_ID, with_uris=False)
     fields = np.zeros((2, _FIELDS), dtype=np.int64)
     _scanned(
         data, words, size, SEED, _NAMES, _NAME_ENDS, fields, found.tables(), found.regular, found.begins, found.texts,
