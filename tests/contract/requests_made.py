@@ -83,15 +83,15 @@ def recorded() -> Iterator[Requests]:
     import requests
     from botocore.httpsession import URLLib3Session
 
-    from cloudflux.providers.aws_http import AiohttpTransport
+    from cloudflux.providers.aws_connections import DirectTransport
 
     found = Requests()
     with ExitStack() as stack:
-        original_aiohttp = AiohttpTransport.send
+        original_direct = DirectTransport.send
 
         async def send(self: Any, method: str, url: str, headers: Any, body: bytes) -> Any:
             found.note(aws_calls, method, url, headers, body)
-            return await original_aiohttp(self, method, url, headers, body)
+            return await original_direct(self, method, url, headers, body)
 
         original_boto = URLLib3Session.send
 
@@ -105,7 +105,7 @@ def recorded() -> Iterator[Requests]:
             found.note(_azure_or_gcp, request.method, request.url, request.headers, request.body)
             return original_requests(self, request, **options)
 
-        stack.enter_context(patch.object(AiohttpTransport, "send", send))
+        stack.enter_context(patch.object(DirectTransport, "send", send))
         stack.enter_context(patch.object(URLLib3Session, "send", send_boto))
         stack.enter_context(patch.object(requests.Session, "send", send_requests))
         yield found

@@ -1,24 +1,19 @@
-"""One HTTP request to S3, sent once: through aiohttp, or botocore's own connections; and what came back."""
+"""One HTTP request to S3 and what came back; and the way through botocore's own connections, where there is a proxy."""
 
 from __future__ import annotations
 
 import asyncio
 import html
 import re
-import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import aiohttp
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import EndpointConnectionError, HTTPClientError, ProxyConnectionError
-from botocore.httpsession import get_cert_path
-from yarl import URL
 
 _CODE: Final = re.compile(rb"<Code>\s*([^<]*?)\s*</Code>")
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")
@@ -94,77 +89,6 @@ class Patience:
     silent_seconds: float = 60.0
     """Without a single byte. S3 sends blanks while a large copy is being made."""
     answer_seconds: float = 900.0
-
-
-class AiohttpTransport:
-    """Sends over connections that are kept; never twice by itself."""
-
-    def __init__(self, patience: Patience, verify: bool | str, certificate: tuple[str | None, str | None]) -> None:
-        self._patience = patience
-        self._verify = verify
-        self._certificate = certificate
-        self._session: aiohttp.ClientSession | None = None
-
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Send a request once. Raises ``NeverSent`` and ``AnswerLost``."""
-        session = self._session if self._session is not None else self._open()
-        try:
-            async with session.request(
-                method,
-                URL(url, encoded=True),
-                headers=headers,
-                data=body or None,
-                allow_redirects=False,
-            ) as response:
-                content = await response.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            raise NeverSent(f"there is no connection to {urlsplit(url).netloc}: {exc}") from exc
-        except TimeoutError as exc:
-            raise AnswerLost("no answer came in time") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise AnswerLost(f"the connection broke: {exc or type(exc).__name__}") from exc
-        raw = response.raw_headers
-        return Answer(
-            response.status, {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}, content
-        )
-
-    def start_over(self) -> None:
-        """Forget what belongs to an event loop that has ended."""
-        self._session = None
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        patience = self._patience
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl(), ttl_dns_cache=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            timeout=aiohttp.ClientTimeout(
-                total=patience.answer_seconds,
-                sock_connect=patience.connect_seconds,
-                sock_read=patience.silent_seconds,
-            ),
-        )
-        # aiohttp would send a PUT again, unasked, when a kept connection breaks: that could move an object twice.
-        self._session._retry_connection = False
-        return self._session
-
-    def _ssl(self) -> ssl.SSLContext | bool:
-        certificate, key = self._certificate
-        if not self._verify and certificate is None:
-            return False
-        context = ssl.create_default_context(cafile=get_cert_path(self._verify) if self._verify else None)
-        if not self._verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
-        return context
 
 
 class BotocoreTransport:

@@ -1,4 +1,4 @@
-"""Thousands of requests a second to S3 from one thread: aiohttp, with our own signing.
+"""Thousands of requests a second to S3 from one thread: connections and signing of our own.
 
 boto3 spends about a millisecond of processor time on each request, most of it on turning Python values into HTTP and
 back. A move needs no more than a few headers, so these requests are made by hand. Who we are, where a bucket is and how
@@ -17,8 +17,9 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cloudflux.domain.errors import AccountRefused, BucketNotFound, CredentialsRefused, TransientError
+from cloudflux.providers.aws_connections import DirectTransport
 from cloudflux.providers.aws_endpoints import Endpoint, EndpointResolver
-from cloudflux.providers.aws_http import AiohttpTransport, Answer, AnswerLost, BotocoreTransport, NeverSent, Patience
+from cloudflux.providers.aws_http import Answer, AnswerLost, BotocoreTransport, NeverSent, Patience
 from cloudflux.providers.aws_signing import Credentials, Request, RequestSigner, quoted_key, quoted_query
 from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import AGENT
@@ -102,11 +103,11 @@ class S3Requests:
         self._confirmed: dict[str, float] = {}
         self._confirming: dict[str, asyncio.Lock] = {}
         session = s3._endpoint.http_session
-        self._transport: AiohttpTransport | BotocoreTransport
+        self._transport: DirectTransport | BotocoreTransport
         if session._proxy_config.proxy_url_for(s3.meta.endpoint_url):
             self._transport = BotocoreTransport(session)
         else:
-            self._transport = AiohttpTransport(patience, session._verify, (session._cert_file, session._key_file))
+            self._transport = DirectTransport(patience, session._verify, (session._cert_file, session._key_file))
 
     def start_over(self) -> None:
         """Forget what belongs to an event loop that has ended."""
