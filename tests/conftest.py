@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from cloudflux.local.stack import Stack
@@ -23,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let third parties' warnings pass that every test may meet, whichever imports the library first."""
     # kafka-python 3.0 reads its own message schemas in a way that Python 3.11 and 3.12 deprecate
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
+    # An example's time says how busy the machine is, or that code is compiled: no test is about that.
+    settings.register_profile("cloudflux", deadline=None)
+    settings.load_profile("cloudflux")
 
 
 def settings_without_services() -> dict[str, str]:

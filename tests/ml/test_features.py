@@ -115,7 +115,7 @@ PLACES = st.tuples(st.sampled_from(KEYS), st.integers(0, 460))
 ROWS = st.dictionaries(PLACES, st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.integers(1, 470), st.integers(0, 120))
 def test_features_equal_the_plain_ones_when_computed_in_columns(
     drawn: dict[tuple[str, int], tuple[int, int]], cutoff_after: int, start_after: int
@@ -249,7 +249,7 @@ def noted_features(history: AccessHistory, cutoff: date, lookback_days: int) -> 
     return tracker.features(np.arange(len(noted.created)), days)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.integers(0, 470), st.integers(0, 120), st.sampled_from([30, 400]))
 def test_usage_features_equal_those_of_a_tracker_when_the_days_are_the_same(
     drawn: dict[tuple[str, int], tuple[int, int]], cutoff_after: int, start_after: int, lookback_days: int

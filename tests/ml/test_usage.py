@@ -67,7 +67,7 @@ def plain_features(reads: Matrix, created: int, day: int) -> list[float]:
     return [day - before[-1][0] if before else age + 1, age, *(math.log(total + 1e-4) for total in decayed)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(0, 80))
 def test_features_equal_the_plain_ones(seed: int, day: int) -> None:
     history = random_history(20, 80, seed)

@@ -7,6 +7,7 @@ Files are streamed: a block joins many small files, or is a piece of a large one
 from __future__ import annotations
 
 import io
+import mmap
 import queue
 import threading
 import weakref
@@ -22,6 +23,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cloudflux.access_logs.scanning.texts import PADDING, looked_at
 from cloudflux.domain.source_files import SourceFile
 
 BLOCK_BYTES: Final = 24 << 20
@@ -41,8 +43,6 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _BOM: Final = b"\xef\xbb\xbf"
 _RAW_BYTES: Final = 64
-PADDING: Final = 16
-"""Zero bytes behind a block's text: a scanner that takes eight bytes at a time may read them with the last line."""
 _BUFFERS_KEPT: Final = 4
 _LINES_AT_ONCE: Final = 64
 _BLANK_BYTES: Final = 64
@@ -191,43 +191,36 @@ def read_blocks(
 
 def ahead(blocks: Iterator[Block]) -> Generator[Block]:
     """Make one block more in a thread of its own while the last one is worked on. Raises what ``blocks`` raises."""
-    ready: queue.Queue[Block | BaseException | None] = queue.Queue(maxsize=1)
+    ready: queue.SimpleQueue[Block | BaseException | None] = queue.SimpleQueue()
+    wanted = threading.Semaphore(1)
     stopped = threading.Event()
-
-    def put(item: Block | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
     def make() -> None:
         try:
-            for block in blocks:
-                if not put(block):
-                    return
-            put(None)
+            while wanted.acquire() and not stopped.is_set() and (block := next(blocks, None)) is not None:
+                ready.put(block)
+                del block
+            ready.put(None)
         except BaseException as exc:  # noqa: BLE001  # it is raised where the blocks are taken
-            put(exc)
+            ready.put(exc)
 
     maker = threading.Thread(target=make, name="blocks", daemon=True)
     maker.start()
     try:
         while (item := ready.get()) is not None:
+            wanted.release()
             if isinstance(item, BaseException):
                 raise item
             yield item
+            del item
     finally:
         stopped.set()
+        wanted.release()
         maker.join()
 
 
 def _cut(pending: _Pending, file: SourceFile, pieces: Iterator[bytes], block_bytes: int) -> Iterator[Block]:
     """Add a file's lines; give each block that becomes full on the way."""
-    lines: list[bytes] = []
-    size = 0
     begun: list[bytes] = []  # a line whose end is still to come
     begun_size = 0
     skipping = False
@@ -242,21 +235,15 @@ def _cut(pending: _Pending, file: SourceFile, pieces: Iterator[bytes], block_byt
             begun.append(piece)
             begun_size += len(piece)
             if begun_size > MAX_LINE_BYTES:
-                if size:  # the lines before it
-                    pending.add(file, lines)
-                    lines, size = [], 0
                 pending.too_long(file, b"".join(begun))
                 begun, begun_size, skipping = [], 0, True
             continue
-        lines += [*begun, piece[:end]]
-        size += begun_size + end
+        pending.add(file, [*begun, memoryview(piece)[:end]])
         begun, begun_size = [piece[end:]], len(piece) - end
-        if pending.size + size >= block_bytes:
-            pending.add(file, lines)
+        if pending.size >= block_bytes:
             yield pending.block(carry=file)
-            lines, size = [], 0
-    if size or begun_size:
-        pending.add(file, [*lines, *begun])
+    if begun_size:
+        pending.add(file, [*begun, b"\n"])
 
 
 class _Unpacked:
@@ -390,6 +377,23 @@ def _even_pieces(content: Content) -> Content:
         yield bytes(held)
 
 
+_Piece = bytes | memoryview
+
+
+@dataclass(slots=True)
+class _Run:
+    """Lines of one file behind one another."""
+
+    file: int
+    """Position in the block's files."""
+    begin: int
+    end: int
+    """Where they are in the text."""
+    lines: int = 0
+    first: int | None = None
+    """Number of the first one; None: not counted yet, and more may follow."""
+
+
 class _Pending:
     """The lines of a block to be."""
 
@@ -402,8 +406,8 @@ class _Pending:
         self.files: list[SourceFile] = []
         self.size = 0
         self.whole: list[tuple[int, int, str, str]] = []
-        self._pieces: list[tuple[int, list[bytes]]] = []
-        self._firsts: list[int | None] = []  # the number of each piece's first line; None: not counted yet
+        self._writing = _Writing()
+        self._runs: list[_Run] = []
         self._documents: list[tuple[int, bytes]] = []
         self._begun: set[int] = set()
 
@@ -418,14 +422,16 @@ class _Pending:
             self.files.append(source)
         return len(self.files) - 1
 
-    def add(self, source: SourceFile, pieces: list[bytes]) -> None:
-        """Add whole lines, the last of which may lack its end, in pieces."""
-        pieces = [piece for piece in pieces if piece]
-        if not pieces[-1].endswith(b"\n"):
-            pieces.append(b"\n")
-        self._pieces.append((self.current(source), pieces))
-        self._firsts.append(None)
-        self.size += sum(map(len, pieces))
+    def add(self, source: SourceFile, pieces: Sequence[_Piece]) -> None:
+        """Add whole lines, in pieces."""
+        file, begin = self.current(source), self._writing.size
+        run = self._runs[-1] if self._runs else None
+        if run is None or run.file != file or run.first is not None:
+            run = _Run(file, begin, begin)
+            self._runs.append(run)
+        run.lines += self._writing.add(pieces)
+        run.end = self._writing.size
+        self.size += run.end - begin
         if source not in self._heads:
             head = _first_line(pieces)
             if head is not None:
@@ -437,28 +443,25 @@ class _Pending:
             self.size += len(data)
 
     def too_long(self, source: SourceFile, data: bytes) -> None:
-        self._number([sum(piece.count(b"\n") for piece in pieces) for _, pieces in self._pieces])
+        self._number()
         raw = data[:2000].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
         reason = f"a line of more than {MAX_LINE_BYTES} bytes"
         self.whole.append((self.current(source), self._next_line[source], reason, raw))
         self._next_line[source] += 1
 
-    def _number(self, counts: Sequence[int]) -> list[int]:
-        """Number the first lines of the pieces that have no number yet, from how many lines each has."""
-        firsts: list[int] = []
-        for (file, _), first, count in zip(self._pieces, self._firsts, counts, strict=True):
-            if first is None:
-                first = self._next_line[self.files[file]]  # noqa: PLW2901  # it is known now
-                self._next_line[self.files[file]] += count
-            firsts.append(first)
-        self._firsts = [*firsts]
-        return firsts
+    def _number(self) -> list[int]:
+        """Number the first lines of the runs, those that have no number yet from what came before."""
+        for run in self._runs:
+            if run.first is None:
+                run.first = self._next_line[self.files[run.file]]
+                self._next_line[self.files[run.file]] += run.lines
+        return [run.first for run in self._runs if run.first is not None]
 
     def block(self, carry: SourceFile | None = None) -> Block:
         binary: set[int] = set()
         block = Block(
             files=self.files,
-            text=_numbered(self._pieces, self._number, binary) if self._pieces else None,
+            text=self._text(binary) if self._runs else None,
             documents=[(file, _escaped(data, file, binary)) for file, data in self._documents],
             heads={place: self._heads[source] for place, source in enumerate(self.files) if source in self._heads},
             whole=self.whole,
@@ -471,11 +474,26 @@ class _Pending:
         self._clear()
         return block
 
+    def _text(self, binary: set[int]) -> Text:
+        data, size = self._writing.text(), self._writing.size
+        if self._writing.has_nul or not (self._writing.is_ascii or _is_utf8(data, size)):
+            escaped = _Writing()
+            for run in self._runs:
+                escaped.add([_escaped(data[run.begin : run.end].tobytes(), run.file, binary)])
+            data, size = escaped.text(), escaped.size
+        return Text(
+            data=data,
+            size=size,
+            file=np.array([run.file for run in self._runs], dtype=np.int32),
+            first=np.array(self._number(), dtype=np.int64),
+            count=np.array([run.lines for run in self._runs], dtype=np.int64),
+        )
+
 
 _LINES: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.string())])
 
 
-def _first_line(pieces: Sequence[bytes]) -> bytes | None:
+def _first_line(pieces: Sequence[_Piece]) -> bytes | None:
     """Give the first line that is not blank, without its end."""
     held = b""
     for piece in pieces:
@@ -487,32 +505,6 @@ def _first_line(pieces: Sequence[bytes]) -> bytes | None:
     return held if held.strip() else None
 
 
-def _numbered(
-    pieces: Sequence[tuple[int, Sequence[bytes]]], number: Callable[[Sequence[int]], list[int]], binary: set[int]
-) -> Text:
-    """Join pieces (file, whole lines) into one text.
-
-    ``number`` gives the numbers of their first lines from how many lines each has.
-    """
-    sizes = [sum(map(len, some)) for _, some in pieces]
-    size = sum(sizes)
-    data = _BUFFERS.filled(chain.from_iterable(some for _, some in pieces), size)
-    if not data[:size].min(initial=255) or not _is_utf8(data, size):
-        texts = [_escaped(b"".join(some), file, binary) for file, some in pieces]
-        sizes = list(map(len, texts))
-        size = sum(sizes)
-        data = _BUFFERS.filled(texts, size)
-    ends = np.cumsum(sizes).tolist()
-    counts = [_count_lines(data, end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    return Text(
-        data=data,
-        size=size,
-        file=np.array([file for file, _ in pieces], dtype=np.int32),
-        first=np.array(number(counts), dtype=np.int64),
-        count=np.array(counts, dtype=np.int64),
-    )
-
-
 class _Buffers:
     """Memory for the texts of blocks, used again when nothing looks at it any more.
 
@@ -520,29 +512,26 @@ class _Buffers:
     """
 
     def __init__(self) -> None:
-        self._free: list[bytearray] = []
+        self._free: list[mmap.mmap] = []
         self._choosing = threading.Lock()  # giving back takes no lock: it may happen anywhere
 
-    def filled(self, pieces: Iterable[bytes], size: int) -> npt.NDArray[np.uint8]:
-        """Copy pieces of so many bytes in all behind one another, with the padding."""
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """Give room for a text of so many bytes and the padding; more where there is more."""
         with self._choosing:
             fitting = (place for place, one in enumerate(self._free) if len(one) >= size + PADDING)
             place = next(fitting, None)
             storage = None if place is None else self._free.pop(place)
         if storage is None:
-            storage = bytearray(max(size + PADDING, BLOCK_BYTES + _READ_BYTES))
+            length = max(size, BLOCK_BYTES + _READ_BYTES) + PADDING
+            storage = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: the first touch then costs a fraction
+                storage.madvise(mmap.MADV_HUGEPAGE)
+        # All views have the array as their base: when it goes, so have they. (Of another array, they would have that.)
         room = np.frombuffer(storage, dtype=np.uint8)
-        # All views have the array as their base: when it goes, so have they.
         weakref.finalize(room, self._give_back, storage).atexit = False
-        end = 0
-        with memoryview(storage) as target:
-            for piece in pieces:
-                target[end : end + len(piece)] = piece
-                end += len(piece)
-            target[end : end + PADDING] = bytes(PADDING)
-        return room[: size + PADDING]
+        return room
 
-    def _give_back(self, storage: bytearray) -> None:
+    def _give_back(self, storage: mmap.mmap) -> None:
         if len(self._free) < _BUFFERS_KEPT and len(storage) <= 2 * BLOCK_BYTES:
             self._free.append(storage)
 
@@ -550,11 +539,39 @@ class _Buffers:
 _BUFFERS: Final = _Buffers()
 
 
-def _count_lines(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
-    return sum(
-        int(np.count_nonzero(data[step : min(step + _SCAN_BYTES, end)] == 10))
-        for step in range(start, end, _SCAN_BYTES)
-    )
+class _Writing:
+    """A text that is being written: each piece is copied and looked at while it is in the processor's cache."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.has_nul = False
+        self.is_ascii = True
+        self._room: npt.NDArray[np.uint8] | None = None
+
+    def add(self, pieces: Sequence[_Piece]) -> int:
+        """Write pieces behind one another; gives how many line ends they have."""
+        begin = self.size
+        end = begin + sum(map(len, pieces))
+        room = self._room
+        if room is None or end + PADDING > len(room):
+            room = _BUFFERS.take(end if room is None else max(end, 2 * begin))
+            if self._room is not None:
+                room[:begin] = self._room[:begin]
+            self._room = room
+        with room.data as target:
+            for piece in pieces:
+                target[self.size : self.size + len(piece)] = piece
+                self.size += len(piece)
+        lines, has_nul, is_ascii = looked_at(room, begin, end)
+        self.has_nul |= has_nul
+        self.is_ascii &= is_ascii
+        return lines
+
+    def text(self) -> npt.NDArray[np.uint8]:
+        """Give the text with its padding."""
+        room = self._room if self._room is not None else _BUFFERS.take(0)
+        room[self.size : self.size + PADDING] = 0
+        return room[: self.size + PADDING]
 
 
 def _document(file: int, data: bytes) -> pa.Table:

@@ -55,7 +55,7 @@ def cheapest_of_all(tariff_for, reads, settled: bool, movable: bool, owing: bool
     return float((account.usd.sum(axis=1) + owing * owed).min())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     small_books(),
     st.lists(st.sampled_from([0, 0, 0, 1, 2, 40]), min_size=2, max_size=5),
@@ -86,7 +86,7 @@ def with_an_accounts_autopilot(book: PriceBook, leave_usd: float) -> PriceBook:
     return replace(book, classes=tuple(classes))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     small_books(),
     st.lists(st.sampled_from([0, 0, 0, 1, 2, 40]), min_size=2, max_size=5),

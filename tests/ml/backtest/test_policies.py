@@ -281,7 +281,7 @@ def bound_of(tariff, policy) -> tuple[float, float]:
     return (3 * full + most) / trip if trip > 0 else np.inf, 4 * full + 2 * most
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     small_books(classes=("STANDARD", "GLACIER_IR")),
     st.lists(st.tuples(st.integers(1, 12), st.integers(1, 3)), min_size=1, max_size=12),

@@ -93,7 +93,7 @@ def check(name: str, requests: list[Request], parsed: ParsedFile) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", sorted(FORMATS))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_requests_are_read_back_when_they_were_written(name: str, data: st.DataObject) -> None:
     requests = data.draw(requests_of(name))
@@ -105,7 +105,7 @@ def test_requests_are_read_back_when_they_were_written(name: str, data: st.DataO
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", sorted(FORMATS))
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_requests_are_read_back_when_the_file_is_cut_into_blocks(name: str, data: st.DataObject) -> None:
     requests = data.draw(requests_of(name))

@@ -207,7 +207,7 @@ keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 agents = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(key=keys, agent=agents, twice=st.booleans())
 def test_a_line_round_trips_when_key_and_agent_are_odd(key: str, agent: str, twice: bool) -> None:
     once = quote(key, safe="/")

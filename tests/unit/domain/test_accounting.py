@@ -134,7 +134,7 @@ def lives(draw):
     return book, sizes, names, reads, starts
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(lives())
 def test_agrees_with_the_plain_engine_to_the_last_part(life):
     book, sizes, names, reads, starts = life
@@ -167,7 +167,7 @@ def test_agrees_with_the_plain_engine_to_the_last_part(life):
         assert book.class_names[account.class_codes[row]] == one.storage_class
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(lives(), st.data())
 def test_some_of_the_classes_cost_what_all_of_them_cost(life, data):
     book, sizes, _, reads, _ = life

@@ -59,7 +59,7 @@ def test_object_is_called_back_until_its_credit_is_full_again():
     assert opened(reads, ["GLACIER_IR"]) == [["GLACIER_IR"]]
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.generate])
+@settings(max_examples=6, phases=[Phase.generate])
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=25), min_size=1, max_size=5), st.integers(90, 140))
 def test_same_moves_as_the_backtests_rule_on_random_reads(patterns, days):
     reads = np.array([(([0] * 75 + pattern) * days)[:days] for pattern in patterns], dtype=np.int64)

@@ -64,7 +64,7 @@ def outlooks(draw):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(outlooks())
 def test_arrays_equal_plain_arithmetic_when_an_object_is_priced_both_ways(case):
     book, outlook = case

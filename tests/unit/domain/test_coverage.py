@@ -254,7 +254,7 @@ def some_logs(draw: st.DrawFn) -> LoggedHours:
 
 
 @given(some_logs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_figures_lie_between_0_and_1_whatever_the_logs_hold(logs: LoggedHours) -> None:
     measured = coverage_of(logs)
     assert np.all((measured.coverage >= 0) & (measured.coverage <= 1))
@@ -266,7 +266,7 @@ def test_figures_lie_between_0_and_1_whatever_the_logs_hold(logs: LoggedHours) -
 
 
 @given(some_logs(), st.integers(0, 23), st.integers(1, 500), st.integers(0, 30))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_day_s_figure_never_falls_when_the_day_has_more_records(
     logs: LoggedHours, hour: int, more: int, day: int
 ) -> None:
@@ -278,7 +278,7 @@ def test_a_day_s_figure_never_falls_when_the_day_has_more_records(
 
 
 @given(st.integers(30, 5000), st.integers(0, 23), st.integers(1, 24))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_lost_hours_cost_about_their_weight_when_the_day_was_usual(an_hour: int, first: int, hours: int) -> None:
     records = steady(an_hour)
     records[0, MEASURED, first : first + hours] = 0
@@ -287,7 +287,7 @@ def test_lost_hours_cost_about_their_weight_when_the_day_was_usual(an_hour: int,
 
 
 @given(st.integers(29, 60), st.integers(0, 23), st.integers(1, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_silent_bucket_stays_covered_whenever_it_spoke_last(day: int, hour: int, count: int) -> None:
     records = steady(0, days=80)
     records[0, day, hour] = count

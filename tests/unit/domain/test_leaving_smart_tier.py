@@ -120,7 +120,7 @@ def test_a_pinned_blob_leaves_for_its_class_and_says_that_it_is_for_good():
     assert decisions.reason.tolist() == ["move Smart -> Hot, leaves smart tier for good: pinned there by its owner"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.one_of(st.integers(1, 300 * KIB), st.integers(1, 2**40)),
     st.integers(0, 200),

@@ -69,7 +69,7 @@ def test_parts_add_up_to_the_tables_when_the_future_is_uncertain(name, by_client
                     assert life.daily_usd.sum() == pytest.approx(life.total_usd)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(sorted(BOOKS)),
     read_days=st.sets(st.integers(0, 24), max_size=9),

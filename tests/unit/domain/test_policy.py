@@ -183,7 +183,7 @@ def estates(draw):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(estates())
 def test_moves_save_and_pay_back_when_anything_moves(case):
     book, limits, objects = case
@@ -199,7 +199,7 @@ def test_moves_save_and_pay_back_when_anything_moves(case):
     assert decisions.weighed[np.arange(64), chosen_codes].all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(estates())
 def test_moves_come_to_rest_when_the_forecast_stays_the_same(case):
     book, limits, objects = case

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from unit.domain.placement_factories import KIB, MIB, objects_of
 
@@ -27,7 +27,6 @@ def two_digits(figure):
     return float(np.round(figure / magnitude) * magnitude)
 
 
-@settings(deadline=None)
 @given(st.lists(FIGURES, max_size=60))
 def test_figures_are_rounded_as_one_by_one_when_they_are_coded(figures):
     codes, said = _rounded(np.array(figures, dtype=np.float64))
@@ -95,7 +94,6 @@ def test_each_object_has_its_own_words_when_reasons_differ():
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from(["", "a", "é, ", "x y"]), max_size=5), min_size=1, max_size=4))
 def test_texts_stay_the_same_when_columns_of_phrases_are_joined(columns):
     parts = [

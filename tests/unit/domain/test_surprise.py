@@ -34,7 +34,7 @@ def by_the_rule(premium, trips, expected, reads):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

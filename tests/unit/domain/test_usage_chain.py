@@ -48,7 +48,7 @@ def test_chance_of_reads_is_geometric_when_there_is_one_state() -> None:
         np.testing.assert_allclose(chain.daily_reads(days), np.full((1, days), 2 * rate))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.tuples(*[st.floats(0.01, 0.99)] * 2), st.tuples(*[st.floats(0.0, 5.0)] * 2), st.integers(1, 60))
 def test_daily_reads_follow_the_closed_form_when_there_are_two_states(
     leaving: tuple[float, float], reads: tuple[float, float], days: int

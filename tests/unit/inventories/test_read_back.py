@@ -58,7 +58,7 @@ WRITERS: dict[str, tuple[Callable[[list[Any], str], dict[str, bytes]], tuple[str
 @pytest.mark.parametrize(
     ("form", "data_format"), [(form, data_format) for form, (_, formats) in WRITERS.items() for data_format in formats]
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(objects=OBJECTS)
 def test_objects_are_the_same_when_read_back(
     tmp_path_factory: pytest.TempPathFactory, form: str, data_format: str, objects: list[Any]
@@ -83,7 +83,7 @@ def read(form: str, files: dict[str, bytes], folder: Path) -> list[dict[str, Any
     return rows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.one_of(st.binary(max_size=400), st.text(st.sampled_from('",\n\r;a1%'), max_size=200).map(str.encode)))
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("form", list(WRITERS))
@@ -107,7 +107,7 @@ def test_junk_ends_in_rows_quarantine_or_an_error_of_ours(
                 assert rows.bad + rows.objects.height <= rows.records
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.one_of(st.binary(max_size=300), st.text(max_size=100).map(str.encode)))
 @pytest.mark.parametrize("form", list(WRITERS))
 def test_junk_manifest_ends_in_an_error_of_ours(form: str, content: bytes) -> None:
@@ -120,7 +120,7 @@ def test_junk_manifest_ends_in_an_error_of_ours(form: str, content: bytes) -> No
         FORMATS[form].read_manifest("reports", key, content, "media")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(keys=st.lists(st.one_of(st.none(), KEYS), max_size=8))
 def test_keys_are_the_same_when_encoded_and_decoded(keys: list[str | None]) -> None:
     for quote in (urllib.parse.quote, urllib.parse.quote_plus):
@@ -128,7 +128,7 @@ def test_keys_are_the_same_when_encoded_and_decoded(keys: list[str | None]) -> N
         assert decoded_keys(encoded).to_list() == keys
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(keys=st.lists(st.text(st.sampled_from("%2Fac3b9zZ+é"), max_size=12), min_size=1, max_size=8))
 def test_keys_are_decoded_as_the_standard_library_does_it_or_not_at_all(keys: list[str]) -> None:
     for key, found in zip(keys, decoded_keys(pl.Series("key", keys)), strict=True):

@@ -90,7 +90,7 @@ def test_bytes_are_the_same_when_ranges_and_runs_differ(
         assert set(sizes[:-1]) == {64}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     keys=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6), min_size=1, max_size=60),
     cuts=st.lists(st.integers(0, 60), max_size=4),

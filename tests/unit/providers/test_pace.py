@@ -200,7 +200,7 @@ def test_nothing_is_held_back_when_nothing_was_refused() -> None:
     assert pace.per_second is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     max_per_second=st.floats(0.3, 400),
     capacity=st.one_of(st.just(1e9), st.floats(1, 500)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudflux.workflows.sorted_spool import SortedSpool
@@ -20,7 +20,6 @@ def table(rows: list[tuple[str, str]], start: int = 0) -> pa.Table:
     )
 
 
-@settings(deadline=None)
 @given(st.lists(ROWS, max_size=8))
 def test_all_rows_come_back_in_order(batches: list[list[tuple[str, str]]]) -> None:
     rows = [row for batch in batches for row in batch]

@@ -33,6 +33,8 @@ _LINE_ENDS: Final = np.uint64(0x0A0A0A0A0A0A0A0A)
 _QUOTES: Final = np.uint64(0x2222222222222222)
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _HALF: Final = np.uint64(32)
+_SEVEN: Final = np.uint64(7)
+_TOP_BYTE: Final = np.uint64(56)
 _NONE: Final = np.uint64(0)
 _ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
 _WORD_BITS: Final = np.uint64(64)
@@ -83,6 +85,38 @@ def next_line(data: Bytes, words: Words, place: int) -> int:
         while data[place] != 10:
             place += 1
         return place
+
+
+@compiled
+def _looked_at(words: Words, data: Bytes, begin: int, end: int) -> Any:
+    lines: Any = 0
+    nuls = _NONE
+    high = _NONE
+    place = begin
+    while place + 8 <= end:
+        word = words[place]
+        high |= word
+        nuls |= (word - _ONES) & ~word
+        ends = word ^ _LINE_ENDS
+        # a top bit for each byte that is zero, and for no other
+        ends = ~(((ends & ~_TOPS) + ~_TOPS) | ends | ~_TOPS)
+        lines += np.int64(((ends >> _SEVEN) * _ONES) >> _TOP_BYTE)
+        place += 8
+    has_nul = nuls & _TOPS != _NONE
+    is_ascii = high & _TOPS == _NONE
+    while place < end:
+        byte = data[place]
+        lines += np.int64(byte == 10)
+        has_nul |= byte == 0
+        is_ascii &= byte < 128
+        place += 1
+    return lines, has_nul, is_ascii
+
+
+def looked_at(data: Bytes, begin: int, end: int) -> tuple[int, bool, bool]:
+    """Tell of the bytes from ``begin`` to ``end`` how many are line ends, whether one is NUL, whether all are ASCII."""
+    lines, has_nul, is_ascii = _looked_at(as_words(data), data, begin, end)
+    return int(lines), bool(has_nul), bool(is_ascii)
 
 
 @inlined
