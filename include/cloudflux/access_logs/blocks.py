@@ -526,7 +526,8 @@ class _Buffers:
             storage = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: the first touch then costs a fraction
                 storage.madvise(mmap.MADV_HUGEPAGE)
-        # All views have the array as their base: when it goes, so have they. (Of another array, they would have that.)
+        # All views have this array as their base: when it goes, so have they. (It must be no view of another array:
+        # numpy would give them that one as their base.)
         room = np.frombuffer(storage, dtype=np.uint8)
         weakref.finalize(room, self._give_back, storage).atexit = False
         return room
