@@ -20,3 +20,6 @@ MLFLOW: Final = pytest.mark.filterwarnings(
     # it warns of its own functions when they are imported
     "ignore:.*Any type hint is inferred as AnyType",
 )
+# A dialect that comes with Airflow's Google provider registers its own `unnest` when another test imports it; Alembic's
+# comparison then meets that class.
+UNNEST: Final = pytest.mark.filterwarnings("ignore:Class unnest will not make use of SQL compilation caching")

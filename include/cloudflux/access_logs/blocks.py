@@ -538,6 +538,7 @@ class _Buffers:
 
 
 _BUFFERS: Final = _Buffers()
+_NO_ROOM: Final = np.empty(0, dtype=np.uint8)
 
 
 class _Writing:
@@ -547,17 +548,16 @@ class _Writing:
         self.size = 0
         self.has_nul = False
         self.is_ascii = True
-        self._room: npt.NDArray[np.uint8] | None = None
+        self._room = _NO_ROOM
 
     def add(self, pieces: Sequence[_Piece]) -> int:
         """Write pieces behind one another; gives how many line ends they have."""
         begin = self.size
         end = begin + sum(map(len, pieces))
         room = self._room
-        if room is None or end + PADDING > len(room):
-            room = _BUFFERS.take(end if room is None else max(end, 2 * begin))
-            if self._room is not None:
-                room[:begin] = self._room[:begin]
+        if end + PADDING > len(room):
+            room = _BUFFERS.take(max(end, 2 * begin))
+            room[:begin] = self._room[:begin]
             self._room = room
         with room.data as target:
             for piece in pieces:
@@ -569,10 +569,9 @@ class _Writing:
         return lines
 
     def text(self) -> npt.NDArray[np.uint8]:
-        """Give the text with its padding."""
-        room = self._room if self._room is not None else _BUFFERS.take(0)
-        room[self.size : self.size + PADDING] = 0
-        return room[: self.size + PADDING]
+        """Give the text with its padding. Something must have been written."""
+        self._room[self.size : self.size + PADDING] = 0
+        return self._room[: self.size + PADDING]
 
 
 def _document(file: int, data: bytes) -> pa.Table:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import httptools
@@ -110,7 +111,7 @@ class DirectTransport:
                     await loop.create_connection(
                         lambda: connection, sock=found, ssl=tls, server_hostname=None if tls is None else name
                     )
-                except BaseException:
+                except BaseException:  # also cancelled: no transport has taken the socket over
                     found.close()
                     raise
         except TimeoutError as exc:
@@ -316,10 +317,8 @@ class _Connection(asyncio.Protocol):
 
 
 def _name_and_port(scheme: str, host: str) -> tuple[str, int]:
-    name, colon, port = host.rpartition(":")
-    if not colon or port.endswith("]"):
-        name, port = host, "443" if scheme == "https" else "80"
-    return name.strip("[]"), int(port)
+    parts = urlsplit(f"{scheme}://{host}")
+    return parts.hostname or "", parts.port or (443 if scheme == "https" else 80)
 
 
 def _message(method: str, target: str, host: str, headers: Mapping[str, str], body: bytes) -> bytes:

@@ -458,7 +458,7 @@ def _resolve_by(resolve: _Resolve) -> None:
     async def getaddrinfo(name: str, port: int, **how: Any) -> list[Any]:
         return await (original if name == "127.0.0.1" else resolve)(name, port, **how)
 
-    loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign,assignment]
+    loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign,assignment]  # of this loop alone
 
 
 def _closed_port() -> int:

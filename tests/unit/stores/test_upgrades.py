@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-import pytest
 from alembic import command
+from foreign_warnings import UNNEST
 from sqlalchemy import text
 
 from cloudflux.domain.migrations import MigrationState
@@ -17,8 +17,7 @@ from cloudflux.stores.plans import Plans
 from cloudflux.stores.savings import Savings
 from cloudflux.stores.schema import alembic_config
 
-# see test_schema.py: a dialect of Airflow's Google provider
-pytestmark = pytest.mark.filterwarnings("ignore:Class unnest will not make use of SQL compilation caching")
+pytestmark = UNNEST
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 _SEEN = (
