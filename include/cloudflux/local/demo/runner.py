@@ -25,7 +25,7 @@ from cloudflux.local.demo.clients import Client, clients_of, tiers_of
 from cloudflux.local.demo.events import produce
 from cloudflux.local.demo.progress import Progress
 from cloudflux.local.demo.remembered import Remembered, recall, remember
-from cloudflux.local.demo.summary import Forecaster, KafkaCounts, Moves, Summary, plan_table
+from cloudflux.local.demo.summary import Forecaster, KafkaCounts, Moves, Summary, moves_again, plan_table
 from cloudflux.local.demo.trace import replay
 from cloudflux.local.demo.upload import Uploaded, object_bytes, upload, write_estate
 from cloudflux.local.demo.world import World, synthetic_world
@@ -483,6 +483,12 @@ class _Demo:
             verified=counts[MigrationState.DONE],
             failed=counts[MigrationState.FAILED],
             skipped=counts[MigrationState.SKIPPED],
+            again=moves_again(
+                plan.plan_id,
+                self._plans.moves(plan.plan_id, 0, plan.totals.objects - 1),
+                self._ledger.entries(states=[MigrationState.DONE]),
+            ),
+            day=plan.decisions_day,
             reasons=tuple((state, detail, moves) for (state, detail), moves in reasons.most_common()),
             rejected=self._plans.state(plan.plan_id) is PlanState.REJECTED,
         )

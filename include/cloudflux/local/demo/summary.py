@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
@@ -12,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cloudflux.domain.plans import PlanGroup, PlanTotals
+from cloudflux.domain.ledger import LedgerEntry
+from cloudflux.domain.objects import ObjectRef
+from cloudflux.domain.plans import PlanGroup, PlannedMove, PlanTotals
+from cloudflux.domain.tiers import Provider
 from cloudflux.local.demo.airflow_api import DagRun
 from cloudflux.local.demo.upload import Uploaded
 
@@ -27,6 +31,10 @@ class Moves:
     verified: int = 0
     failed: int = 0
     skipped: int = 0
+    again: int = 0
+    """Planned of objects that another plan had moved: an object that reached its tier stays there."""
+    day: date | None = None
+    """The day that the plan's decisions are of."""
     reasons: tuple[tuple[str, str, int], ...] = ()
     """State, reason and moves, of those that failed or were skipped."""
     rejected: bool = False
@@ -124,6 +132,8 @@ class Summary:
                 "verified": self.moves.verified,
                 "failed": self.moves.failed,
                 "skipped": self.moves.skipped,
+                "again": self.moves.again,
+                "day": None if self.moves.day is None else self.moves.day.isoformat(),
                 "rejected": self.moves.rejected,
                 "reasons": [
                     {"state": state, "reason": reason, "moves": moves} for state, reason, moves in self.moves.reasons
@@ -224,7 +234,9 @@ class Summary:
             (
                 "moves",
                 f"{moves.planned:,} planned, {moves.verified:,} verified, {moves.failed:,} failed, "
-                f"{moves.skipped:,} skipped" + ("; the plan was rejected" if moves.rejected else ""),
+                f"{moves.skipped:,} skipped"
+                + (f"; {moves.again:,} of objects that an earlier plan had moved" if moves.again else "")
+                + ("; the plan was rejected" if moves.rejected else ""),
             )
         )
         rows += [("", f"{state}: {count:,} {reason}") for state, reason, count in moves.reasons]
@@ -276,6 +288,16 @@ class Summary:
             seconds = f"{run.seconds:.1f}" if run.seconds is not None else ""
             table.add_row(run.dag_id, run.run_type, Text(run.state, colour), seconds)
         return table
+
+
+def moves_again(plan_id: str, moves: Sequence[PlannedMove], done: Iterable[LedgerEntry]) -> int:
+    """Count a plan's moves of objects that another plan has moved, whatever version that left."""
+
+    def place(ref: ObjectRef) -> tuple[Provider, str, str]:
+        return ref.provider, ref.bucket, ref.key
+
+    moved = {place(entry.ref) for entry in done if entry.plan_id != plan_id}
+    return sum(place(move.ref) in moved for move in moves)
 
 
 def plan_table(groups: Sequence[PlanGroup], totals: PlanTotals) -> Table:
