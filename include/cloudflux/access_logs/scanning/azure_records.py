@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cloudflux.access_logs.scanning.compiled import compiled, inlined
 from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import (
+    LINES_AT_ONCE,
     SEED,
     Bytes,
     Places,
@@ -21,7 +22,8 @@ from cloudflux.access_logs.scanning.texts import (
     days_since_1970,
     digits,
     next_line,
-    number_of,
+    number_texts,
+    room_to_wait,
 )
 
 _LINE_END: Final = 10
@@ -51,9 +53,11 @@ def scan(data: Bytes, words: Words, size: int, lines: int, *, with_requesters: b
     """
     found = ScannedLines.zeros(lines, APP_ID + 1 if with_requesters else OBJECT_ID, with_uris=False)
     fields = np.zeros((2, _FIELDS), dtype=np.int64)
+    waiting = room_to_wait(len(found.texts))
     _scanned(
-        data, words, size, SEED, _NAMES, _NAME_ENDS, fields, found.tables(), found.regular, found.begins, found.texts,
-        found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent, found.request_ids,
+        data, words, size, SEED, _NAMES, _NAME_ENDS, fields, waiting, found.tables(), found.regular, found.begins,
+        found.texts, found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent,
+        found.request_ids,
     )  # fmt: skip
     return found
 
@@ -149,6 +153,7 @@ def _scanned(
     names: Bytes,
     name_ends: npt.NDArray[np.int64],
     fields: npt.NDArray[np.int64],
+    waiting: Places,
     tables: Places,
     regular: npt.NDArray[np.bool_],
     begins: Places,
@@ -163,6 +168,8 @@ def _scanned(
 ) -> None:
     row = -1
     place = 0
+    ready = 0
+    columns = len(texts)
     while place < size:
         row += 1
         begins[row] = place
@@ -375,7 +382,8 @@ def _scanned(
         bytes_sent[row] = sent
         request_ids[0, row] = fields[0, _ID]
         request_ids[1, row] = fields[1, _ID]
-        for column in range(len(texts)):
+        waiting[0, ready] = row
+        for column in range(columns):
             if column == BUCKET:
                 start, end = bucket, bucket_end
             elif column == KEY:
@@ -383,5 +391,11 @@ def _scanned(
             else:
                 field = _OPERATION if column == OPERATION else _AGENT + column - AGENT
                 start, end = max(fields[0, field], 0), max(fields[0, field], 0) + fields[1, field]
-            texts[column, row] = number_of(words, start, end - start, seed, column, tables, starts, lengths, distinct)
+            waiting[1 + column, ready] = start
+            waiting[1 + columns + column, ready] = end - start
+        ready += 1
+        if ready == LINES_AT_ONCE:
+            number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)
+            ready = 0
+    number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)
     begins[row + 1] = size

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cloudflux.access_logs.scanning.compiled import compiled
 from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import (
+    LINES_AT_ONCE,
     SEED,
     Bytes,
     Places,
@@ -17,7 +18,8 @@ from cloudflux.access_logs.scanning.texts import (
     digits,
     next_line,
     next_quote,
-    number_of,
+    number_texts,
+    room_to_wait,
 )
 
 _QUOTE: Final = 34
@@ -38,8 +40,8 @@ def scan(data: Bytes, words: Words, size: int, lines: int, columns: npt.NDArray[
     found = ScannedLines.zeros(lines, 4, with_uris=True)
     fields = np.zeros((2, 9), dtype=np.int64)
     _scanned(
-        data, words, size, SEED, columns, fields, found.tables(), found.regular, found.begins, found.texts,
-        found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent,
+        data, words, size, SEED, columns, fields, room_to_wait(4), found.tables(), found.regular, found.begins,
+        found.texts, found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent,
         found.request_ids, found.uris,
     )  # fmt: skip
     return found
@@ -53,6 +55,7 @@ def _scanned(
     seed: Any,
     columns: npt.NDArray[np.int64],
     fields: npt.NDArray[np.int64],
+    waiting: Places,
     tables: Places,
     regular: npt.NDArray[np.bool_],
     begins: Places,
@@ -68,6 +71,7 @@ def _scanned(
 ) -> None:
     row = -1
     place = 0
+    ready = 0
     width = len(columns)
     while place < size:
         row += 1
@@ -103,12 +107,17 @@ def _scanned(
         at_micros[row] = micros
         status[row] = code
         bytes_sent[row] = sent
-        for field in range(4):
-            texts[field, row] = number_of(
-                words, fields[0, field], fields[1, field], seed, field, tables, starts, lengths, distinct
-            )
         request_ids[0, row] = fields[0, REQUEST_ID]
         request_ids[1, row] = fields[1, REQUEST_ID]
         uris[0, row] = fields[0, URI]
         uris[1, row] = fields[1, URI]
+        waiting[0, ready] = row
+        for field in range(4):
+            waiting[1 + field, ready] = fields[0, field]
+            waiting[5 + field, ready] = fields[1, field]
+        ready += 1
+        if ready == LINES_AT_ONCE:
+            number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)
+            ready = 0
+    number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)
     begins[row + 1] = size

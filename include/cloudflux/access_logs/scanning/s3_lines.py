@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cloudflux.access_logs.scanning.compiled import compiled, inlined
 from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import (
+    LINES_AT_ONCE,
     SEED,
     Bytes,
     Places,
@@ -19,7 +20,8 @@ from cloudflux.access_logs.scanning.texts import (
     next_line,
     next_quote,
     next_special,
-    number_of,
+    number_texts,
+    room_to_wait,
 )
 
 _BLANK: Final = 32
@@ -41,8 +43,9 @@ def scan(data: Bytes, words: Words, size: int, lines: int) -> ScannedLines:
     """
     found = ScannedLines.zeros(lines, 5, with_uris=True)
     _scanned(
-        data, words, size, SEED, found.tables(), found.regular, found.begins, found.at_micros, found.status,
-        found.bytes_sent, found.texts, found.starts, found.lengths, found.distinct, found.request_ids, found.uris,
+        data, words, size, SEED, room_to_wait(5), found.tables(), found.regular, found.begins, found.at_micros,
+        found.status, found.bytes_sent, found.texts, found.starts, found.lengths, found.distinct, found.request_ids,
+        found.uris,
     )  # fmt: skip
     return found
 
@@ -76,6 +79,7 @@ def _scanned(
     words: Words,
     size: int,
     seed: Any,
+    waiting: Places,
     tables: Places,
     regular: npt.NDArray[np.bool_],
     begins: Places,
@@ -91,6 +95,7 @@ def _scanned(
 ) -> None:
     line = 0
     place = 0
+    ready = 0
     last_day = -1
     last_date = np.uint64(0)
     last_year = np.uint64(0)
@@ -195,20 +200,27 @@ def _scanned(
         at_micros[row] = last_day * _DAY_MICROS + (hour * 3600 + minute * 60 + second) * 1_000_000
         status[row] = code
         bytes_sent[row] = sent
-        for column in range(5):
-            if column == 0:
-                start, stop = bucket, bucket_end
-            elif column == 1:
-                start, stop = operation, operation_end
-            elif column == 2:
-                start, stop = key, key_end
-            elif column == 3:
-                start, stop = agent, agent_end
-            else:
-                start, stop = requester, requester_end
-            texts[column, row] = number_of(words, start, stop - start, seed, column, tables, starts, lengths, distinct)
         request_ids[0, row] = request_id
         request_ids[1, row] = request_id_end - request_id
         uris[0, row] = uri
         uris[1, row] = uri_end - uri
+        waiting[0, ready] = row
+        for column in range(5):
+            if column == BUCKET:
+                start, end = bucket, bucket_end
+            elif column == OPERATION:
+                start, end = operation, operation_end
+            elif column == KEY:
+                start, end = key, key_end
+            elif column == AGENT:
+                start, end = agent, agent_end
+            else:
+                start, end = requester, requester_end
+            waiting[1 + column, ready] = start
+            waiting[6 + column, ready] = end - start
+        ready += 1
+        if ready == LINES_AT_ONCE:
+            number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)
+            ready = 0
+    number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)
     begins[line] = size

@@ -19,6 +19,8 @@ from cloudflux.access_logs.scanning.compiled import compiled, inlined
 
 PADDING: Final = 16
 """Bytes behind a text that may be read with it."""
+LINES_AT_ONCE: Final = 32
+"""Lines whose texts are numbered together: few enough to be in the nearest cache still."""
 SEED: Final = np.uint64(secrets.randbits(64))
 """Of the hashes: no stranger can write texts that all share one. Numbers of texts do not depend on it."""
 
@@ -26,6 +28,8 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
 
+_STRIDE: Final = 128
+"""Bytes that are looked at in one go; fewer than a byte can count."""
 _ONES: Final = np.uint64(0x0101010101010101)
 _TOPS: Final = np.uint64(0x8080808080808080)
 _UP_TO_QUOTE: Final = np.uint64(0x2323232323232323)  # one more than '"'
@@ -38,6 +42,7 @@ _TOP_BYTE: Final = np.uint64(56)
 _NONE: Final = np.uint64(0)
 _ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
 _WORD_BITS: Final = np.uint64(64)
+_TURN: Final = np.uint64(23)
 
 
 def as_words(data: Bytes) -> Words:
@@ -88,34 +93,33 @@ def next_line(data: Bytes, words: Words, place: int) -> int:
 
 
 @compiled
-def _looked_at(words: Words, data: Bytes, begin: int, end: int) -> Any:
-    lines: Any = 0
-    nuls = _NONE
-    high = _NONE
+def _looked_at(data: Bytes, begin: int, end: int) -> Any:
+    lines = np.int64(0)
+    high, nuls = np.uint8(0), np.uint8(0)
     place = begin
-    while place + 8 <= end:
-        word = words[place]
-        high |= word
-        nuls |= (word - _ONES) & ~word
-        ends = word ^ _LINE_ENDS
-        # a top bit for each byte that is zero, and for no other
-        ends = ~(((ends & ~_TOPS) + ~_TOPS) | ends | ~_TOPS)
-        lines += np.int64(((ends >> _SEVEN) * _ONES) >> _TOP_BYTE)
-        place += 8
-    has_nul = nuls & _TOPS != _NONE
-    is_ascii = high & _TOPS == _NONE
+    while place + _STRIDE <= end:
+        # counted in a byte, and over a fixed number of them: so the compiler looks at 32 bytes at once
+        part = data[place : place + _STRIDE]
+        few = np.uint8(0)
+        for at in range(_STRIDE):
+            byte = part[at]
+            few = np.uint8(few + np.uint8(byte == 10))
+            nuls = np.uint8(nuls | np.uint8(byte == 0))
+            high = np.uint8(high | byte)
+        lines += np.int64(few)
+        place += _STRIDE
     while place < end:
         byte = data[place]
         lines += np.int64(byte == 10)
-        has_nul |= byte == 0
-        is_ascii &= byte < 128
+        nuls |= np.uint8(byte == 0)
+        high |= byte
         place += 1
-    return lines, has_nul, is_ascii
+    return lines, nuls != 0, high < 128
 
 
 def looked_at(data: Bytes, begin: int, end: int) -> tuple[int, bool, bool]:
     """Tell of the bytes from ``begin`` to ``end`` how many are line ends, whether one is NUL, whether all are ASCII."""
-    lines, has_nul, is_ascii = _looked_at(as_words(data), data, begin, end)
+    lines, has_nul, is_ascii = _looked_at(data, begin, end)
     return int(lines), bool(has_nul), bool(is_ascii)
 
 
@@ -150,46 +154,81 @@ def days_since_1970(year: int, month: int, day: int) -> int:
 
 
 @inlined
-def number_of(
+def mark_of(words: Words, start: int, length: int, seed: Any) -> Any:
+    """Give a text's hash: eight bytes a step, in two lanes that need not wait for one another."""
+    mark = seed ^ np.uint64(length)
+    if length < 8:
+        if length:
+            mark = (mark ^ (words[start] << (_WORD_BITS - np.uint64(8 * length)))) * _MIX
+        return mark ^ (mark >> _HALF)
+    other = ~mark
+    place = start
+    last = start + length - 8  # the last eight bytes may overlap with those before
+    while place + 8 < last:
+        mark = (mark ^ words[place]) * _MIX
+        other = (other ^ words[place + 8]) * _MIX
+        mark ^= mark >> _HALF
+        other ^= other >> _HALF
+        place += 16
+    if place < last:
+        mark = (mark ^ words[place]) * _MIX
+        mark ^= mark >> _HALF
+    other = (other ^ words[last]) * _MIX
+    other ^= other >> _HALF
+    mark = (mark ^ ((other << _TURN) | (other >> (_WORD_BITS - _TURN)))) * _MIX
+    return mark ^ (mark >> _HALF)
+
+
+def room_to_wait(columns: int) -> Places:
+    """Give room for the texts of ``LINES_AT_ONCE`` lines that are to be numbered, as ``number_texts`` takes them."""
+    return np.empty((1 + 2 * columns, LINES_AT_ONCE), dtype=np.int32)
+
+
+@compiled
+def number_texts(
     words: Words,
-    start: int,
-    length: int,
     seed: Any,
-    column: int,
+    waiting: Places,
+    count: int,
     tables: Places,
     starts: Places,
     lengths: Places,
     distinct: npt.NDArray[np.int64],
-) -> Any:
-    """Give the number of a text among the distinct ones of a column; a new one is noted.
+    texts: Places,
+) -> None:
+    """Number the texts of some lines among the distinct ones of their columns; new ones are noted.
 
-    ``tables`` are open hash tables of numbers + 1, one a column, of a power of two and more than twice the texts.
+    Column by column: texts of a column are alike, so that the processor foresees what comes, and fetches ahead.
+
+    waiting : for each line its row, then the starts of its texts by column, then their lengths; the first ``count``
+        lines count. See ``room_to_wait``.
+    tables : open hash tables of numbers + 1, one a column, of a power of two and more than twice the texts.
     """
-    mark = seed ^ np.uint64(length)
-    place = start
-    left = length
-    while left >= 8:
-        mark = (mark ^ words[place]) * _MIX
-        mark ^= mark >> _HALF
-        place += 8
-        left -= 8
-    if left:
-        mark = (mark ^ (words[place] & (_ALL >> (_WORD_BITS - np.uint64(8 * left))))) * _MIX
-        mark ^= mark >> _HALF
+    columns = len(tables)
     slots = tables.shape[1] - 1
-    slot = np.int64(mark & np.uint64(slots))
-    while True:
-        number = tables[column, slot] - 1
-        if number < 0:
-            known = distinct[column]
-            tables[column, slot] = known + 1
-            starts[column, known] = start
-            lengths[column, known] = length
-            distinct[column] = known + 1
-            return known
-        if lengths[column, number] == length and is_same(words, start, starts[column, number], length):
-            return number
-        slot = (slot + 1) & slots
+    marks = np.empty(LINES_AT_ONCE, dtype=np.uint64)
+    for column in range(columns):
+        for at in range(count):
+            marks[at] = mark_of(words, waiting[1 + column, at], waiting[1 + columns + column, at], seed)
+        known = distinct[column]
+        for at in range(count):
+            start = waiting[1 + column, at]
+            length = waiting[1 + columns + column, at]
+            slot = np.int64(marks[at] & np.uint64(slots))
+            while True:
+                number = tables[column, slot] - 1
+                if number < 0:
+                    number = known
+                    known += 1
+                    tables[column, slot] = known
+                    starts[column, number] = start
+                    lengths[column, number] = length
+                    break
+                if lengths[column, number] == length and is_same(words, start, starts[column, number], length):
+                    break
+                slot = (slot + 1) & slots
+            texts[column, waiting[0, at]] = number
+        distinct[column] = known
 
 
 @inlined
