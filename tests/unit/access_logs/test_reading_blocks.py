@@ -86,8 +86,13 @@ def test_every_line_is_in_one_block_with_its_number(files: list[bytes], piece: i
     }
 
 
-@given(st.binary(max_size=100), st.integers(0, 100), st.integers(0, 100))
-def test_bytes_are_looked_at_between_two_places(data: bytes, one: int, other: int) -> None:
+@given(
+    st.lists(st.binary(max_size=20) | st.sampled_from([b"\n" * 200, b"text " * 60, b"\xff" * 130, b"\0"])),
+    st.integers(0, 1000),
+    st.integers(0, 1000),
+)
+def test_bytes_are_looked_at_between_two_places(pieces: list[bytes], one: int, other: int) -> None:
+    data = b"".join(pieces)
     begin, end = sorted((min(one, len(data)), min(other, len(data))))
     room = np.frombuffer(data + bytes(texts.PADDING), dtype=np.uint8)
     part = data[begin:end]

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from access_log_lines import GCS_HEADER, azure_line, gcs_line, s3_line, source
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ from cloudflux.access_logs import azure_resource, blocks, gcs_usage, s3_server_a
 from cloudflux.access_logs.formats import parse_whole
 from cloudflux.access_logs.parsed import ParsedFile
 from cloudflux.access_logs.scanning import compiled, texts
+from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.config import Estate
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.tiers import Provider
@@ -181,6 +183,61 @@ def test_the_rules_are_not_asked_when_azure_tells_by_which_roles_a_request_was_a
     with patch.object(azure_resource, "_by_rules", side_effect=AssertionError("a regular line was not scanned")):
         found = parsed("azure_resource", ["\n".join(lines).encode()], Exclusions((), ("bot",)))
     assert found.events["excluded"].to_pylist() == [True, True, False]
+
+
+def numbered(rows: list[tuple[bytes, ...]], most: int) -> tuple[list[list[int]], list[list[bytes]]]:
+    """Number the columns of some rows, at most so many rows at once; give the numbers and the distinct texts."""
+    columns = len(rows[0])
+    data = np.frombuffer(b"".join(map(b"".join, rows)) + bytes(texts.PADDING), dtype=np.uint8)
+    words = texts.as_words(data)
+    found = ScannedLines.zeros(len(rows), columns, with_uris=False)
+    tables, waiting = found.tables(), texts.room_to_wait(columns)
+    place = 0
+    for first in range(0, len(rows), most):
+        some = rows[first : first + most]
+        for at, row in enumerate(some):
+            waiting[0, at] = first + at
+            for column, text in enumerate(row):
+                waiting[1 + column, at], waiting[1 + columns + column, at] = place, len(text)
+                place += len(text)
+        texts.number_texts(
+            words, texts.SEED, waiting, len(some), tables, found.starts, found.lengths, found.distinct, found.texts
+        )
+    distinct = [[text.encode() for text in found.strings(words, column).to_pylist()] for column in range(columns)]
+    return found.texts.tolist(), distinct
+
+
+def numbered_plainly(rows: list[tuple[bytes, ...]]) -> tuple[list[list[int]], list[list[bytes]]]:
+    distinct = [list(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
+    return [
+        [known.index(text) for text in column] for known, column in zip(distinct, zip(*rows, strict=True), strict=True)
+    ], distinct
+
+
+@given(
+    st.lists(st.tuples(*[st.text("ab", max_size=40).map(str.encode)] * 2), min_size=1, max_size=150),
+    st.integers(1, texts.LINES_AT_ONCE),
+)
+def test_texts_are_numbered_in_the_order_in_which_they_first_come(rows: list[tuple[bytes, ...]], most: int) -> None:
+    assert numbered(rows, most) == numbered_plainly(rows)
+
+
+def test_texts_that_differ_in_one_byte_have_numbers_of_their_own() -> None:
+    whole = bytes(range(65, 105))
+    rows = [(whole[:length].replace(bytes([byte]), b"_"),) for length in range(41) for byte in (0, *whole[:length])]
+    assert numbered(rows, texts.LINES_AT_ONCE) == numbered_plainly(rows)
+
+
+def test_texts_that_differ_in_one_byte_have_marks_of_their_own() -> None:
+    whole = bytes(range(65, 105))
+    rows = [whole[:length].replace(bytes([byte]), b"_") for length in range(41) for byte in (0, *whole[:length])]
+    words = texts.as_words(np.frombuffer(b"".join(rows) + bytes(texts.PADDING), dtype=np.uint8))
+    places = np.cumsum([0, *map(len, rows[:-1])])
+    marks = [
+        int(texts.mark_of(words, int(place), len(row), texts.SEED)) for place, row in zip(places, rows, strict=True)
+    ]
+    assert len(set(marks)) == len(set(rows))
+    assert len({mark % 2**16 for mark in marks}) > 0.95 * len(set(rows))  # of the bits that choose a slot
 
 
 @given(st.dates(min_value=datetime.date(1970, 1, 1)))

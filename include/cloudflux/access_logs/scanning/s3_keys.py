@@ -176,6 +176,7 @@ def _decoded(
 def _contain(
     words: Words, uris: Places, keys: Places, rows: Places, once: Words, once_ends: Places, found: npt.NDArray[np.bool_]
 ) -> None:
+    before = 0  # how far into the request the last key was: most often the next one is where it was
     for number in range(len(rows)):
         row = rows[number]
         start = uris[0, row]
@@ -183,10 +184,14 @@ def _contain(
         key = keys[row]
         begin = once_ends[key]
         length = once_ends[key + 1] - begin
+        if start + before + length <= last and is_same_in(words, start + before, once, begin, length):
+            found[number] = True
+            continue
         found[number] = False
         while start + length <= last:
             if is_same_in(words, start, once, begin, length):
                 found[number] = True
+                before = start - uris[0, row]
                 break
             start += 1
 
