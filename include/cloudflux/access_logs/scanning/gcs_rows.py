@@ -28,6 +28,7 @@ _LINE_END: Final = 10
 _MOST_DIGITS: Final = 17
 BUCKET, OPERATION, KEY, AGENT = range(4)
 """The texts that are numbered, by their place in the columns."""
+_TEXTS: Final = AGENT + 1
 TIME, STATUS, SENT, REQUEST_ID, URI = range(4, 9)
 
 
@@ -37,10 +38,10 @@ def scan(data: Bytes, words: Words, size: int, lines: int, columns: npt.NDArray[
     ``columns`` tells which field a column is, ``BUCKET`` to ``URI``, or -1. What is found is valid until this thread
     scans the next text.
     """
-    found = ScannedLines.zeros(lines, 4, with_uris=True)
+    found = ScannedLines.zeros(lines, _TEXTS, with_uris=True)
     fields = np.zeros((2, 9), dtype=np.int64)
     _scanned(
-        data, words, size, SEED, columns, fields, room_to_wait(4), found.tables(), found.regular, found.begins,
+        data, words, size, SEED, columns, fields, room_to_wait(_TEXTS), found.tables(), found.regular, found.begins,
         found.texts, found.starts, found.lengths, found.distinct, found.at_micros, found.status, found.bytes_sent,
         found.request_ids, found.uris,
     )  # fmt: skip
@@ -112,9 +113,9 @@ def _scanned(
         uris[0, row] = fields[0, URI]
         uris[1, row] = fields[1, URI]
         waiting[0, ready] = row
-        for field in range(4):
+        for field in range(_TEXTS):
             waiting[1 + field, ready] = fields[0, field]
-            waiting[5 + field, ready] = fields[1, field]
+            waiting[1 + _TEXTS + field, ready] = fields[1, field]
         ready += 1
         if ready == LINES_AT_ONCE:
             number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)

@@ -34,6 +34,7 @@ _OFFSET: Final = np.uint64(int.from_bytes(b" +0000] ", "little"))
 _DAY_MICROS: Final = 86_400_000_000
 BUCKET, OPERATION, KEY, AGENT, REQUESTER = range(5)
 """The texts that are numbered, by their place in the columns."""
+_TEXTS: Final = REQUESTER + 1
 
 
 def scan(data: Bytes, words: Words, size: int, lines: int) -> ScannedLines:
@@ -41,9 +42,9 @@ def scan(data: Bytes, words: Words, size: int, lines: int) -> ScannedLines:
 
     What is found is valid until this thread scans the next text.
     """
-    found = ScannedLines.zeros(lines, 5, with_uris=True)
+    found = ScannedLines.zeros(lines, _TEXTS, with_uris=True)
     _scanned(
-        data, words, size, SEED, room_to_wait(5), found.tables(), found.regular, found.begins, found.at_micros,
+        data, words, size, SEED, room_to_wait(_TEXTS), found.tables(), found.regular, found.begins, found.at_micros,
         found.status, found.bytes_sent, found.texts, found.starts, found.lengths, found.distinct, found.request_ids,
         found.uris,
     )  # fmt: skip
@@ -205,7 +206,7 @@ def _scanned(
         uris[0, row] = uri
         uris[1, row] = uri_end - uri
         waiting[0, ready] = row
-        for column in range(5):
+        for column in range(_TEXTS):
             if column == BUCKET:
                 start, end = bucket, bucket_end
             elif column == OPERATION:
@@ -217,7 +218,7 @@ def _scanned(
             else:
                 start, end = requester, requester_end
             waiting[1 + column, ready] = start
-            waiting[6 + column, ready] = end - start
+            waiting[1 + _TEXTS + column, ready] = end - start
         ready += 1
         if ready == LINES_AT_ONCE:
             number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)
