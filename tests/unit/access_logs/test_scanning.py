@@ -196,9 +196,9 @@ def numbered(rows: list[tuple[bytes, ...]], most: int) -> tuple[list[list[int]],
     for first in range(0, len(rows), most):
         some = rows[first : first + most]
         for at, row in enumerate(some):
-            waiting[0, at] = first + at
+            waiting[0, columns, at] = first + at
             for column, text in enumerate(row):
-                waiting[1 + column, at], waiting[1 + columns + column, at] = place, len(text)
+                waiting[:, column, at] = place, len(text)
                 place += len(text)
         texts.number_texts(
             words, texts.SEED, waiting, len(some), tables, found.starts, found.lengths, found.distinct, found.texts

@@ -382,7 +382,7 @@ def _scanned(
         bytes_sent[row] = sent
         request_ids[0, row] = fields[0, _ID]
         request_ids[1, row] = fields[1, _ID]
-        waiting[0, ready] = row
+        waiting[0, columns, ready] = row
         for column in range(columns):
             if column == BUCKET:
                 start, end = bucket, bucket_end
@@ -391,8 +391,8 @@ def _scanned(
             else:
                 field = _OPERATION if column == OPERATION else _AGENT + column - AGENT
                 start, end = max(fields[0, field], 0), max(fields[0, field], 0) + fields[1, field]
-            waiting[1 + column, ready] = start
-            waiting[1 + columns + column, ready] = end - start
+            waiting[0, column, ready] = start
+            waiting[1, column, ready] = end - start
         ready += 1
         if ready == LINES_AT_ONCE:
             number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)

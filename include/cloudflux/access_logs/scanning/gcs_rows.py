@@ -112,10 +112,10 @@ def _scanned(
         request_ids[1, row] = fields[1, REQUEST_ID]
         uris[0, row] = fields[0, URI]
         uris[1, row] = fields[1, URI]
-        waiting[0, ready] = row
+        waiting[0, _TEXTS, ready] = row
         for field in range(_TEXTS):
-            waiting[1 + field, ready] = fields[0, field]
-            waiting[1 + _TEXTS + field, ready] = fields[1, field]
+            waiting[0, field, ready] = fields[0, field]
+            waiting[1, field, ready] = fields[1, field]
         ready += 1
         if ready == LINES_AT_ONCE:
             number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)

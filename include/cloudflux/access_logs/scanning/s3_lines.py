@@ -205,20 +205,19 @@ def _scanned(
         request_ids[1, row] = request_id_end - request_id
         uris[0, row] = uri
         uris[1, row] = uri_end - uri
-        waiting[0, ready] = row
-        for column in range(_TEXTS):
-            if column == BUCKET:
-                start, end = bucket, bucket_end
-            elif column == OPERATION:
-                start, end = operation, operation_end
-            elif column == KEY:
-                start, end = key, key_end
-            elif column == AGENT:
-                start, end = agent, agent_end
-            else:
-                start, end = requester, requester_end
-            waiting[1 + column, ready] = start
-            waiting[1 + _TEXTS + column, ready] = end - start
+        waiting[0, _TEXTS, ready] = row
+        # in the order of the columns
+        for column, (start, end) in enumerate(
+            (
+                (bucket, bucket_end),
+                (operation, operation_end),
+                (key, key_end),
+                (agent, agent_end),
+                (requester, requester_end),
+            )
+        ):
+            waiting[0, column, ready] = start
+            waiting[1, column, ready] = end - start
         ready += 1
         if ready == LINES_AT_ONCE:
             number_texts(words, seed, waiting, ready, tables, starts, lengths, distinct, texts)

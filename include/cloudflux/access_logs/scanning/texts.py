@@ -37,10 +37,7 @@ _LINE_ENDS: Final = np.uint64(0x0A0A0A0A0A0A0A0A)
 _QUOTES: Final = np.uint64(0x2222222222222222)
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _HALF: Final = np.uint64(32)
-_SEVEN: Final = np.uint64(7)
-_TOP_BYTE: Final = np.uint64(56)
 _NONE: Final = np.uint64(0)
-_ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
 _WORD_BITS: Final = np.uint64(64)
 _TURN: Final = np.uint64(23)
 
@@ -181,7 +178,7 @@ def mark_of(words: Words, start: int, length: int, seed: Any) -> Any:
 
 def room_to_wait(columns: int) -> Places:
     """Give room for the texts of ``LINES_AT_ONCE`` lines that are to be numbered, as ``number_texts`` takes them."""
-    return np.empty((1 + 2 * columns, LINES_AT_ONCE), dtype=np.int32)
+    return np.empty((2, columns + 1, LINES_AT_ONCE), dtype=np.int32)
 
 
 @compiled
@@ -200,8 +197,8 @@ def number_texts(
 
     Column by column: texts of a column are alike, so that the processor foresees what comes, and fetches ahead.
 
-    waiting : for each line its row, then the starts of its texts by column, then their lengths; the first ``count``
-        lines count. See ``room_to_wait``.
+    waiting : starts and lengths of the texts by column and line, and behind the columns the rows of the lines; the
+        first ``count`` lines count. See ``room_to_wait``.
     tables : open hash tables of numbers + 1, one a column, of a power of two and more than twice the texts.
     """
     columns = len(tables)
@@ -209,11 +206,11 @@ def number_texts(
     marks = np.empty(LINES_AT_ONCE, dtype=np.uint64)
     for column in range(columns):
         for at in range(count):
-            marks[at] = mark_of(words, waiting[1 + column, at], waiting[1 + columns + column, at], seed)
+            marks[at] = mark_of(words, waiting[0, column, at], waiting[1, column, at], seed)
         known = distinct[column]
         for at in range(count):
-            start = waiting[1 + column, at]
-            length = waiting[1 + columns + column, at]
+            start = waiting[0, column, at]
+            length = waiting[1, column, at]
             slot = np.int64(marks[at] & np.uint64(slots))
             while True:
                 number = tables[column, slot] - 1
@@ -227,7 +224,7 @@ def number_texts(
                 if lengths[column, number] == length and is_same(words, start, starts[column, number], length):
                     break
                 slot = (slot + 1) & slots
-            texts[column, waiting[0, at]] = number
+            texts[column, waiting[0, columns, at]] = number
         distinct[column] = known
 
 
