@@ -13,14 +13,10 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from cloudflux.domain.migrations import MigrationState
-from cloudflux.domain.objects import ObjectRef
-from cloudflux.domain.plans import MoveRole, PlannedMove, PlanTotals
-from cloudflux.domain.tiers import Provider
+from cloudflux.domain.plans import PlanTotals
 from cloudflux.local.demo.airflow_api import DagRun
-from cloudflux.local.demo.summary import Forecaster, KafkaCounts, Moves, Summary, moves_again
+from cloudflux.local.demo.summary import Forecaster, KafkaCounts, Moves, Summary
 from cloudflux.local.demo.upload import Uploaded
-from cloudflux.workflows.migrate import ledger_entry
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
@@ -106,24 +102,6 @@ def test_json_holds_what_the_issue_names() -> None:
     assert facts["seconds"] == 123.5
     assert facts["peak_bytes"] == 2**31
     assert sum(row["objects"] for row in facts["tiers"]["after"]) == 100
-
-
-def planned(key: str, version: str) -> PlannedMove:
-    none = Decimal(0)
-    ref = ObjectRef(Provider.AWS, "media", key, version)
-    return PlannedMove(
-        0, ref, "etag", 1, BEGAN, BEGAN, "STANDARD", "STANDARD_IA", none, none, none, None, "", MoveRole.MOVE
-    )
-
-
-def test_moves_of_objects_that_another_plan_moved_are_counted() -> None:
-    done = [
-        ledger_entry(plan, planned(key, version), MigrationState.DONE, at=BEGAN, actor="migrate_tiers/run")
-        for plan, key, version in (("first", "a", "1"), ("first", "b", "1"), ("second", "c", "1"))
-    ]
-    moves = [planned("a", "2"), planned("c", "1"), planned("d", "1")]
-    assert moves_again("second", moves, done) == 1
-    assert moves_again("second", moves, []) == 0
 
 
 def test_moves_again_are_shown_with_the_day_when_there_are_any() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,19 +18,20 @@ import requests
 from cloudflux.config import load_estate
 from cloudflux.domain.errors import CloudFluxError
 from cloudflux.domain.migrations import MigrationState
-from cloudflux.domain.plans import MigrationPlan, PlanState
+from cloudflux.domain.plans import MigrationPlan, PlannedMove, PlanState
 from cloudflux.domain.tiers import Provider
 from cloudflux.local.demo.airflow_api import AirflowApi, Approval, DagRun
 from cloudflux.local.demo.clients import Client, clients_of, tiers_of
 from cloudflux.local.demo.events import produce
 from cloudflux.local.demo.progress import Progress
 from cloudflux.local.demo.remembered import Remembered, recall, remember
-from cloudflux.local.demo.summary import Forecaster, KafkaCounts, Moves, Summary, moves_again, plan_table
+from cloudflux.local.demo.summary import Forecaster, KafkaCounts, Moves, Summary, plan_table
 from cloudflux.local.demo.trace import replay
 from cloudflux.local.demo.upload import Uploaded, object_bytes, upload, write_estate
 from cloudflux.local.demo.world import World, synthetic_world
 from cloudflux.local.stack import Stack
 from cloudflux.stores.coverage import CoverageLog
+from cloudflux.stores.done_moves import DoneMoves
 from cloudflux.stores.engine import make_engine
 from cloudflux.stores.ledger import Ledger
 from cloudflux.stores.plans import Plans
@@ -127,7 +128,7 @@ class _Demo:
         self._topic = self._environment.get("CLOUDFLUX_KAFKA_TOPIC", "data-ingestion")
         self._clients: dict[Provider, Client] = clients_of(self._environment)
         engine = make_engine(self._environment["CLOUDFLUX_DATABASE_URL"])
-        self._plans, self._ledger = Plans(engine), Ledger(engine)
+        self._plans, self._ledger, self._done_moves = Plans(engine), Ledger(engine), DoneMoves(engine)
         self._staging, self._savings, self._quarantine = Staging(engine), Savings(engine), QuarantineLog(engine)
         self._coverage = CoverageLog(engine)
         user, password = stack.credentials()["airflow"]
@@ -135,6 +136,7 @@ class _Demo:
         self._memory = memory_folder(stack)
         self._remembered = recall(self._memory, world.name) or Remembered(world.last_day)
         self._runs: list[DagRun] = []
+        self._again = 0
 
     def run(self) -> Summary:
         remember(self._memory, self._world.name, self._remembered)
@@ -353,13 +355,15 @@ class _Demo:
 
     def _answer(self, run: DagRun, approval: Approval) -> None:
         plan = self._plans.get(plan_id_of(run.run_id))
+        moves = self._plans.moves(plan.plan_id, 0, plan.totals.objects - 1)
+        self._again = len(self._done_moves.newest([move.ref for move in moves]))  # of this plan nothing is done yet
         self._progress.pause()
         self._progress.console.print()
         self._progress.console.print(plan_table(plan.groups, plan.totals))
         self._progress.console.print()
         self._progress.resume()
         if self._settings.wrong == "all":
-            self._spoil(plan)
+            self._spoil(plan, moves)
         if self._settings.approve:
             self._airflow.approve(run.dag_id, run.run_id, approval, "approved by ./cloudflux demo")
             self._progress.finish("approval", f"approved: {plan.totals.objects:,} moves")
@@ -367,9 +371,8 @@ class _Demo:
             page = f"{self._airflow.run_page(run.dag_id, run.run_id)}/tasks/{approval.task_id}/required_actions"
             self._progress.console.print(f"Waiting for you: approve or reject the plan at {page}", markup=False)
 
-    def _spoil(self, plan: MigrationPlan) -> None:
+    def _spoil(self, plan: MigrationPlan, moves: Sequence[PlannedMove]) -> None:
         """Delete one object and overwrite another between plan and move: both moves have to be skipped."""
-        moves = self._plans.moves(plan.plan_id, 0, plan.totals.objects - 1)
         if len(moves) - plan.totals.canaries < _FEWEST_MOVES_TO_SPOIL:
             self._progress.finish("wrong input", "the plan is too small to spoil a move", state="skipped")
             return
@@ -483,11 +486,7 @@ class _Demo:
             verified=counts[MigrationState.DONE],
             failed=counts[MigrationState.FAILED],
             skipped=counts[MigrationState.SKIPPED],
-            again=moves_again(
-                plan.plan_id,
-                self._plans.moves(plan.plan_id, 0, plan.totals.objects - 1),
-                self._ledger.entries(states=[MigrationState.DONE]),
-            ),
+            again=self._again,
             day=plan.decisions_day,
             reasons=tuple((state, detail, moves) for (state, detail), moves in reasons.most_common()),
             rejected=self._plans.state(plan.plan_id) is PlanState.REJECTED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -13,10 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cloudflux.domain.ledger import LedgerEntry
-from cloudflux.domain.objects import ObjectRef
-from cloudflux.domain.plans import PlanGroup, PlannedMove, PlanTotals
-from cloudflux.domain.tiers import Provider
+from cloudflux.domain.plans import PlanGroup, PlanTotals
 from cloudflux.local.demo.airflow_api import DagRun
 from cloudflux.local.demo.upload import Uploaded
 
@@ -288,16 +285,6 @@ class Summary:
             seconds = f"{run.seconds:.1f}" if run.seconds is not None else ""
             table.add_row(run.dag_id, run.run_type, Text(run.state, colour), seconds)
         return table
-
-
-def moves_again(plan_id: str, moves: Sequence[PlannedMove], done: Iterable[LedgerEntry]) -> int:
-    """Count a plan's moves of objects that another plan has moved, whatever version that left."""
-
-    def place(ref: ObjectRef) -> tuple[Provider, str, str]:
-        return ref.provider, ref.bucket, ref.key
-
-    moved = {place(entry.ref) for entry in done if entry.plan_id != plan_id}
-    return sum(place(move.ref) in moved for move in moves)
 
 
 def plan_table(groups: Sequence[PlanGroup], totals: PlanTotals) -> Table:
