@@ -38,7 +38,7 @@ class Server:
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # the client has closed it
                 while True:
                     head = await reader.readuntil(b"\r\n\r\n")
                     self.heads.append(head)
@@ -305,7 +305,7 @@ def test_no_bytes_make_a_connection_raise(pieces: list[bytes]) -> None:
         for piece in pieces:
             connection.data_received(piece)
         connection.connection_lost(None)
-        with contextlib.suppress(AnswerLost):
+        with contextlib.suppress(AnswerLost):  # a stream that was cut off or is no HTTP: all but a crash will do
             assert (await promised).status
 
     asyncio.run(ask())
@@ -345,7 +345,7 @@ def test_a_header_with_a_line_break_is_not_sent(value: str, run: _Run) -> None:
 
 def test_many_requests_at_once_get_each_their_own_answer(run: _Run) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the client has closed it
             while True:
                 key = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
                 await asyncio.sleep(0.001 * (sum(key) % 5))
