@@ -93,6 +93,7 @@ class ObjectRequests:
         self._boundary = uuid.uuid4().hex
         """No key or metadata can hold it: nobody knows it."""
         self._batches = itertools.count()
+        _settle_environment(client._http, self._root)
         for scheme in ("https://", "http://"):
             # ten connections are kept by default, and every further one is opened for one request
             kept = client._http.get_adapter(scheme)
@@ -155,6 +156,14 @@ class ObjectRequests:
         except requests.RequestException as exc:
             raise AnswerLost(f"{type(exc).__name__}: {exc}") from exc
         return Answer(response.status_code, response.headers, content)
+
+
+def _settle_environment(session: requests.Session, url: str) -> None:
+    """Read once what the environment says of proxies and certificates, which a session reads for each request anew."""
+    if session.trust_env:
+        settled = session.merge_environment_settings(url, {}, None, None, None)
+        session.proxies, session.verify = dict(settled["proxies"]), settled["verify"]
+        session.trust_env = False
 
 
 def _as_it_is(request: Any) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote
 
 import pytest
@@ -32,6 +35,7 @@ class _Session:
     calls: list[tuple[str, str, Mapping[str, str], Any]] = field(default_factory=list)
     cut_off: bool = False
     backwards: bool = False
+    trust_env: bool = False
 
     def request(
         self, method: str, url: str, *, data: bytes | None, headers: Any, timeout: Any, auth: Any, stream: bool
@@ -286,3 +290,51 @@ def test_a_key_is_quoted_whole() -> None:
     call = rewrite("data", "a/b ü?#%", {"storageClass": "NEARLINE"}, generation="1", metageneration="1")
     quoted = "a%2Fb%20%C3%BC%3F%23%25"
     assert call.target.partition("?")[0] == f"/storage/v1/b/data/o/{quoted}/rewriteTo/b/data/o/{quoted}"
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """Answers as a proxy that is asked for a whole address, and remembers it."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("excepted", "asked"), [("", 3), ("storage.test", 0)])
+def test_requests_go_through_the_proxy_that_the_environment_named_when_the_client_was_made(
+    monkeypatch: pytest.MonkeyPatch, excepted: str, asked: int
+) -> None:
+    _Proxy.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("no_proxy", excepted)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ours.pem")
+        with requests.Session() as session:
+            client = SimpleNamespace(
+                _http=session, _connection=SimpleNamespace(API_BASE_URL="http://storage.test", user_agent="test")
+            )
+            sender = ObjectRequests(client, 5, 2)
+            assert session.verify == "/etc/ours.pem"
+            monkeypatch.delenv("http_proxy")  # what is read once is not read again
+            for key in "abc":
+                if asked:
+                    assert sender.call(look("b", key)).status == 200
+                else:  # nobody has that name: it was not asked of the proxy
+                    with pytest.raises(AnswerLost):
+                        sender.call(look("b", key))
+        server.shutdown()
+    assert [address.partition("?")[0] for address in _Proxy.seen] == [
+        f"http://storage.test/storage/v1/b/b/o/{key}" for key in "abc"[:asked]
+    ]
