@@ -24,7 +24,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -96,15 +96,19 @@ class Lake:
         For what is read by day and replaced by part: the rows keep their order, so the same rows in the same order
         give the same bytes. Columns of text may be dictionaries: they are written as they are, and read as text.
         """
+        opened = self.open_part(dataset, part, batch)
+        opened.add(table)
+        return opened.close()
+
+    def open_part(self, dataset: str, part: str, batch: str) -> Part:
+        """Begin a part whose rows come little by little; it is staged when it is closed, as ``stage_rows`` says."""
         if not _FILE_NAME.fullmatch(part):
             raise ValueError(f"{dataset}: {part!r} cannot name a part")
-        conformed = _conform(dataset, table, with_dictionaries=True).unify_dictionaries()
-        days = sorted(pc.unique(conformed["day"]).to_pylist())
-        for day in days:
-            rows = conformed if len(days) == 1 else conformed.filter(pc.equal(conformed["day"], pa.scalar(day)))
-            path = f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{part}.parquet"
-            self._write_stream(path, dataset, [rows])
-        return days
+
+        def put(day: date, content: bytes) -> None:
+            self._put(f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{part}.parquet", content)
+
+        return Part(dataset, put)
 
     def stage_sorted(self, dataset: str, batches: Iterable[pa.RecordBatch], batch: str) -> list[tuple[date, int]]:
         """Stage rows that come sorted by day, shard (a column of its own, the last) and the dataset's keys.
@@ -440,22 +444,10 @@ class Lake:
 
     def _write_stream(self, path: str, dataset: str, tables: Iterable[pa.Table]) -> None:
         """Write rows in groups of one size, however they come."""
-        buffer = io.BytesIO()
-        held: list[pa.Table] = []
-        rows = 0
-        coming = iter(tables)
-        first = next(coming, _schema(dataset).empty_table())
-        with pq.ParquetWriter(buffer, first.schema, **_options(dataset)) as writer:
-            for table in chain((first,), coming):
-                held.append(table)
-                rows += table.num_rows
-                while rows >= _ROW_GROUP:
-                    joined = pa.concat_tables(held)
-                    writer.write_table(joined.slice(0, _ROW_GROUP).combine_chunks(), _ROW_GROUP)
-                    held, rows = [joined.slice(_ROW_GROUP)], rows - _ROW_GROUP
-            if rows:
-                writer.write_table(pa.concat_tables(held).combine_chunks(), _ROW_GROUP)
-        self._put(path, buffer.getvalue())
+        written = _RowGroups(dataset)
+        for table in tables:
+            written.add(table)
+        self._put(path, written.close())
 
     def _put(self, path: str, content: bytes) -> None:
         if not self._is_local:
@@ -466,6 +458,67 @@ class Lake:
         partial = target.with_name(f".{uuid.uuid4().hex}.part")
         partial.write_bytes(content)
         os.replace(partial, target)
+
+
+class Part:
+    """Rows of any number of days, written as they come: one file a day, which ``put`` takes when all are there."""
+
+    def __init__(self, dataset: str, put: Callable[[date, bytes], None]) -> None:
+        self._dataset = dataset
+        self._put = put
+        self._days: dict[date, _RowGroups] = {}
+
+    def add(self, table: pa.Table) -> None:
+        """Write more rows behind those that are there. Raises ``ValueError`` as ``Lake.stage`` does."""
+        conformed = _conform(self._dataset, table, with_dictionaries=True)
+        days = pc.unique(conformed["day"]).to_pylist()
+        for day in days:
+            rows = conformed if len(days) == 1 else conformed.filter(pc.equal(conformed["day"], pa.scalar(day)))
+            self._days.setdefault(day, _RowGroups(self._dataset)).add(rows)
+
+    def close(self) -> list[date]:
+        """Stage what was added. Gives the days, in order."""
+        for day in sorted(self._days):
+            self._put(day, self._days[day].close())
+        return sorted(self._days)
+
+
+class _RowGroups:
+    """A Parquet file in memory, in groups of one size, however its rows come."""
+
+    def __init__(self, dataset: str) -> None:
+        self._dataset = dataset
+        self._buffer = io.BytesIO()
+        self._writer: pq.ParquetWriter | None = None
+        self._held: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        self._held.append(table)
+        self._rows += table.num_rows
+        if self._rows < _ROW_GROUP:
+            return
+        joined = self._joined()
+        full = self._rows - self._rows % _ROW_GROUP
+        self._write(joined.slice(0, full))
+        self._held, self._rows = [joined.slice(full)], self._rows - full
+
+    def close(self) -> bytes:
+        if self._rows or self._writer is None:
+            self._write(self._joined())
+        if self._writer is not None:
+            self._writer.close()
+        return self._buffer.getvalue()
+
+    def _joined(self) -> pa.Table:
+        held = self._held or [_schema(self._dataset).empty_table()]
+        return pa.concat_tables(held).unify_dictionaries()
+
+    def _write(self, rows: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._buffer, rows.schema, **_options(self._dataset))
+        if rows.num_rows:
+            self._writer.write_table(rows.combine_chunks(), _ROW_GROUP)
 
 
 def _options(dataset: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from cloudflux.workflows.collect_ports import (
     Lake,
     LogStore,
     Parse,
+    Part,
 )
 from cloudflux.workflows.freed_memory import give_back_freed_memory
 
@@ -33,7 +34,9 @@ _STREAMED_ABOVE_BYTES: Final = 8 << 20
 """Larger files are read in pieces; smaller ones are fetched ahead, many at once."""
 _PIECE_BYTES: Final = 1 << 20
 _PART_ROWS: Final = 500_000
-"""Access events that are held before they are written as a part."""
+"""Rows of a part, about."""
+_WRITTEN_ROWS: Final = 131_072
+"""So many are handed to the writer together: one of the lake's row groups."""
 
 
 def parse_chunk(
@@ -105,7 +108,7 @@ def _part_of(files: Sequence[SourceFile]) -> str:
 
 
 class _Parts:
-    """The rows of a chunk, written as parts when enough are held, in a thread while the next ones are parsed."""
+    """The rows of a chunk, written in parts, in a thread while the next ones are parsed."""
 
     def __init__(self, lake: Lake, name: str, batch: str, part_rows: int) -> None:
         self.name = name
@@ -118,16 +121,18 @@ class _Parts:
         self._batch = batch
         self._part_rows = part_rows
         self._number = 0
-        self._rows = 0
+        self._rows = self._unwritten = 0
         self._writer = ThreadPoolExecutor(1)
-        self._written: list[Future[list[date]]] = []
+        self._written: list[Future[object]] = []
         self._held: dict[str, list[pa.Table]] = {"access_events": [], "log_hours": [], "quarantine": []}
+        self._open: dict[str, Part] = {}
 
     def add(self, events: pa.Table, hours: pa.Table, quarantine: pa.Table) -> None:
         for name, table in zip(self._held, (events, hours, quarantine), strict=True):
             if table.num_rows:
                 self._held[name].append(table)
                 self._rows += table.num_rows
+                self._unwritten += table.num_rows
         for table, counted in ((events, self.events), (hours, None), (quarantine, self.quarantined)):
             found = table.group_by(["source_file", "day"], use_threads=False).aggregate([([], "count_all")])
             for file_id, day, count in zip(*(column.to_pylist() for column in found.itercolumns()), strict=True):
@@ -139,17 +144,27 @@ class _Parts:
         self.excluded += pc.sum(events["excluded"]).as_py() or 0
         if self._rows >= self._part_rows:
             self.flush()
+        elif self._unwritten >= _WRITTEN_ROWS:
+            self._write()
 
     def flush(self) -> None:
-        self._wait()
-        for dataset, tables in self._held.items():
-            if tables:
-                part = f"{self.name}-{self._number:05d}"
-                table = pa.concat_tables(tables)
-                self._written.append(self._writer.submit(self._lake.stage_rows, dataset, table, part, self._batch))
-                tables.clear()
+        """End the part."""
+        self._write()
+        self._written += [self._writer.submit(part.close) for part in self._open.values()]
+        self._open = {}
         self._number += 1
         self._rows = 0
+
+    def _write(self) -> None:
+        self._wait()  # never more than two of these in memory: one that is written, one that is gathered
+        for dataset, tables in self._held.items():
+            if tables:
+                if dataset not in self._open:
+                    part = f"{self.name}-{self._number:05d}"
+                    self._open[dataset] = self._lake.open_part(dataset, part, self._batch)
+                self._written.append(self._writer.submit(self._open[dataset].add, pa.concat_tables(tables)))
+                tables.clear()
+        self._unwritten = 0
 
     def _wait(self) -> None:
         for written in self._written:

@@ -73,11 +73,24 @@ class QuarantineLog(Protocol):
         """Add rows once; returns how many were new."""
 
 
+class Part(Protocol):
+    """Rows that are staged as one part."""
+
+    def add(self, table: pa.Table) -> None:
+        """Write more rows."""
+
+    def close(self) -> list[date]:
+        """Stage what was added; give its days."""
+
+
 class Lake(daily_access.Lake, Protocol):
     """The lake's partitions, staged and published, and the notes that the tasks of a run share."""
 
     def stage_rows(self, dataset: str, table: pa.Table, part: str, batch: str) -> list[date]:
         """Stage rows as they come, one file named ``part`` per day; give the days."""
+
+    def open_part(self, dataset: str, part: str, batch: str) -> Part:
+        """Begin such a part, whose rows come little by little."""
 
     def unstage(self, dataset: str, batch: str) -> None:
         """Delete what a batch has staged of one dataset."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -55,6 +56,10 @@ def event(day: date, source_file: str, request_id: str = "r") -> dict[str, objec
 def daily_row(day: date, key: str) -> dict[str, object]:
     counts = dict.fromkeys(("reads", "writes", "bytes_read", "excluded_reads", "excluded_writes"), 1)
     return {"provider": "aws", "bucket": "b", "key": key, "day": day, **counts}
+
+
+def with_column(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), pa.field(name, column.type, nullable=False), column)
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -145,16 +150,48 @@ def test_text_is_read_as_text_when_it_was_staged_as_dictionaries(lake: Lake) -> 
     parts = [
         pa.Table.from_pylist([event(DAY, name), event(DAY, "both")], ACCESS_EVENTS) for name in ("first", "second")
     ]
-    coded = []
-    for part in parts:
-        place = part.column_names.index("source_file")
-        column = part["source_file"].dictionary_encode()
-        coded.append(part.set_column(place, pa.field("source_file", column.type, nullable=False), column))
+    coded = [with_column(part, "source_file", part["source_file"].dictionary_encode()) for part in parts]
     lake.stage_rows("access_events", pa.concat_tables(coded), "p1", "b1")
     lake.publish_files("access_events", "b1")
     found = lake.read("access_events")
     assert found.schema == ACCESS_EVENTS
     assert found["source_file"].to_pylist() == ["first", "both", "second", "both"]
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_a_part_is_the_same_when_its_rows_come_little_by_little(lake: Lake, coded: bool) -> None:
+    rows = 300_000  # more than two row groups, on two days
+    table = pa.Table.from_pylist([event(DAY, "x")], ACCESS_EVENTS).take(pa.array(np.zeros(rows, np.int64)))
+    days = np.where(np.arange(rows) % 4, np.datetime64(DAY), np.datetime64(NEXT))
+    table = with_column(table, "day", pa.array(days, pa.date32()))
+    table = with_column(table, "request_id", pa.array(np.arange(rows)).cast(pa.string()))
+    if coded:  # each piece with a dictionary of its own
+        table = with_column(table, "source_file", pa.array(np.arange(rows) // 1000).cast(pa.string()))
+    opened = lake.open_part("access_events", "p1", "pieces")
+    for first in range(0, rows, 70_001):
+        piece = table.slice(first, 70_001).combine_chunks()
+        if coded:
+            piece = with_column(piece, "source_file", piece["source_file"].dictionary_encode())
+        opened.add(piece)
+    assert lake.staged_parts("access_events", "pieces") == []  # not before it is closed
+    assert opened.close() == [DAY, NEXT]
+    lake.publish_files("access_events", "pieces")
+    found = {day: lake.read("access_events", days=[day]) for day in (DAY, NEXT)}
+    for day, of_day in found.items():
+        assert of_day.equals(table.filter(pc.equal(table["day"], pa.scalar(day))))
+    if not coded:
+        lake.stage_rows("access_events", table, "p2", "whole")
+        lake.publish_files("access_events", "whole")
+        files = content(lake)
+        for name in (name for name in files if name.endswith("/p1.parquet")):
+            assert files[name] == files[name.replace("/p1.", "/p2.")]
+
+
+def test_a_part_without_rows_stages_nothing(lake: Lake) -> None:
+    opened = lake.open_part("access_events", "p1", "b1")
+    opened.add(ACCESS_EVENTS.empty_table())
+    assert opened.close() == []
+    assert lake.staged_parts("access_events", "b1") == []
 
 
 def test_stage_rows_refuses_when_a_part_is_a_path(lake: Lake) -> None:

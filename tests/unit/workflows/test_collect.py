@@ -69,7 +69,9 @@ class World:
         self.audited.append((suite, data.count_rows()))
         return Passed()
 
-    def parse(self, batch: str, chunk_files: int = 1500) -> list[dict[str, int]]:
+    def parse(
+        self, batch: str, chunk_files: int = 1500, parse_of: Callable[[str], Any] = parser_of, **settings: int
+    ) -> list[dict[str, int]]:
         chunks = collect_files.find_new_files(
             ESTATE,
             lambda provider, connection: self.client,
@@ -85,9 +87,10 @@ class World:
                 chunk,
                 ESTATE,
                 lambda provider, connection: self.client,
-                parser_of,
+                parse_of,
                 self.lake,
                 batch=batch,
+                **settings,
             )
             for chunk in chunks
         ]
@@ -224,6 +227,32 @@ def test_bytes_are_the_same_when_files_come_in_other_chunks(tmp_path: Path, chun
     worlds[0].collect("batch-1")
     worlds[1].collect("batch-9", chunk_files)
     assert worlds[0].published_bytes() == worlds[1].published_bytes()
+
+
+@pytest.mark.parametrize(("written_rows", "part_rows"), [(1, 10**6), (25, 50), (10**6, 30)])
+def test_bytes_are_the_same_when_rows_are_written_in_pieces_and_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written_rows: int, part_rows: int
+) -> None:
+    def by_file(name: str) -> Callable[..., Any]:
+        parse = parser_of(name)
+        return lambda contents, exclusions: (part for one in contents for part in parse([one], exclusions))
+
+    worlds = [World(tmp_path / "one"), World(tmp_path / "other")]
+    for world in worlds:
+        for number in range(7):
+            lines = [read(f"k{n}", f"R{number}-{n}", at=AT - timedelta(days=n % 3)) for n in range(20)]
+            world.deliver(f"f{number}", *lines, "rubbish")
+    worlds[0].collect("batch-1")
+    monkeypatch.setattr(collect_chunks, "_WRITTEN_ROWS", written_rows)
+    (found,) = worlds[1].parse("batch-1", part_rows=part_rows, parse_of=by_file)
+    worlds[1].publish("batch-1")
+    assert (found["events"], found["quarantined"]) == (140, 7)
+    assert worlds[0].published_bytes() == worlds[1].published_bytes()
+    rows = [world.lake.read("access_events").sort_by("request_id") for world in worlds]
+    assert rows[0] == rows[1]
+    assert rows[0].num_rows == 140
+    parts = {path.name for path in (worlds[1].folder / "access_events").rglob("*.parquet")}
+    assert len(parts) == (1 if part_rows > 140 else len(range(0, 7, -(-part_rows // 21))))
 
 
 @pytest.mark.parametrize("broken", ["publish_files", "stage_sorted", "publish", "discard", "intend", "record", "add"])
