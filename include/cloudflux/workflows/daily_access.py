@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pyarrow.fs import LocalFileSystem
 
-from cloudflux.lake.schemas import ACCESS_EVENTS, DAILY_ACCESS
+from cloudflux.lake.schemas import ACCESS_EVENTS
 
 _MEMORY: Final = "256MB"
 """What an aggregation may hold before it spills to a temporary folder."""
@@ -29,33 +29,46 @@ _IDENTITY: Final = "hash(request_id, operation, key, bucket, provider, day)"
 _IDENTITIES: Final = "SELECT {identity} AS h FROM {events} WHERE kind IN ('read', 'write')"
 _DOUBLED: Final = "CREATE TEMP TABLE doubled AS SELECT h FROM ({identities}) GROUP BY h HAVING count(*) > 1"
 # S3 logs the source of a copy without its user agent ("-"), under the request id of the copy itself: without this every
-# object that we move to another class would look as if somebody had read it.
+# object that we move to another class would look as if somebody had read it. Looked for on the same day, so that a day
+# is the same whichever others are made with it.
 _OURS: Final = """
 CREATE TEMP TABLE ours AS
-SELECT DISTINCT provider, request_id FROM {events} WHERE excluded AND kind = 'write' AND contains(operation, 'COPY')
+SELECT DISTINCT provider, day, request_id FROM {events}
+WHERE excluded AND kind = 'write' AND contains(operation, 'COPY')
+"""
+# The rows that share a hash with another one, which are few.
+_AGAIN: Final = """
+CREATE TEMP TABLE again AS
+SELECT provider, bucket, key, day, kind, operation, request_id, bytes_sent, {excluded} AS excluded
+FROM {events} WHERE kind IN ('read', 'write') AND {identity} IN (FROM doubled)
 """
 _DAILY: Final = """
-WITH known AS (
-    SELECT provider, bucket, key, day, kind, operation, request_id, bytes_sent, {excluded} AS excluded
-    FROM {events} WHERE kind IN ('read', 'write')
-), requests AS ({requests}), daily AS (
+WITH requests AS ({requests}), daily AS (
     SELECT provider, bucket, key, day,
-        count(*) FILTER (kind = 'read' AND NOT excluded) AS reads,
-        count(*) FILTER (kind = 'write' AND NOT excluded) AS writes,
-        least(coalesce(sum(bytes_sent) FILTER (kind = 'read' AND NOT excluded), 0), 9e18)::BIGINT AS bytes_read,
-        count(*) FILTER (kind = 'read' AND excluded) AS excluded_reads,
-        count(*) FILTER (kind = 'write' AND excluded) AS excluded_writes
+        {count} FILTER (kind = 'read' AND NOT excluded) AS reads,
+        {count} FILTER (kind = 'write' AND NOT excluded) AS writes,
+        {bytes} FILTER (kind = 'read' AND NOT excluded) AS bytes_read,
+        {count} FILTER (kind = 'read' AND excluded) AS excluded_reads,
+        {count} FILTER (kind = 'write' AND excluded) AS excluded_writes
     FROM requests GROUP BY provider, bucket, key, day
 )
-SELECT {columns}, (md5_number_lower(provider || chr(0) || bucket || chr(0) || key) % {shards})::INTEGER AS shard
+SELECT provider, bucket, key, day, coalesce(reads, 0)::BIGINT AS reads, coalesce(writes, 0)::BIGINT AS writes,
+    least(coalesce(bytes_read, 0), 9e18)::BIGINT AS bytes_read,
+    coalesce(excluded_reads, 0)::BIGINT AS excluded_reads, coalesce(excluded_writes, 0)::BIGINT AS excluded_writes,
+    (md5_number_lower(provider || chr(0) || bucket || chr(0) || key) % {shards})::INTEGER AS shard
 FROM daily ORDER BY day, shard, provider, bucket, key
 """
-_EACH: Final = "SELECT * FROM known"
+_EACH: Final = """
+    SELECT provider, bucket, key, day, kind, bytes_sent, {excluded} AS excluded
+    FROM {events} WHERE kind IN ('read', 'write')
+"""
+# All rows are counted as they stream by. What came more than once is taken off again, and added once.
 _ONCE: Final = """
-    SELECT provider, bucket, key, day, kind, bytes_sent, excluded FROM known WHERE {identity} NOT IN (FROM doubled)
+    SELECT *, 1 AS times FROM ({each})
     UNION ALL
-    SELECT provider, bucket, key, day, min(kind), max(bytes_sent), bool_and(excluded) FROM known
-    WHERE {identity} IN (FROM doubled)
+    SELECT provider, bucket, key, day, kind, bytes_sent, excluded, -1 FROM again
+    UNION ALL
+    SELECT provider, bucket, key, day, min(kind), max(bytes_sent), bool_and(excluded), 1 FROM again
     GROUP BY provider, bucket, key, day, request_id, operation
 """
 
@@ -126,12 +139,15 @@ def _find_doubled(connection: duckdb.DuckDBPyConnection, events: str, *, in_memo
 
 def _daily_sql(connection: duckdb.DuckDBPyConnection, events: str, shards: int) -> str:
     doubled, ours = connection.sql("SELECT (SELECT count(*) FROM doubled), (SELECT count(*) FROM ours)").fetchall()[0]
-    copied = "(kind = 'read' AND contains(operation, 'COPY') AND (provider, request_id) IN (FROM ours))"
+    copied = "(kind = 'read' AND contains(operation, 'COPY') AND (provider, day, request_id) IN (FROM ours))"
+    excluded = f"(excluded OR {copied})" if ours else "excluded"
+    each = _EACH.format(events=events, excluded=excluded)
+    if doubled:
+        connection.execute(_AGAIN.format(events=events, excluded=excluded, identity=_IDENTITY))
     return _DAILY.format(
-        events=events,
-        excluded=f"(excluded OR {copied})" if ours else "excluded",
-        requests=_ONCE.format(identity=_IDENTITY) if doubled else _EACH,
-        columns=", ".join(DAILY_ACCESS.names),
+        requests=_ONCE.format(each=each) if doubled else each,
+        count="sum(times)" if doubled else "count(*)",
+        bytes="sum(bytes_sent * times)" if doubled else "sum(bytes_sent)",
         shards=int(shards),
     )
 
