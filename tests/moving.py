@@ -202,7 +202,7 @@ def carry_out_ranges(
 ) -> list[RangeProgress]:
     """Carry out a whole plan once, range by range, as the mapped tasks of the DAG do.
 
-    ``together``: two steps of so many moves ask the client at once; None: one step after the other, of the usual size.
+    ``together``: steps of so many moves ask the client at once; None: one step after the other, of the usual size.
     """
     plans = Plans(engine)
     mover = Mover(client, plans, ledger or Ledger(engine), ACTOR, now)

@@ -37,7 +37,7 @@ from cloudflux.domain.migrations import TierChange, TierChangeResult
 from cloudflux.stores import make_engine
 from cloudflux.stores.ledger import Ledger
 from cloudflux.stores.plans import Plans
-from cloudflux.workflows.migrate import close
+from cloudflux.workflows.migrate import STEPS_AT_ONCE, close
 
 pytestmark = pytest.mark.stack
 
@@ -154,7 +154,7 @@ def moved_through(
     assert outcome.states.keys() <= {"done", "failed"}
     # settled: this raises when a move is neither done nor failed nor skipped
     assert close(Plans(engine), Ledger(engine), plan_id=plan_id, actor="tests", clock=now) == outcome.states
-    assert client.most == (1 if together is None else 2)
+    assert client.most == (1 if together is None else STEPS_AT_ONCE)
     return Moved(calls, outcome, records, held)
 
 
@@ -172,7 +172,7 @@ def test_all_objects_are_moved_once_when_everything_fails_now_and_then(
 
 
 @pytest.mark.parametrize("dialect", ["s3", "azure", "gcs"])
-def test_all_objects_are_moved_once_when_two_steps_at_once_fail_now_and_then(
+def test_all_objects_are_moved_once_when_steps_at_once_fail_now_and_then(
     dialect: str, cloud_of: Callable[[str], Cloud], engine: Engine, tmp_path: Path
 ) -> None:
     plan = Plan(ALL_AT_ONCE, seed=21, batch_shares=BATCHES)
