@@ -161,6 +161,9 @@ class World:
         deferred: set[str] = set()
         if before_approval is not None:
             self._wait(lambda: bool(self.airflow.approvals("migrate_tiers", started.run_id)))
+            # The form is there before its task has ended its first process; an answer in between, faster than any
+            # person's, makes Airflow fail the task. The demo waits as long.
+            time.sleep(5)
             before_approval(plan_id_of(started.run_id))
             (form,) = self.airflow.approvals("migrate_tiers", started.run_id)
             self.airflow.approve("migrate_tiers", started.run_id, form, "from the test")
