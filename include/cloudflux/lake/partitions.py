@@ -37,13 +37,13 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from cloudflux.lake.row_groups import ROW_GROUP, RowGroups
 from cloudflux.lake.schemas import SCHEMAS, SORT_KEYS
 from cloudflux.lake.shards import shards_of
 
 Days: TypeAlias = Collection[date] | tuple[date, date]
 """A collection of days, or an inclusive (first, last) range as a tuple of two."""
 
-_ROW_GROUP: Final = 131_072
 _SHARD_NAME: Final = re.compile(r"shard=(\d{4,})\.parquet")
 _FILE_NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
@@ -439,15 +439,16 @@ class Lake:
     def _write(self, path: str, table: pa.Table, dataset: str = "") -> None:
         # One chunk a column: the writer's pages follow the chunks, and the same rows have to give the same bytes.
         buffer = io.BytesIO()
-        pq.write_table(table.combine_chunks(), buffer, row_group_size=_ROW_GROUP, **_options(dataset))
+        pq.write_table(table.combine_chunks(), buffer, row_group_size=ROW_GROUP, **_options(dataset))
         self._put(path, buffer.getvalue())
 
     def _write_stream(self, path: str, dataset: str, tables: Iterable[pa.Table]) -> None:
         """Write rows in groups of one size, however they come."""
-        written = _RowGroups(dataset)
-        for table in tables:
-            written.add(table)
-        self._put(path, written.close())
+        buffer = io.BytesIO()
+        with RowGroups(buffer, _schema(dataset), **_options(dataset)) as groups:
+            for table in tables:
+                groups.add(table)
+        self._put(path, buffer.getvalue())
 
     def _put(self, path: str, content: bytes) -> None:
         if not self._is_local:
@@ -466,7 +467,7 @@ class Part:
     def __init__(self, dataset: str, put: Callable[[date, bytes], None]) -> None:
         self._dataset = dataset
         self._put = put
-        self._days: dict[date, _RowGroups] = {}
+        self._days: dict[date, tuple[io.BytesIO, RowGroups]] = {}
 
     def add(self, table: pa.Table) -> None:
         """Write more rows behind those that are there. Raises ``ValueError`` as ``Lake.stage`` does."""
@@ -474,51 +475,17 @@ class Part:
         days = pc.unique(conformed["day"]).to_pylist()
         for day in days:
             rows = conformed if len(days) == 1 else conformed.filter(pc.equal(conformed["day"], pa.scalar(day)))
-            self._days.setdefault(day, _RowGroups(self._dataset)).add(rows)
+            if day not in self._days:
+                buffer = io.BytesIO()
+                self._days[day] = buffer, RowGroups(buffer, _schema(self._dataset), **_options(self._dataset))
+            self._days[day][1].add(rows)
 
     def close(self) -> list[date]:
         """Stage what was added. Gives the days, in order."""
-        for day in sorted(self._days):
-            self._put(day, self._days[day].close())
+        for day, (buffer, groups) in sorted(self._days.items()):
+            groups.close()
+            self._put(day, buffer.getvalue())
         return sorted(self._days)
-
-
-class _RowGroups:
-    """A Parquet file in memory, in groups of one size, however its rows come."""
-
-    def __init__(self, dataset: str) -> None:
-        self._dataset = dataset
-        self._buffer = io.BytesIO()
-        self._writer: pq.ParquetWriter | None = None
-        self._held: list[pa.Table] = []
-        self._rows = 0
-
-    def add(self, table: pa.Table) -> None:
-        self._held.append(table)
-        self._rows += table.num_rows
-        if self._rows < _ROW_GROUP:
-            return
-        joined = self._joined()
-        full = self._rows - self._rows % _ROW_GROUP
-        self._write(joined.slice(0, full))
-        self._held, self._rows = [joined.slice(full)], self._rows - full
-
-    def close(self) -> bytes:
-        if self._rows or self._writer is None:
-            self._write(self._joined())
-        if self._writer is not None:
-            self._writer.close()
-        return self._buffer.getvalue()
-
-    def _joined(self) -> pa.Table:
-        held = self._held or [_schema(self._dataset).empty_table()]
-        return pa.concat_tables(held).unify_dictionaries()
-
-    def _write(self, rows: pa.Table) -> None:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._buffer, rows.schema, **_options(self._dataset))
-        if rows.num_rows:
-            self._writer.write_table(rows.combine_chunks(), _ROW_GROUP)
 
 
 def _options(dataset: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cloudflux.lake.partitions import Lake
+from cloudflux.lake.row_groups import RowGroups
 from cloudflux.lake.schemas import INVENTORY
 from cloudflux.lake.shards import SHARD_SQL
 
@@ -40,7 +41,6 @@ _DATASET: Final = "inventory"
 _SHARED: Final = ("provider", "bucket", "day")
 _RUN: Final = pa.schema([field for field in INVENTORY if field.name not in _SHARED])
 _RUN_ROW_GROUP: Final = 16_384
-_ROW_GROUP: Final = 131_072
 _FEW_VALUES: Final = ["provider", "bucket", "storage_class", "tier", "content_type", "lock_reason", "day"]
 """Columns that a dictionary makes small. For keys and ETags, which all differ, it costs time and space."""
 
@@ -104,7 +104,7 @@ class Snapshots(Lake):
                 by_shard.setdefault(shard, {}).setdefault((provider, bucket), []).append(path)
         for shard, buckets in sorted(by_shard.items()):
             path = f"{self._staging(batch)}/{_DATASET}/day={day.isoformat()}/shard={shard:04d}.parquet"
-            with self._writing(path) as sink, _RowGroups(sink) as groups:
+            with self._writing(path) as sink, _Written(sink) as groups:
                 for (provider, bucket), paths in sorted(buckets.items()):
                     counts = merged[provider, bucket]
                     for rows in self._ranges(paths, range_rows, counts):
@@ -241,14 +241,11 @@ def _shards_of(keys: pl.Series, provider: str, bucket: str, shards: int) -> pl.S
     return pl.Series(np.asarray(found["shard"], dtype=np.int64))
 
 
-class _RowGroups:
-    """Writes tables as row groups of one size, whatever the tables' own: the same rows give the same bytes.
-
-    A group is written by a thread of its own while the next one is sorted.
-    """
+class _Written(RowGroups):
+    """Objects in row groups; full ones are written by a thread of its own while the next are sorted."""
 
     def __init__(self, sink: Any) -> None:
-        self._writer = pq.ParquetWriter(
+        super().__init__(
             sink,
             INVENTORY,
             compression="zstd",
@@ -257,44 +254,19 @@ class _RowGroups:
             store_schema=True,
             use_dictionary=_FEW_VALUES,
         )
-        self._held: list[pa.Table] = []
-        self._rows = 0
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def __enter__(self) -> _RowGroups:
-        return self
+    def _write(self, rows: pa.Table) -> None:
+        self._wait()
+        self._writing = self._pool.submit(super()._write, rows)
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def _end(self) -> None:
         try:
-            if kind is None and self._rows:
-                self._write(pa.concat_tables(self._held))
             self._wait()
         finally:
             self._pool.shutdown()
-            self._writer.close()
-
-    def add(self, rows: pa.Table) -> None:
-        """Write all groups that are full now."""
-        self._held.append(rows)
-        self._rows += rows.num_rows
-        full = self._rows - self._rows % _ROW_GROUP
-        if full:
-            table = pa.concat_tables(self._held)
-            self._write(table.slice(0, full))
-            self._rows -= full
-            # A slice would keep all of the table in memory.
-            self._held = [table.slice(full).combine_chunks()] if self._rows else []
-
-    def _write(self, rows: pa.Table) -> None:
-        self._wait()
-        self._writing = self._pool.submit(self._write_groups, rows)
-
-    def _write_groups(self, rows: pa.Table) -> None:
-        for start in range(0, rows.num_rows, _ROW_GROUP):
-            # One chunk a column: the writer's pages follow the chunks.
-            group = rows.slice(start, _ROW_GROUP).combine_chunks()
-            self._writer.write_table(group, row_group_size=_ROW_GROUP)
+            super()._end()
 
     def _wait(self) -> None:
         if self._writing is not None:

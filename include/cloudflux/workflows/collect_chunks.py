@@ -20,6 +20,7 @@ from cloudflux.domain.format_notices import FormatNotice
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
+from cloudflux.lake.row_groups import ROW_GROUP
 from cloudflux.workflows.collect_files import from_note, to_note
 from cloudflux.workflows.collect_ports import (
     Lake,
@@ -35,8 +36,8 @@ _STREAMED_ABOVE_BYTES: Final = 8 << 20
 _PIECE_BYTES: Final = 1 << 20
 _PART_ROWS: Final = 500_000
 """Rows of a part, about."""
-_WRITTEN_ROWS: Final = 131_072
-"""So many are handed to the writer together: one of the lake's row groups."""
+_WRITTEN_ROWS: Final = ROW_GROUP
+"""So many are handed to the writer together: a row group of the lake."""
 
 
 def parse_chunk(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudflux.lake import snapshots
+from cloudflux.lake import row_groups, snapshots
 from cloudflux.lake.schemas import INVENTORY
 from cloudflux.lake.shards import shard_of
 from cloudflux.lake.snapshots import Snapshots
@@ -74,7 +74,7 @@ def test_bytes_are_the_same_when_ranges_and_runs_differ(
     tmp_path: Path, range_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "_RUN_ROW_GROUP", 16)
-    monkeypatch.setattr(snapshots, "_ROW_GROUP", 64)
+    monkeypatch.setattr(row_groups, "ROW_GROUP", 64)
     keys = [f"k{number:04d}" for number in range(600)]
     whole, cut = Snapshots(str(tmp_path / "whole"), 2), Snapshots(str(tmp_path / "cut"), 2)
     whole.stage_run("aws", "media", "all", objects(*keys), "b")
