@@ -25,11 +25,9 @@ class RecordedFiles:
         """Those that are published."""
         return {key: row for key, row in self.all.items() if row["published_at"]}
 
-    def published(self, provider: str, bucket: str, prefix: str = "", start_from: str = "") -> set[tuple[str, str]]:
+    def published(self, provider: str, bucket: str, keys: Collection[str]) -> set[tuple[str, str]]:
         return {
-            (key, etag)
-            for of, where, key, etag in self.rows
-            if (of, where) == (provider, bucket) and key.startswith(prefix) and key >= start_from
+            (key, etag) for of, where, key, etag in self.rows if (of, where) == (provider, bucket) and key in set(keys)
         }
 
     def intend(self, rows: Iterable[Mapping[str, Any]]) -> None:

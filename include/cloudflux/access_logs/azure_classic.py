@@ -13,7 +13,6 @@ import csv
 import html
 import re
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +23,7 @@ import pyarrow.csv
 from cloudflux.access_logs.azure_operations import KINDS, LIFECYCLE_AGENTS, OBJECT_OPERATION, OTHER_OPERATIONS
 from cloudflux.access_logs.blocks import MAX_LINE_BYTES, Block
 from cloudflux.access_logs.columns import duckdb_with
+from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import listed, moment, timed, times
@@ -275,9 +275,6 @@ def _versions(block: Block, unknown: Sequence[tuple[int, str]]) -> Iterator[Form
         )  # fmt: skip
 
 
-def listed_from(prefix: str, day: date) -> str:
-    """Give the first key of the day before: files are named by the hour of their requests' end, and may come later."""
-    return f"{prefix}{day - timedelta(days=1):%Y/%m/%d}/" if re.search(r"(^|/)blob/$", prefix) else prefix
-
-
-FORMAT: Final = LogFormat("azure_classic", parse, listed_from=listed_from)
+# By the hour of the requests' end; files may come later.
+_PASSED_OVER: Final = passed_over(r"((?:.*/)?blob/)(\d{4})/(\d\d)/(\d\d)/", "%Y/%m/%d/", days_early=1)
+FORMAT: Final = LogFormat("azure_classic", parse, passed_over=_PASSED_OVER)

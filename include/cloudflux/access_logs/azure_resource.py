@@ -10,7 +10,6 @@ envelope (``{"records": [...]}``) or print them over many lines; both are read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from cloudflux.access_logs.azure_operations import KINDS, LIFECYCLE_AGENTS, OBJECT_OPERATION, OTHER_OPERATIONS
 from cloudflux.access_logs.blocks import Block
+from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
@@ -215,11 +215,8 @@ def _field_names(record: dict[str, Any], depth: int = 2) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in _field_names(value, depth - 1))
 
 
-def listed_from(prefix: str, day: date) -> str:
-    """Give the key of the hour that received the first records since a day; files of an hour grow on into the next."""
-    if not prefix.endswith("/blobServices/default/"):
-        return prefix
-    return f"{prefix}y={day - timedelta(days=1):%Y/m=%m/d=%d}/"
-
-
-FORMAT: Final = LogFormat("azure_resource", parse, lined=_RECORDS.lined, listed_from=listed_from)
+# By the hour that received the first records; files of an hour grow on into the next.
+_PASSED_OVER: Final = passed_over(
+    r"(.*?/blobServices/default/)y=(\d{4})/m=(\d\d)/d=(\d\d)/", "y=%Y/m=%m/d=%d/", days_early=1
+)
+FORMAT: Final = LogFormat("azure_resource", parse, lined=_RECORDS.lined, passed_over=_PASSED_OVER)

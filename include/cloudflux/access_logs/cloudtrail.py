@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date
 from typing import Any, Final
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 
 from cloudflux.access_logs.blocks import Block
 from cloudflux.access_logs.columns import duckdb_with
+from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
@@ -191,9 +191,6 @@ def _new_in(block: Block) -> Iterator[FormatNotice]:
     yield from new_fields(block, names, KNOWN_FIELDS)
 
 
-def listed_from(prefix: str, day: date) -> str:
-    """Give the first key of a day: below a region's folder keys are in the order of delivery."""
-    return f"{prefix}{day:%Y/%m/%d}/" if re.search(r"(^|/)CloudTrail/[a-z0-9-]+/$", prefix) else prefix
-
-
-FORMAT: Final = LogFormat("cloudtrail", parse, lined=_RECORDS.lined, listed_from=listed_from)
+# Below a region's folder keys are in the order of delivery.
+_PASSED_OVER: Final = passed_over(r"(.*?\bCloudTrail/[a-z0-9-]+/)(\d{4})/(\d\d)/(\d\d)/", "%Y/%m/%d/")
+FORMAT: Final = LogFormat("cloudtrail", parse, lined=_RECORDS.lined, passed_over=_PASSED_OVER)

@@ -25,8 +25,8 @@ def _as_they_are(head: bytes) -> Lined | None:
     return None
 
 
-def _from_the_start(prefix: str, day: date) -> str:
-    return prefix
+def _none(key: str, day: date) -> str:
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class LogFormat:
     lined: Callable[[bytes], Lined | None] = _as_they_are
     """Gives, from a file's first bytes, what puts each of its records on a line of its own while it streams; none for a
     file that has them so."""
-    listed_from: Callable[[str, date], str] = _from_the_start
-    """Gives the key, below a prefix, from which on the files that were delivered since a day are listed; the prefix
-    itself where the names do not tell. Files are listed by key."""
+    passed_over: Callable[[str, date], str] = _none
+    """Gives, for the key of a listed file, the key from which on the files that were delivered since a day are listed:
+    the same one where its name does not tell that it is older. Files are listed by key."""
 
 
 _NOBODY: Final = Exclusions()

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date, timedelta
 from typing import Final
 
 from cloudflux.access_logs.blocks import Block
+from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
@@ -131,11 +131,8 @@ def _new_in(block: Block) -> Iterator[FormatNotice]:
     yield from new_fields(block, names, KNOWN_FIELDS)
 
 
-def listed_from(prefix: str, day: date) -> str:
-    """Give the first key of the day before: files are named by their hour and come some hours later."""
-    if not prefix.endswith("cloudaudit.googleapis.com/data_access/"):
-        return prefix
-    return f"{prefix}{day - timedelta(days=1):%Y/%m/%d}/"
-
-
-FORMAT: Final = LogFormat("gcs_audit", parse, lined=_RECORDS.lined, listed_from=listed_from)
+# By the hour of the requests; files come some hours later.
+_PASSED_OVER: Final = passed_over(
+    r"(.*?\bcloudaudit\.googleapis\.com/data_access/)(\d{4})/(\d\d)/(\d\d)/", "%Y/%m/%d/", days_early=1
+)
+FORMAT: Final = LogFormat("gcs_audit", parse, lined=_RECORDS.lined, passed_over=_PASSED_OVER)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from cloudflux.access_logs.blocks import MAX_LINE_BYTES, Block
 from cloudflux.access_logs.columns import duckdb_with
+from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import listed, timed, times
@@ -379,11 +379,6 @@ def _by_header(
         yield header, lines.filter(pc.is_in(lines["file"], files))
 
 
-def listed_from(prefix: str, day: date) -> str:
-    """Give the name of the first hour's file since a day; files are named by their hour and come some hours later."""
-    if not prefix.endswith("_usage_"):
-        return prefix
-    return f"{prefix}{day - timedelta(days=1):%Y_%m_%d}"
-
-
-FORMAT: Final = LogFormat("gcs_usage", parse, listed_from=listed_from)
+# By the hour of the requests; files come some hours later.
+_PASSED_OVER: Final = passed_over(r"(.*?_usage_)(\d{4})_(\d\d)_(\d\d)_\d\d_", "%Y_%m_%d", days_early=1)
+FORMAT: Final = LogFormat("gcs_usage", parse, passed_over=_PASSED_OVER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from cloudflux.access_logs.blocks import Block
 from cloudflux.access_logs.columns import duckdb_with
+from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.parsed import (
     CLOCK_SKEW,
@@ -325,12 +326,10 @@ def _notice(block: Block, place: int, kind: NoticeKind, name: str, detail: str) 
     return FormatNotice(source.provider, source.bucket, "s3_server_access", kind, name, detail, source.key)
 
 
-def listed_from(prefix: str, day: date) -> str:
-    """Give the key of a day's first delivery, by the simple form of names.
+_SIMPLE: Final = passed_over(r"(.*?)(\d{4})-(\d\d)-(\d\d)-\d\d-\d\d-\d\d-[0-9A-Z]+$", "%Y-%m-%d")
+# By the time of delivery, or by that of the events, which are delivered later (PartitionDateSource).
+_PASSED_OVER: Final = passed_over(
+    r"(.*?\b\d{12}/[a-z0-9-]+/[^/]+/)(\d{4})/(\d\d)/(\d\d)/\d{4}-", "%Y/%m/%d/", days_early=1, otherwise=_SIMPLE
+)
 
-    Date-partitioned names have slashes where these have dashes, which sort behind: of these a whole year is listed.
-    """
-    return f"{prefix}{day.isoformat()}"
-
-
-FORMAT: Final = LogFormat("s3_server_access", parse, listed_from=listed_from)
+FORMAT: Final = LogFormat("s3_server_access", parse, passed_over=_PASSED_OVER)

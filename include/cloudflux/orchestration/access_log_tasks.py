@@ -41,7 +41,7 @@ def find_new_log_files(provider: str) -> list[dict[str, str]]:
         provider=Provider(provider),
         batch=batch,
         at=now(),
-        listed_from=lambda form, prefix, day: log_format(form).listed_from(prefix, day),
+        passed_over=lambda form, key, day: log_format(form).passed_over(key, day),
     )
     return [{"chunk": name} for name in names]
 

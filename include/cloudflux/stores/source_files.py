@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, select, tuple_
+from sqlalchemy import ARRAY, Engine, Text, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from cloudflux.stores.tables import SourceFileRow
@@ -23,17 +23,13 @@ class SourceFiles:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def published(self, provider: str, bucket: str, prefix: str = "", start_from: str = "") -> set[tuple[str, str]]:
-        """Give ``(key, etag)`` of all published files of a log bucket whose key starts with ``prefix``.
-
-        ``start_from`` leaves out the keys before it.
-        """
+    def published(self, provider: str, bucket: str, keys: Collection[str]) -> set[tuple[str, str]]:
+        """Give ``(key, etag)`` of the published ones among some files of a log bucket."""
         wanted = select(SourceFileRow.key, SourceFileRow.etag).where(
             SourceFileRow.provider == provider,
             SourceFileRow.bucket == bucket,
             SourceFileRow.published_at.is_not(None),
-            func.starts_with(SourceFileRow.key, prefix),
-            SourceFileRow.key >= start_from,
+            SourceFileRow.key == func.any(literal(list(keys), ARRAY(Text))),
         )
         with self._engine.connect() as connection:
             return {(row.key, row.etag) for row in connection.execute(wanted)}

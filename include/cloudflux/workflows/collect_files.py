@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from cloudflux.config import Estate, LogSource
@@ -12,11 +13,16 @@ from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows.collect_ports import (
     Lake,
-    ListedFrom,
     LogStore,
+    PassedOver,
     SourceFiles,
+    StoredFile,
 )
 
+_LISTED_FROM_ANY_KEY: Final = (Provider.AWS, Provider.GCP)
+"""Azure lists from a key on since its version of 2026-02-06 only: before it, each new start would list all there is."""
+_LOOKED_UP_AT_ONCE: Final = 5000
+"""So many files of a listing are looked up together among those that are published."""
 _FILE_OVERHEAD_BYTES: Final = 64 * 1024
 """What fetching one more file costs, in bytes of log parsed meanwhile: evens out chunks of many small files."""
 
@@ -30,7 +36,7 @@ def find_new_files(
     provider: Provider,
     batch: str,
     at: datetime,
-    listed_from: ListedFrom = lambda form, prefix, day: prefix,
+    passed_over: PassedOver = lambda form, key, day: key,
     chunk_bytes: int = 512 * 2**20,
     chunk_files: int = 4000,
 ) -> list[str]:
@@ -39,26 +45,47 @@ def find_new_files(
     Each chunk is a note of the batch with the files of one format. Returns the chunks' names. ``at`` is the time now.
     """
     names: list[str] = []
+    taken: set[tuple[str, str]] = set()  # buckets of several connections may share a log bucket
     lake.note(batch, f"listed-{provider}", at.isoformat())
     for (connection_id, form), sources in _log_sources(estate, provider).items():
         client = client_of(provider, connection_id)
         found: dict[tuple[str, str], SourceFile] = {}
         for source in sorted(sources, key=lambda source: (source.bucket, source.prefix)):
-            start = ""
+            since = None
             if source.lookback_days is not None:
-                start = listed_from(form, source.prefix, at.date() - timedelta(days=source.lookback_days))
-            known = source_files.published(provider.value, source.bucket, source.prefix, start)
-            for file in client.list_files(source.bucket, source.prefix, start):
-                if file.size_bytes and (file.key, file.etag) not in known:
-                    found[source.bucket, file.key] = SourceFile(
-                        provider, source.bucket, file.key, file.etag, file.size_bytes, form, file.last_modified_at
-                    )
-        for number, files in enumerate(even_chunks([found[key] for key in sorted(found)], chunk_bytes, chunk_files)):
+                since = at.date() - timedelta(days=source.lookback_days)
+            listed = _listed(client, source, since, passed_over, may_begin_anywhere=provider in _LISTED_FROM_ANY_KEY)
+            while files := list(islice(listed, _LOOKED_UP_AT_ONCE)):
+                known = source_files.published(provider.value, source.bucket, [file.key for file in files])
+                for file in files:
+                    if (file.key, file.etag) not in known and (source.bucket, file.key) not in taken:
+                        found[source.bucket, file.key] = SourceFile(
+                            provider, source.bucket, file.key, file.etag, file.size_bytes, form, file.last_modified_at
+                        )
+        taken |= found.keys()
+        for number, new in enumerate(even_chunks([found[key] for key in sorted(found)], chunk_bytes, chunk_files)):
             name = f"{provider}-{connection_id}-{form}-{number:05d}"
-            lake.note(batch, f"chunk-{name}", {"connection_id": connection_id, "files": [to_note(f) for f in files]})
+            lake.note(batch, f"chunk-{name}", {"connection_id": connection_id, "files": [to_note(f) for f in new]})
             names.append(name)
     lake.note(batch, f"chunks-{provider}", names)
     return names
+
+
+def _listed(
+    client: LogStore, source: LogSource, since: date | None, passed_over: PassedOver, *, may_begin_anywhere: bool
+) -> Iterator[StoredFile]:
+    """List the files below a source's prefix that are not empty, without those whose names tell that they are older."""
+    start: str | None = ""
+    while start is not None:
+        begin, start = start, None
+        for file in client.list_files(source.bucket, source.prefix, begin):
+            onward = file.key if since is None else passed_over(source.format, file.key, since)
+            if onward > file.key:
+                if may_begin_anywhere:
+                    start = onward
+                    break
+            elif file.size_bytes:
+                yield file
 
 
 def _log_sources(estate: Estate, provider: Provider) -> dict[tuple[str, str], set[LogSource]]:

@@ -50,8 +50,8 @@ class LogStore(Protocol):
 class SourceFiles(Protocol):
     """The log files whose events are published."""
 
-    def published(self, provider: str, bucket: str, prefix: str = "", start_from: str = "") -> set[tuple[str, str]]:
-        """Give ``(key, etag)`` of all published files of a log bucket whose key starts with ``prefix``."""
+    def published(self, provider: str, bucket: str, keys: Collection[str]) -> set[tuple[str, str]]:
+        """Give ``(key, etag)`` of the published ones among some files of a log bucket."""
 
     def intend(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Record where the rows of files will be, before anything is swapped in."""
@@ -159,8 +159,9 @@ class Parsed(Protocol):
 
 Parse = Callable[[Iterable[tuple[SourceFile, Iterator[bytes]]], Exclusions], Iterator[Parsed]]
 """Parses files of one format, block by block."""
-ListedFrom = Callable[[str, str, date], str]
-"""Gives (format, prefix, day) the key from which on the files delivered since a day are listed."""
+PassedOver = Callable[[str, str, date], str]
+"""Gives (format, key, day) where a listing goes on behind a file that was delivered before a day; the key of any other
+as it is."""
 
 
 class AuditReport(Protocol):

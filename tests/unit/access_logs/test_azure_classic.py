@@ -1,4 +1,4 @@
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 from access_log_lines import CLASSIC_FIELDS, classic_line, source
@@ -144,8 +144,3 @@ def test_the_entry_has_the_documented_fields() -> None:
     assert (
         len(classic_line(agent="a", key="/a/b/c").split(";")) == azure_classic.WIDTHS["1.0"] + 2
     )  # &quot; of the ETag
-
-
-def test_files_are_listed_from_the_day_before_when_the_prefix_is_the_blobs() -> None:
-    assert azure_classic.FORMAT.listed_from("blob/", date(2026, 11, 1)) == "blob/2026/10/31/"
-    assert azure_classic.FORMAT.listed_from("", date(2026, 11, 1)) == ""

@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -211,9 +211,3 @@ def test_memory_is_bounded_by_blocks_when_an_envelope_is_one_long_line() -> None
 )
 def test_a_time_is_in_utc_when_it_is_written_with_an_offset_or_none(time: str, hour: int) -> None:
     assert parse(azure_line(time=time)).events["at"].to_pylist()[0].hour == hour
-
-
-def test_files_are_listed_from_the_day_before_when_the_prefix_is_the_accounts() -> None:
-    prefix = "resourceId=/subscriptions/s/providers/Microsoft.Storage/storageAccounts/a/blobServices/default/"
-    assert azure_resource.FORMAT.listed_from(prefix, date(2026, 11, 1)) == f"{prefix}y=2026/m=10/d=31/"
-    assert azure_resource.FORMAT.listed_from("", date(2026, 11, 1)) == ""

@@ -1,6 +1,6 @@
 import gzip
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -211,15 +211,3 @@ def test_what_is_new_is_noticed_when_a_record_has_it() -> None:
         (NoticeKind.NEW_FIELD, "additionalEventData.newer"),
         (NoticeKind.UNKNOWN_OPERATION, "TeleportObject"),
     }
-
-
-@pytest.mark.parametrize(
-    ("prefix", "start"),
-    [
-        ("AWSLogs/123/CloudTrail/us-east-1/", "AWSLogs/123/CloudTrail/us-east-1/2026/11/06/"),
-        ("AWSLogs/", "AWSLogs/"),
-        ("", ""),
-    ],
-)
-def test_files_are_listed_from_a_day_when_the_prefix_is_a_regions(prefix: str, start: str) -> None:
-    assert cloudtrail.FORMAT.listed_from(prefix, date(2026, 11, 6)) == start

@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -143,9 +143,3 @@ def test_what_is_new_is_noticed_when_an_entry_has_it() -> None:
         (NoticeKind.NEW_FIELD, "protoPayload.newer"),
         (NoticeKind.UNKNOWN_OPERATION, "storage.objects.teleport"),
     }
-
-
-def test_files_are_listed_from_the_day_before_when_the_prefix_is_the_sinks() -> None:
-    prefix = "cloudaudit.googleapis.com/data_access/"
-    assert gcs_audit.FORMAT.listed_from(prefix, date(2026, 11, 1)) == f"{prefix}2026/10/31/"
-    assert gcs_audit.FORMAT.listed_from("x/", date(2026, 11, 1)) == "x/"

@@ -1,4 +1,4 @@
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 from access_log_lines import GCS_HEADER, gcs_line, source
@@ -180,8 +180,3 @@ def test_files_with_different_headers_are_read_when_they_share_a_block() -> None
 def test_a_row_is_read_when_it_is_not_quoted() -> None:
     row = ",".join(field.strip('"') for field in gcs_line().split(","))
     assert parse(row, gcs_line()).events.num_rows == 2
-
-
-def test_files_are_listed_from_the_day_before_when_the_prefix_is_the_usage_logs() -> None:
-    assert gcs_usage.FORMAT.listed_from("media_usage_", date(2026, 11, 1)) == "media_usage_2026_10_31"
-    assert gcs_usage.FORMAT.listed_from("media", date(2026, 11, 1)) == "media"

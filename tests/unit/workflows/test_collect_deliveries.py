@@ -15,7 +15,6 @@ import pytest
 from access_log_lines import GCS_HEADER, azure_line, gcs_line, s3_line
 from collecting import KeptLines, RecordedFiles, parser_of
 
-from cloudflux.access_logs.formats import log_format
 from cloudflux.config import BucketSettings, Estate, LogSource
 from cloudflux.domain.errors import AuditFailed, TerminalError
 from cloudflux.domain.objects import ObjectRef
@@ -373,22 +372,3 @@ def test_a_large_file_is_read_in_pieces_when_it_is_collected(world: World, monke
     assert world.daily()["k"][0] == 50
     assert world.lake.read("access_events")["line"].to_pylist() == list(range(1, 51))
     assert streamed == [700]
-
-
-def test_files_before_the_lookback_are_not_listed_when_names_begin_with_the_day(world: World) -> None:
-    logs = LogSource(bucket="logs", prefix="s3/", format="s3_server_access", lookback_days=7)
-    world.estate = Estate(buckets=(_settings(Provider.AWS, "media", logs),))
-    world.deliver(Provider.AWS, "s3/2026-11-01-00-00-00-A", get("k", "R1"))
-    world.deliver(Provider.AWS, "s3/2026-11-19-00-00-00-B", get("k", "R2"))
-    names = collect_files.find_new_files(
-        world.estate,
-        world.client_of,
-        world.files,
-        world.lake,
-        provider=Provider.AWS,
-        batch="run-1",
-        at=NOW,
-        listed_from=lambda form, prefix, day: log_format(form).listed_from(prefix, day),
-    )
-    (counts,) = world.parse(names)
-    assert counts["files"] == 1

@@ -95,7 +95,7 @@ class _FilesOnDisk:
         self._path = path
         self._rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
 
-    def published(self, provider: str, bucket: str, prefix: str = "", start_from: str = "") -> set[tuple[str, str]]:
+    def published(self, provider: str, bucket: str, keys: Any) -> set[tuple[str, str]]:
         return {(row["key"], row["etag"]) for row in self._rows.values() if row["published_at"]}
 
     def intend(self, rows: Any) -> None:

@@ -53,12 +53,11 @@ class FilesInMemory:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, str, str], Mapping[str, Any]] = {}
 
-    def published(self, provider: str, bucket: str, prefix: str = "", start_from: str = "") -> set[tuple[str, str]]:
-        """Give ``(key, etag)`` of the published files."""
+    def published(self, provider: str, bucket: str, keys: Collection[str]) -> set[tuple[str, str]]:
+        """Give ``(key, etag)`` of the published ones among some files."""
+        wanted = set(keys)
         return {
-            (key, etag)
-            for of, where, key, etag in self._rows
-            if (of, where) == (provider, bucket) and key.startswith(prefix) and key >= start_from
+            (key, etag) for of, where, key, etag in self._rows if (of, where) == (provider, bucket) and key in wanted
         }
 
     def intend(self, rows: Iterable[Mapping[str, Any]]) -> None:
