@@ -5,6 +5,7 @@ An unknown key or a wrong value fails at start with the key's name. Nothing here
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import TIER_OF, Provider
 
 DEFAULT_EXCLUDED_AGENTS: Final = (
@@ -70,6 +72,10 @@ class LogSource(_Strict):
     lookback_days: int | None = Field(default=None, ge=1)
     """How many days back new files are looked for, where their names begin with the day; None lists them all."""
     format: Literal["s3_server_access", "cloudtrail", "azure_resource", "azure_classic", "gcs_usage", "gcs_audit"]
+
+    def has(self, file: SourceFile) -> bool:
+        """Tell whether a file lies here."""
+        return file.bucket == self.bucket and file.key.startswith(self.prefix)
 
 
 class InventorySource(_Strict):
@@ -205,6 +211,28 @@ class Estate(_Strict):
     """Substrings of user agents, letter case ignored. Those that the file names replace the defaults."""
     excluded_requesters: tuple[str, ...] = DEFAULT_EXCLUDED_REQUESTERS
     """Substrings of the requester: an IAM role's ARN, a service account's mail, an Azure app or object id; as above."""
+
+    @model_validator(mode="after")
+    def _buckets_are_told_apart(self) -> Self:
+        for (provider, name), number in Counter((bucket.provider, bucket.bucket) for bucket in self.buckets).items():
+            if number > 1:
+                hint = ": containers of one name in two accounts need an estate each" if provider == "azure" else ""
+                raise ValueError(f"buckets: {name!r} of {provider} is named {number} times{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _classic_logs_are_of_one_account(self) -> Self:
+        connections: dict[str, str] = {}
+        for bucket in self.buckets:
+            for logs in bucket.logs:
+                other = connections.setdefault(logs.bucket, bucket.connection_id)
+                if logs.format == "azure_classic" and other != bucket.connection_id:
+                    raise ValueError(
+                        f"buckets: the classic logs in {logs.bucket!r} are read through {other!r} and "
+                        f"{bucket.connection_id!r}: those of each account have the same names, so give all buckets of "
+                        "an account one connection, and other accounts an estate each"
+                    )
+        return self
 
     @property
     def exclusions(self) -> Exclusions:

@@ -9,6 +9,7 @@ envelope (``{"records": [...]}``) or print them over many lines; both are read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -215,8 +216,19 @@ def _field_names(record: dict[str, Any], depth: int = 2) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in _field_names(value, depth - 1))
 
 
+_ACCOUNT: Final = re.compile(r"(?i)/storageAccounts/([^/]+)/")
+
+
+def _account_of(key: str) -> str | None:
+    """Give the storage account that a file tells of, by its name."""
+    found = _ACCOUNT.search(key)
+    return found[1].lower() if found else None
+
+
 # By the hour that received the first records; files of an hour grow on into the next.
 _PASSED_OVER: Final = passed_over(
-    r"(.*?/blobServices/default/)y=(\d{4})/m=(\d\d)/d=(\d\d)/", "y=%Y/m=%m/d=%d/", days_early=1
+    r"(?i)(.*?/blobServices/default/)y=(\d{4})/m=(\d\d)/d=(\d\d)/", "y=%Y/m=%m/d=%d/", days_early=1
 )
-FORMAT: Final = LogFormat("azure_resource", parse, lined=_RECORDS.lined, passed_over=_PASSED_OVER)
+FORMAT: Final = LogFormat(
+    "azure_resource", parse, lined=_RECORDS.lined, passed_over=_PASSED_OVER, account_of=_account_of
+)

@@ -29,6 +29,10 @@ def _none(key: str, day: date) -> str:
     return key
 
 
+def _unnamed(key: str) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class LogFormat:
     """How the log files of one format are read."""
@@ -44,6 +48,10 @@ class LogFormat:
     passed_over: Callable[[str, date], str] = _none
     """Gives, for the key of a listed file, the key from which on the files that were delivered since a day are listed:
     the same one where its name does not tell that it is older. Files are listed by key."""
+
+    account_of: Callable[[str], str | None] = _unnamed
+    """Gives the account of whose buckets a file tells, by its key, where other accounts may have buckets of the same
+    names."""
 
 
 _NOBODY: Final = Exclusions()

@@ -42,6 +42,7 @@ def find_new_log_files(provider: str) -> list[dict[str, str]]:
         batch=batch,
         at=now(),
         passed_over=lambda form, key, day: log_format(form).passed_over(key, day),
+        account_of=lambda form, key: log_format(form).account_of(key),
     )
     return [{"chunk": name} for name in names]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date
 from itertools import chain
 from typing import Final, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -61,13 +62,14 @@ def parse_chunk(
     files = [from_note(file) for file in content["files"]]
     taken: list[SourceFile] = []
     contents = _contents(client_of(files[0].provider, content["connection_id"]), files, taken)
+    by_id = {file.file_id: file for file in files}
     notices: dict[FormatNotice, None] = {}
     lines: dict[str, int] = {}
     total = found = 0
     with _Parts(lake, _part_of(files), batch, part_rows) as parts:
         for parsed in parse_of(files[0].format)(contents, estate.exclusions):
-            named = _of_estate(parsed.events, estate)
-            parts.add(named, _of_estate(parsed.hours, estate), parsed.quarantine)
+            named = _of_estate(parsed.events, estate, by_id)
+            parts.add(named, _of_estate(parsed.hours, estate, by_id), parsed.quarantine)
             total += parsed.lines
             found += parsed.events.num_rows
             for file_id, count in parsed.lines_by_file.items():
@@ -227,7 +229,14 @@ def _stream(client: LogStore, file: SourceFile) -> Iterator[bytes] | None:
     return chain((first,), pieces)
 
 
-def _of_estate(rows: pa.Table, estate: Estate) -> pa.Table:
+def _of_estate(rows: pa.Table, estate: Estate, files: Mapping[str, SourceFile]) -> pa.Table:
+    """Leave out the rows of buckets that the estate does not name.
+
+    Azure's containers have names of their account's own: their rows count where they come from the logs that the estate
+    names for the container.
+    """
+    if next(iter(files.values())).provider is Provider.AZURE:
+        rows = _of_their_sources(rows, estate, files)
     named = {(bucket.provider.value, bucket.bucket) for bucket in estate.buckets}
     # Few buckets, many rows: the names are looked at once each.
     present = rows.select(["provider", "bucket"]).group_by(["provider", "bucket"], use_threads=False).aggregate([])
@@ -243,3 +252,17 @@ def _of_estate(rows: pa.Table, estate: Estate) -> pa.Table:
         names = pa.array(sorted(bucket for of, bucket in named if of == provider), pa.string())
         kept = pc.or_(kept, pc.and_(pc.equal(rows["provider"], provider), pc.is_in(rows["bucket"], names)))
     return rows.filter(kept)
+
+
+def _of_their_sources(rows: pa.Table, estate: Estate, files: Mapping[str, SourceFile]) -> pa.Table:
+    """Leave out the rows that a file tells of a bucket whose logs, by the estate, lie elsewhere."""
+    if not rows.num_rows:
+        return rows
+    encoded = [rows[name].combine_chunks().dictionary_encode() for name in ("source_file", "bucket")]
+    ids, buckets = (column.dictionary.to_pylist() for column in encoded)
+    sources = {bucket.bucket: bucket.logs for bucket in estate.buckets if bucket.provider is Provider.AZURE}
+    tells = np.array(
+        [[any(logs.has(files[file_id]) for logs in sources.get(bucket, ())) for bucket in buckets] for file_id in ids]
+    )
+    kept = tells[encoded[0].indices.to_numpy(), encoded[1].indices.to_numpy()]
+    return rows if kept.all() else rows.filter(pa.array(kept))

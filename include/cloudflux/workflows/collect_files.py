@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
 from cloudflux.config import Estate, LogSource
+from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows.collect_ports import (
+    AccountOf,
     Lake,
     LogStore,
     PassedOver,
@@ -37,12 +39,14 @@ def find_new_files(
     batch: str,
     at: datetime,
     passed_over: PassedOver = lambda form, key, day: key,
+    account_of: AccountOf = lambda form, key: None,
     chunk_bytes: int = 512 * 2**20,
     chunk_files: int = 4000,
 ) -> list[str]:
     """List a provider's log files that are not published yet, and cut them into chunks of even size.
 
     Each chunk is a note of the batch with the files of one format. Returns the chunks' names. ``at`` is the time now.
+    Raises ``SettingsError`` when one source has the logs of several Azure accounts: containers are told apart by name.
     """
     names: list[str] = []
     taken: set[tuple[str, str]] = set()  # buckets of several connections may share a log bucket
@@ -55,7 +59,10 @@ def find_new_files(
             if source.lookback_days is not None:
                 since = at.date() - timedelta(days=source.lookback_days)
             listed = _listed(client, source, since, passed_over, may_begin_anywhere=provider in _LISTED_FROM_ANY_KEY)
+            accounts: set[str | None] = set()
             while files := list(islice(listed, _LOOKED_UP_AT_ONCE)):
+                accounts |= {account_of(form, file.key) for file in files}
+                _refuse_more_than_one(accounts - {None}, source)
                 known = source_files.published(provider.value, source.bucket, [file.key for file in files])
                 for file in files:
                     if (file.key, file.etag) not in known and (source.bucket, file.key) not in taken:
@@ -69,6 +76,15 @@ def find_new_files(
             names.append(name)
     lake.note(batch, f"chunks-{provider}", names)
     return names
+
+
+def _refuse_more_than_one(accounts: Collection[str | None], source: LogSource) -> None:
+    if len(accounts) > 1:
+        raise SettingsError(
+            f"the logs in {source.bucket!r} below {source.prefix!r} are those of {len(accounts)} storage accounts "
+            f"({', '.join(sorted(map(str, accounts)))}), whose containers may have the same names: let the prefix of "
+            "each bucket's logs in the estate file end with the account, `.../storageAccounts/<account>/`"
+        )
 
 
 def _listed(

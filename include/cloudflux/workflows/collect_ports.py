@@ -162,6 +162,8 @@ Parse = Callable[[Iterable[tuple[SourceFile, Iterator[bytes]]], Exclusions], Ite
 PassedOver = Callable[[str, str, date], str]
 """Gives (format, key, day) where a listing goes on behind a file that was delivered before a day; the key of any other
 as it is."""
+AccountOf = Callable[[str, str], str | None]
+"""Gives (format, key) the account that a log file tells of, where its name says so."""
 
 
 class AuditReport(Protocol):

@@ -135,6 +135,28 @@ def get(key: str, request_id: str, day: int = 6, **overrides: str) -> str:
     )
 
 
+def test_containers_are_told_apart_by_their_accounts_logs_when_names_are_the_same(world: World) -> None:
+    # Of two accounts with a container "reports" each the estate names one; the other account's logs lie beside.
+    place = "resourceId=/subscriptions/s/storageAccounts/{}/blobServices/default/"
+    world.estate = Estate(
+        buckets=tuple(
+            _settings(
+                Provider.AZURE, bucket, LogSource(bucket="logs", prefix=place.format(of), format="azure_resource")
+            )
+            for bucket, of in (("reports", "acct"), ("data", "other"))
+        )
+    )
+    for of, request_id in (("acct", "R1"), ("other", "R2")):
+        lines = [
+            azure_line(properties={"objectKey": f"/{of}/{bucket}/q1"}, correlationId=request_id)
+            for bucket in ("reports", "data")
+        ]
+        world.deliver(Provider.AZURE, f"{place.format(of)}y=2026/m=11/d=06/h=10/m=00/PT1H.json", "\n".join(lines))
+    world.collect()
+    daily = world.lake.read("daily_access").select(["bucket", "key", "reads"]).to_pylist()
+    assert sorted((row["bucket"], row["reads"]) for row in daily) == [("data", 1), ("reports", 1)]
+
+
 def test_all_three_providers_are_collected_when_their_logs_are_delivered(world: World) -> None:
     world.deliver(Provider.AWS, "s3/a", s3_line())
     world.deliver(Provider.AZURE, "y=2026/PT1H.json", azure_line())

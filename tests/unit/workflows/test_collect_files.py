@@ -12,6 +12,7 @@ from collecting import RecordedFiles
 
 from cloudflux.access_logs.formats import log_format
 from cloudflux.config import BucketSettings, Estate, LogSource
+from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
@@ -55,6 +56,7 @@ def found(folder: Path, client: Logs, *buckets: BucketSettings, files: RecordedF
         batch="run-1",
         at=NOW,
         passed_over=lambda form, key, day: log_format(form).passed_over(key, day),
+        account_of=lambda form, key: log_format(form).account_of(key),
     )
     return [file["key"] for name in names for file in lake.noted("run-1", f"chunk-{name}")["files"]]
 
@@ -112,3 +114,15 @@ def test_published_files_are_left_out_when_they_are_the_same(tmp_path: Path) -> 
     files.record([row | {"key": "s3/3", "etag": state.etag}, row | {"key": "s3/4", "etag": "another"}], NOW)
     source = LogSource(bucket="logs", prefix="s3/", format="s3_server_access")
     assert found(tmp_path, client, settings(source), files=files) == ["s3/0", "s3/1", "s3/2", "s3/4"]
+
+
+def test_source_is_refused_when_it_has_the_logs_of_several_accounts(tmp_path: Path) -> None:
+    keys = [
+        "resourceId=/subscriptions/s/storageAccounts/acct/blobServices/default/y=2026/m=11/d=19/h=00/m=00/PT1H.json",
+        "resourceId=/SUBSCRIPTIONS/S/STORAGEACCOUNTS/OTHER/BLOBSERVICES/DEFAULT/y=2026/m=11/d=19/h=00/m=00/PT1H.json",
+    ]
+    client = Logs(Provider.AZURE, *keys)
+    with pytest.raises(SettingsError, match=r"'logs' below '' are those of 2 storage accounts \(acct, other\)"):
+        found(tmp_path, client, settings(LogSource(bucket="logs", format="azure_resource")))
+    one = LogSource(bucket="logs", format="azure_resource", prefix="resourceId=/subscriptions/s/storageAccounts/acct/")
+    assert found(tmp_path, client, settings(one)) == keys[:1]
