@@ -51,6 +51,7 @@ def azure_record(*, status: Any = 200, properties: dict[str, Any] | None = None,
         "category": "StorageRead",
         "operationName": "GetBlob",
         "statusCode": status,
+        "statusText": "Success",
         "correlationId": "5c6d7e8f-0000-4111-8222-933344445555",
         "uri": "https://acct.blob.core.windows.net/reports/q1%20final.xlsx?sv=1",
         "properties": {

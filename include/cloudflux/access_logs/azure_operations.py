@@ -13,6 +13,7 @@ KINDS: Final = {
     "GetBlob": "read",
     "ReadFile": "read",
     "QueryBlobContents": "read",
+    "GetWebContent": "read",  # of a static website, from the container $web
     "CopyBlobSource": "read",
     "PutBlob": "write",
     "PutBlobFromURL": "write",
@@ -24,7 +25,7 @@ KINDS: Final = {
     "DeleteFile": "delete",
     "SetBlobTier": "tier",
 }
-OBJECT_OPERATION: Final = re.compile(r"Blob|File|Append|Page|Block")
+OBJECT_OPERATION: Final = re.compile(r"Blob|File|Append|Page|Block|WebContent|^Sftp|^Nfs")
 OTHER_OPERATIONS: Final = re.compile(
     # On blobs, and no use of their content: properties, tags, leases, locks, parts of a write, containers' own
     r"^(List|Find|Lease|Snapshot|Undelete|Abort|Create|Rename|Preflight|Incremental|Restore)|Properties|Metadata|Tags|ACL"

@@ -65,6 +65,7 @@ _PATHS: Final = {
     "time": "$.time",
     "operation": "$.operationName",
     "status": "$.statusCode",
+    "status_text": "$.statusText",
     "request_id": "$.correlationId",
     "object_key": "$.properties.objectKey",
     "sent_text": "$.properties.responseBodySize",
@@ -96,7 +97,8 @@ WITH extracted AS (
     SELECT *, name.bucket AS bucket,
         -- A 304 is a read of no bytes: ClientOtherError, which is billed (storage-analytics-logged-operations-and-
         -- status-messages). Other redirects do not occur; what failed used nothing.
-        CASE WHEN code BETWEEN 200 AND 299 OR code = 304
+        -- A status tells more than its code: NetworkError has the code 200, and the client got no answer.
+        CASE WHEN (code BETWEEN 200 AND 299 OR code = 304) AND NOT ends_with(coalesce(status_text, ''), 'NetworkError')
             THEN CASE WHEN listed IS NOT NULL AND ({lifecycle}) THEN 'tier' ELSE listed END END AS kind,
         CASE WHEN is_plain THEN name.key ELSE try(url_decode(replace(name.key, '+', '%2B'))) END AS key
     FROM named
@@ -105,7 +107,8 @@ WITH extracted AS (
     WHEN NOT is_json THEN 'not a resource log record: no JSON object'
     WHEN operation IS NULL THEN CASE WHEN regexp_matches(text, '^\s*\{{')
         THEN 'not a resource log record: no operationName' ELSE 'not a resource log record: no JSON object' END
-    WHEN code IS NULL THEN 'statusCode is not a number'
+    -- "Unknown" where the request was interrupted (monitor-blob-storage-reference, statusCode)
+    WHEN code IS NULL AND lower(coalesce(status, '')) <> 'unknown' THEN 'statusCode is not a number'
     WHEN sent IS NULL OR sent < 0 OR sent > {max_bytes} THEN 'responseBodySize is beyond any blob''s size'
     WHEN kind IS NOT NULL AND (bucket IS NULL OR bucket = '' OR key IS NULL OR key = '' OR contains(key, chr(0)))
         THEN 'the record names no container and blob'

@@ -68,6 +68,37 @@ def test_a_copy_is_one_read_and_one_write_when_it_logs_three_records() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("status", "text", "reads"),
+    [
+        (200, "NetworkError", 0),
+        (206, "SASNetworkError", 0),
+        (200, "SASSuccess", 1),
+        (200, None, 1),
+        ("Unknown", "AnonymousNetworkError", 0),
+        ("unknown", None, 0),
+    ],
+)
+def test_a_request_is_no_access_when_the_client_got_no_answer(status: Any, text: str | None, reads: int) -> None:
+    parsed = parse(azure_line(status=status, statusText=text) + "\n" + azure_line(correlationId="next"))
+    assert (parsed.events.num_rows, parsed.quarantine.num_rows, parsed.lines) == (reads + 1, 0, 2)
+
+
+def test_a_page_of_a_static_website_is_read_when_it_is_got() -> None:
+    get = azure_line(operationName="GetWebContent", properties={"objectKey": "/acct/$web/index.html"})
+    parsed = parse(get + "\n" + azure_line(operationName="GetWebContentProperties", correlationId="next"))
+    assert [(row["kind"], row["bucket"], row["key"]) for row in parsed.events.to_pylist()] == [
+        ("read", "$web", "index.html")
+    ]
+    assert parsed.notices == ()
+
+
+@pytest.mark.parametrize("operation", ["SftpReadFile", "NfsRead", "WebContentThing"])
+def test_an_operation_is_noticed_when_it_may_be_use_of_a_file(operation: str) -> None:
+    (noticed,) = parse(azure_line(operationName=operation)).notices
+    assert (noticed.kind, noticed.name) == (NoticeKind.UNKNOWN_OPERATION, operation)
+
+
 @pytest.mark.parametrize(("status", "reads"), [(200, 1), ("206", 1), (304, 1), (404, 0), (500, 0)])
 def test_a_failed_request_is_no_access_when_its_status_is(status: Any, reads: int) -> None:
     parsed = parse(azure_line(status=status, properties={"responseBodySize": None}))

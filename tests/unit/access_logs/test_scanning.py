@@ -72,6 +72,7 @@ AZURE_VALUES: dict[str, list[Any]] = {
     "operationName": ["PutBlob", "GetBlobProperties", "NewBlobThing", None, 5, ""],
     "status": ["200", 206, 304, 404, None, "x", 99999, "+200"],
     "correlationId": ["", None, "-", 7, 'a"b', "é"],
+    "statusText": ["NetworkError", "SASNetworkError", "Error", "", None, 5, 'a"b'],
     "time": ["2026-11-06T02:17:45Z", "2026-11-06T02:17:45.5Z", "2026-11-06 02:17:45", "2026-11-06T02:17:45+01:00",
              "2026-13-06T02:17:45Z", "2026-11-06T24:00:00Z", None, 1, "2027-11-06T02:17:45Z",
              "2026-11-06T02:17:45.123456789Z", "2026-11-06T02:17:45.9999999Z", "2026-02-29T00:00:00Z"],

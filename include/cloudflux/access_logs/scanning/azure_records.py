@@ -34,15 +34,17 @@ _MOST_DEPTH: Final = 16
 BUCKET, OPERATION, KEY, AGENT, OBJECT_ID, UPN, APP_ID = range(7)
 """The texts that are numbered, by their place in the columns; the last three are the requester's, empty for none."""
 (
-    _TIME, _OPERATION, _STATUS, _ID, _OBJECT, _SENT, _AGENT, _OBJECT_ID, _UPN, _APP_ID, _PROPERTIES, _IDENTITY,
-    _REQUESTER, _FIELDS,
-) = range(14)  # fmt: skip
+    _TIME, _OPERATION, _STATUS, _ID, _STATUS_TEXT, _OBJECT, _SENT, _AGENT, _OBJECT_ID, _UPN, _APP_ID, _PROPERTIES,
+    _IDENTITY, _REQUESTER, _FIELDS,
+) = range(15)  # fmt: skip
 _ONES: Final = np.uint64(0x0101010101010101)
 _TOPS: Final = np.uint64(0x8080808080808080)
 _QUOTES: Final = np.uint64(0x2222222222222222)
 _BACKSLASHES: Final = np.uint64(0x5C5C5C5C5C5C5C5C)
 _BLANKS: Final = np.uint64(0x2020202020202020)
 _NONE: Final = np.uint64(0)
+_NETWORK_ERROR: Final = np.uint64(int.from_bytes(b"orkError", "little"))
+"""How the statuses end that have a code of success, and where the client got no answer all the same."""
 
 
 def scan(data: Bytes, words: Words, size: int, lines: int, *, with_requesters: bool) -> ScannedLines:
@@ -64,7 +66,7 @@ def scan(data: Bytes, words: Words, size: int, lines: int, *, with_requesters: b
 
 # in the order of the numbers above; those of one object stand together
 _LISTED: Final = (
-    "time", "operationName", "statusCode", "correlationId",
+    "time", "operationName", "statusCode", "correlationId", "statusText",
     "objectKey", "responseBodySize", "userAgentHeader",
     "objectId", "upn", "appId",
     "properties", "identity",
@@ -318,9 +320,12 @@ def _scanned(
             continue
         place += 1
         for field in range(_OBJECT_ID):
-            if fields[0, field] < 0 and field != _SENT:
+            if fields[0, field] < 0 and field != _SENT and field != _STATUS_TEXT:
                 good = False
         if not good:
+            continue
+        length = fields[1, _STATUS_TEXT]
+        if length >= 12 and words[fields[0, _STATUS_TEXT] + length - 8] == _NETWORK_ERROR:
             continue
         # 2026-11-06T02:17:45.1234567Z
         time = fields[0, _TIME]
