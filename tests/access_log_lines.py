@@ -143,7 +143,11 @@ def gcs_audit_entry(*, payload: dict[str, Any] | None = None, **overrides: Any) 
         "protoPayload": {
             "@type": "type.googleapis.com/google.cloud.audit.AuditLog",
             "authenticationInfo": {"principalEmail": "reader@p.iam.gserviceaccount.com"},
-            "authorizationInfo": [{"granted": True, "permission": "storage.objects.get"}],
+            "authorizationInfo": [
+                # an overwrite needs two permissions, and other requests more
+                {"resource": "projects/_/buckets/media", "permission": permission, "granted": True}
+                for permission in ("storage.objects.delete", "storage.objects.get")
+            ],
             "methodName": "storage.objects.get",
             "requestMetadata": {"callerIp": "198.51.100.10", "callerSuppliedUserAgent": "gcloud-python/2.1,gzip(gfe)"},
             "resourceName": "projects/_/buckets/media/objects/a/b.bin",

@@ -4,7 +4,8 @@ Format: AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html and awscloudtr
 cloudtrail-event-reference-record-contents.html. Files lie below
 ``AWSLogs/<account>/CloudTrail/<region>/YYYY/MM/DD/<account>_CloudTrail_<region>_YYYYMMDDTHHmmZ_<id>.json.gz``, by the
 time of their delivery. Digests, Insights events and management events of the same bucket tell of no object and are
-passed over. Delivery is at least once: records are told apart by their ``eventID``.
+passed over. Delivery is at least once: records are told apart by their ``eventID``, or by the ``sharedEventID`` of
+those that CloudTrail gives to several accounts for one request (cloudtrail-logging-s3-info, cross-account scenarios).
 
 Lifecycle's own work is not in CloudTrail (AmazonS3/latest/userguide/lifecycle-and-other-bucket-config.html); requests
 that another AWS service makes on its behalf are tier events.
@@ -81,7 +82,9 @@ _PATHS: Final = {
     "operation": "$.eventName",
     "is_management": "$.managementEvent",
     "error": "$.errorCode",
-    "request_id": "$.eventID",
+    "event_id": "$.eventID",
+    "shared_id": "$.sharedEventID",
+    "category": "$.eventCategory",
     "bucket_name": "$.requestParameters.bucketName",
     "key": "$.requestParameters.key",
     "copy_source": '$.requestParameters."x-amz-copy-source"',
@@ -100,7 +103,8 @@ WITH extracted AS (
     SELECT *, {moment} AS happened, {listed} AS listed,
         CASE WHEN sent_text IS NULL THEN 0 ELSE try_cast(sent_text AS BIGINT) END AS sent,
         coalesce(source = 's3.amazonaws.com' OR source = 's3express.amazonaws.com', false)
-            AND coalesce(is_management, 'false') = 'false' AS is_data,
+            AND coalesce(is_management, 'false') = 'false' AND coalesce(category, 'Data') = 'Data' AS is_data,
+        coalesce(nullif(shared_id, ''), event_id) AS request_id,
         -- An access point is named by its ARN; the resources name the bucket behind it.
         CASE WHEN starts_with(bucket_name, 'arn:') THEN regexp_extract(
                 try(json_extract_string(text, '$.resources'))::VARCHAR, '"arn:aws[a-z-]*:s3:::([^/"]+)', 1)
@@ -135,11 +139,15 @@ FROM judged
 # `/bucket/key?versionId=…`, URL-encoded like a form (CopyObject, x-amz-copy-source); the slash in front may be missing.
 # An access point's ARN does not tell the bucket.
 _SOURCES: Final = r"""
-WITH named AS (
-    SELECT *, regexp_extract(
-        try(url_decode(replace(regexp_replace(copy_source, '\?versionId=[^?]*$', ''), '+', '%20'))),
-        '(?s)^/?([^/]+)/(.+)$', ['bucket', 'key']) AS name
+WITH sources AS (
+    SELECT *, CASE WHEN starts_with(copy_source, '["') THEN json_extract_string(copy_source, '$[0]')
+        ELSE copy_source END AS source
     FROM copies
+), named AS (
+    SELECT *, regexp_extract(
+        try(url_decode(replace(regexp_replace(source, '\?versionId=[^?]*$', ''), '+', '%20'))),
+        '(?s)^/?([^/]+)/(.+)$', ['bucket', 'key']) AS name
+    FROM sources
 )
 SELECT file, line, name.bucket AS bucket, name.key AS key, "at", 'read' AS kind, operation, 0::BIGINT AS bytes_sent,
     request_id, excluded

@@ -57,7 +57,8 @@ _FIELD_NAMES: Final = """
 """
 KNOWN_FIELDS: Final = frozenset(_FIELD_NAMES.split())
 
-_RECORDS: Final = JsonRecords(first_keys=("insertId", "protoPayload", "logName", "timestamp", "resource"))
+# Not "resource": the elements of authorizationInfo begin with it.
+_RECORDS: Final = JsonRecords(first_keys=("insertId", "protoPayload", "logName", "timestamp"))
 _PATHS: Final = {
     "time": "$.timestamp",
     "request_id": "$.insertId",

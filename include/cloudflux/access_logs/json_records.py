@@ -4,7 +4,8 @@ Most files have one object a line. Others wrap them in an envelope (``{"Records"
 over many lines, or write one after the other. While such a file streams, each record is put on a line of its own: the
 text between two records, ``},{"eventVersion":``, cannot stand inside a JSON string, whose quotes are escaped. So a file
 of any size is read in blocks, and a record that is damaged takes no other with it. What is still no JSON object of its
-own is looked at once more, slowly, by where objects begin and end.
+own is looked at once more, slowly, by where objects begin and end; one that was cut inside, because the elements of a
+list in it begin like a record, is put together again.
 
 Of a key that stands twice in an object the first counts.
 """
@@ -40,6 +41,9 @@ _DECODER: Final = json.JSONDecoder()
 _OPENING_TEXT: Final = re.compile(r'(?:\{\s*"[Rr]ecords"\s*:\s*)?\[\s*(?=\{)')
 _PASSES: Final = 16
 """How often the text of a damaged stretch may be gone over before its lines are given up."""
+
+_LINES_REJOINED: Final = 32
+"""Of so many pieces at most an object is put together again that was cut where a list inside it looked like records."""
 
 
 def _nothing_else(document: Mapping[str, Any]) -> bool:
@@ -139,11 +143,12 @@ class JsonRecords:
                 continue
             line = bisect_right(starts, position) - 1
             if whole[position] == "{" and budget > 0:
-                document, after, cost = _object_at(whole, position, starts, line)
+                document, text, cost = _object_at(whole, position, starts, line)
+                after = position + len(text)
                 budget -= cost
                 if document is not None:
-                    for text in self._records_of(document, whole[position:after]):
-                        yield numbers[line], text
+                    for record_text in self._records_of(document, text):
+                        yield numbers[line], record_text
                     position = after
                     continue
             line_end = starts[line + 1]
@@ -166,8 +171,8 @@ class JsonRecords:
         return isinstance(record, dict) and self.is_other(record)
 
 
-def _object_at(whole: str, position: int, starts: Sequence[int], line: int) -> tuple[dict[str, Any] | None, int, int]:
-    """Read the object that begins at a position: give it, where it ends, and how much text was gone over.
+def _object_at(whole: str, position: int, starts: Sequence[int], line: int) -> tuple[dict[str, Any] | None, str, int]:
+    """Read the object that begins at a position: give it, its text, and how much text was gone over.
 
     More lines are taken only while those so far end too early: no string has a line end in it, so that one which is
     torn is known by the end of its line.
@@ -181,13 +186,36 @@ def _object_at(whole: str, position: int, starts: Sequence[int], line: int) -> t
         try:
             document, after = _DECODER.raw_decode(window)
         except json.JSONDecodeError as exc:
+            if window[max(exc.pos - 2, 0) : exc.pos + 1] == "}\n{":
+                return _rejoined(whole, position, starts, line, cost)
             if end == len(whole) or exc.pos < len(window.rstrip()):
-                return None, position, cost
+                return None, "", cost
         except RecursionError:
-            return None, position, cost
+            return None, "", cost
         else:
-            return document if isinstance(document, dict) else None, position + after, cost
+            return document if isinstance(document, dict) else None, window[:after], cost
         lines *= 2
+
+
+def _rejoined(
+    whole: str, position: int, starts: Sequence[int], line: int, cost: int
+) -> tuple[dict[str, Any] | None, str, int]:
+    """Read an object in which a list was cut: its elements begin as records do. The cut took the comma between them."""
+    lines = 2
+    while lines <= _LINES_REJOINED and line + lines < len(starts):
+        window = whole[position : starts[line + lines]].replace("}\n{", "},{")
+        cost += len(window)
+        try:
+            document, after = _DECODER.raw_decode(window)
+        except json.JSONDecodeError as exc:
+            if exc.pos < len(window.rstrip()):
+                return None, "", cost
+        except RecursionError:
+            return None, "", cost
+        else:
+            return document if isinstance(document, dict) else None, window[:after], cost
+        lines += 1
+    return None, "", cost
 
 
 def _compact(record: Any) -> str:

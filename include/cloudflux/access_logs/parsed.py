@@ -31,7 +31,7 @@ FIRST_AT: Final = datetime(2006, 1, 1, tzinfo=UTC)
 CLOCK_SKEW: Final = timedelta(days=1)
 """A request cannot be younger than the file that tells of it; a day is left for clocks and time zones."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-KIND_NAMES: Final = pa.array(["read", "write", "delete", "tier"])
+KIND_NAMES: Final = pa.array(["read", "write", "delete", "tier", "part"])
 KIND_CODES: Final = {name: code for code, name in enumerate(KIND_NAMES.to_pylist())}
 NO_KIND: Final = -1
 """Of a record that is no access."""

@@ -136,7 +136,7 @@ SUITES: Final[Mapping[str, tuple[Expectation, ...]]] = MappingProxyType(
             _columns("access_events"),
             *_no_nulls("provider", "bucket", "key", "day", "kind", "operation", "request_id", "source_file", "line"),
             _in_set("provider", _PROVIDERS),
-            _in_set("kind", ["read", "write", "delete", "tier"]),
+            _in_set("kind", ["read", "write", "delete", "tier", "part"]),
             _between("bytes_sent", 0, _MAX_OBJECT_BYTES),
             # `at` is a word of DuckDB's SQL, and Great Expectations does not quote columns.
             no_row_where("every event has a time", '"at" IS NULL'),

@@ -34,7 +34,7 @@ _DOUBLED: Final = "CREATE TEMP TABLE doubled AS SELECT h FROM ({identities}) GRO
 _OURS: Final = """
 CREATE TEMP TABLE ours AS
 SELECT DISTINCT provider, day, request_id FROM {events}
-WHERE excluded AND kind = 'write' AND contains(operation, 'COPY')
+WHERE excluded AND kind IN ('write', 'part') AND contains(operation, 'COPY')
 """
 # The rows that share a hash with another one, which are few.
 _AGAIN: Final = """

@@ -68,9 +68,10 @@ def test_only_use_of_the_object_counts_when_the_event_is(operation: str, kinds: 
         ("/source/a%20b%2Bc.bin?versionId=3L4kqtJlcpXroDTDmJ", "source", "a b+c.bin"),
         ("source%2Fa+b", "source", "a b"),
         ("source/a?b", "source", "a?b"),
+        (["source/a%2Bb"], "source", "a+b"),
     ],
 )
-def test_a_copy_is_a_write_and_a_read_of_its_source_when_it_names_one(copy_source: str, bucket: str, key: str) -> None:
+def test_a_copy_is_a_write_and_a_read_of_its_source_when_it_names_one(copy_source: Any, bucket: str, key: str) -> None:
     record = cloudtrail_record(eventName="CopyObject", parameters={"x-amz-copy-source": copy_source})
     events = parse(cloudtrail_record(eventID="A"), record, cloudtrail_record(eventID="C")).events.to_pylist()
     assert [(event["kind"], event["bucket"], event["key"]) for event in events] == [
@@ -80,6 +81,18 @@ def test_a_copy_is_a_write_and_a_read_of_its_source_when_it_names_one(copy_sourc
         ("read", "media", "a/b.bin"),
     ]
     assert (events[2]["request_id"], events[2]["bytes_sent"]) == (events[1]["request_id"], 0)
+
+
+def test_a_request_has_one_id_when_several_accounts_are_told_of_it() -> None:
+    records = [cloudtrail_record(eventID=name, sharedEventID="S") for name in "AB"]
+    parsed = parse(*records, cloudtrail_record(eventID="C", sharedEventID=None))
+    assert parsed.events["request_id"].to_pylist() == ["S", "S", "C"]
+
+
+def test_an_event_of_a_network_is_no_access_when_the_data_event_stands_beside() -> None:
+    network = cloudtrail_record(eventCategory="NetworkActivity", eventType="AwsVpceEvent")
+    parsed = parse(cloudtrail_record(eventCategory="Data"), network)
+    assert (parsed.lines, parsed.events.num_rows, parsed.quarantine.num_rows) == (2, 1, 0)
 
 
 def test_a_copied_part_is_a_read_of_its_source_and_no_write() -> None:

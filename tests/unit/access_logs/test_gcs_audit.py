@@ -102,6 +102,39 @@ def test_an_array_is_read_when_it_was_exported_by_hand(indent: int | None) -> No
     assert parsed.quarantine.num_rows == 0
 
 
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
+@pytest.mark.parametrize("elements", [2, 3, 12])
+def test_an_entry_is_put_together_again_when_lists_in_it_begin_like_entries(
+    elements: int, separators: tuple[str, str]
+) -> None:
+    # Here a file's own first key is that of the elements of authorizationInfo, too.
+    permissions = [{"resource": "r", "permission": f"p{number}"} for number in range(elements)]
+    entries = [
+        {"resource": {}} | gcs_audit_entry(insertId=str(number), payload={"authorizationInfo": permissions})
+        for number in range(5)
+    ]
+    text = json.dumps(entries, separators=separators)
+    for whole in (text, text[1:-1], json.dumps(entries, indent=1)):
+        parsed = parse_text(whole)
+        assert parsed.events["request_id"].to_pylist() == ["0", "1", "2", "3", "4"]
+        assert (parsed.lines, parsed.quarantine.num_rows) == (5, 0)
+
+
+def test_the_other_entries_are_read_when_one_is_torn_in_a_list() -> None:
+    permissions = [{"resource": "r", "permission": f"p{number}"} for number in range(3)]
+    entries = [
+        json.dumps({"resource": {}} | gcs_audit_entry(insertId=name, payload={"authorizationInfo": permissions}))
+        for name in "ABC"
+    ]
+    torn = entries[1][: entries[1].index('"p1"') + 5]
+    parsed = parse_text(f"[{entries[0]},{torn},{entries[2]}]")
+    assert parsed.events["request_id"].to_pylist() == ["A", "C"]
+    assert set(parsed.quarantine["reason"].to_pylist()) == {
+        "not a log entry: no JSON object",
+        "not a log entry: no timestamp",
+    }
+
+
 @pytest.mark.parametrize("key", ["a/objects/b", "a\nb", '"', "é/集", "x?y#z", "%20", "\\", "objects/"])
 def test_a_key_is_taken_as_it_is_when_it_is_odd(key: str) -> None:
     entry = gcs_audit_entry(payload={"resourceName": f"projects/_/buckets/media/objects/{key}"})

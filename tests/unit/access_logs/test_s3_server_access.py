@@ -51,7 +51,7 @@ def test_an_event_has_every_field_when_the_line_is_regular() -> None:
         ("REST.COPY.OBJECT", "write"),
         ("REST.POST.UPLOAD", "write"),
         ("REST.PUT.PART", None),
-        ("REST.COPY.PART", None),
+        ("REST.COPY.PART", "part"),
         ("REST.DELETE.OBJECT", "delete"),
         ("BATCH.DELETE.OBJECT", "delete"),
         ("REST.HEAD.OBJECT", None),
@@ -85,6 +85,16 @@ def test_a_failed_request_is_no_access_when_its_status_is(status: str, kinds: li
     assert parsed.events["kind"].to_pylist() == kinds
     assert parsed.quarantine.num_rows == 0
     assert sum(parsed.events["bytes_sent"].to_pylist()) == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "kinds"),
+    [("REST.POST.UPLOAD", []), ("REST.PUT.OBJECT", []), ("REST.COPY.OBJECT", ["part"]), ("REST.GET.OBJECT", ["read"])],
+)
+def test_a_write_is_none_when_an_error_followed_the_status(operation: str, kinds: list[str]) -> None:
+    parsed = parse(s3_line(operation=operation, error="InternalError"))
+    assert parsed.events["kind"].to_pylist() == kinds
+    assert (parsed.lines, parsed.quarantine.num_rows) == (1, 0)
 
 
 @pytest.mark.parametrize("fields", [18, 24, 25, 26, 27, 31])

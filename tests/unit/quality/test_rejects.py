@@ -34,7 +34,7 @@ def test_rows_go_to_quarantine_with_file_line_and_reason_when_they_are_few() -> 
     found = report.rejected.to_pylist()
     assert [(row["source_file"], row["line"], row["bucket"], row["key"], row["reason"]) for row in found] == [
         ("f0", 8, "", "", "audit: bytes_sent is less than 0 or more than 1125899906842624"),
-        ("f1", 7, "logs", "2026/a b.log", "audit: kind is none of read, write, delete, tier"),
+        ("f1", 7, "logs", "2026/a b.log", "audit: kind is none of read, write, delete, tier, part"),
         ("f1", 9, "logs", "2026/a b.log", "audit: not met: the day is that of the time, in UTC"),
     ]
     assert [row["day"] for row in found] == [DAY, DAY, DAY - timedelta(days=1)]

@@ -203,6 +203,11 @@ def test_our_own_requests_are_no_use_when_their_agent_is_excluded(world: World) 
         get("moved", "R3", operation="REST.COPY.OBJECT", agent=ours),
         get("moved", "R3", operation="REST.COPY.OBJECT_GET", **nobody),
         get("copied", "R4", operation="REST.COPY.OBJECT_GET", **nobody),
+        get("large", "R5", operation="REST.COPY.PART", agent=ours),
+        get("large", "R5", operation="REST.COPY.PART_GET", **nobody),
+        get("large", "R6", operation="REST.COPY.PART", agent=ours),
+        get("large", "R6", operation="REST.COPY.PART_GET", **nobody),
+        get("large", "R7", operation="REST.POST.UPLOAD", agent=ours),
     ]
     world.deliver(Provider.AWS, "s3/a", "\n".join(lines[:3]))
     world.deliver(Provider.AWS, "s3/b", "\n".join(lines[3:]))
@@ -210,6 +215,7 @@ def test_our_own_requests_are_no_use_when_their_agent_is_excluded(world: World) 
     daily = world.daily()
     assert daily["k"] == (1, 0, 2048, 1)
     assert daily["moved"][:2] == (0, 0)
+    assert daily["large"] == (0, 0, 0, 2)
     assert daily["copied"][0] == 1
 
 

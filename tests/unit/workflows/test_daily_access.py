@@ -23,8 +23,8 @@ _EVENT = st.fixed_dictionaries(
         "bucket": st.sampled_from(["a", "b"]),
         "key": st.sampled_from(["k", "ü/0"]),
         "day": st.sampled_from([FIRST, FIRST + timedelta(days=1)]),
-        "kind": st.sampled_from(["read", "write", "delete", "tier"]),
-        "operation": st.sampled_from(["REST.GET.OBJECT", "REST.COPY.OBJECT", "REST.COPY.OBJECT_GET"]),
+        "kind": st.sampled_from(["read", "write", "delete", "tier", "part"]),
+        "operation": st.sampled_from(["REST.GET.OBJECT", "REST.COPY.OBJECT", "REST.COPY.PART_GET"]),
         "bytes_sent": st.integers(0, 1 << 50),
         "request_id": st.sampled_from(["1", "2", "3", "4"]),
         "excluded": st.booleans(),
@@ -37,8 +37,8 @@ def plain(events: list[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[int, ...]
     used = [event for event in events if event["kind"] in ("read", "write")]
     ours = {
         (event["provider"], event["day"], event["request_id"])
-        for event in used
-        if event["excluded"] and event["kind"] == "write" and "COPY" in event["operation"]
+        for event in events
+        if event["excluded"] and event["kind"] in ("write", "part") and "COPY" in event["operation"]
     }
     requests: dict[tuple[Any, ...], list[tuple[str, int, bool]]] = defaultdict(list)
     for event in used:

@@ -165,6 +165,8 @@ def _scanned(
         code_end = _field(data, words, code_at)
         code = digits(data, code_at, 3) if code_end == code_at + 3 else -1
         error_end = _field(data, words, code_end + 1) if code_end >= 0 else -1
+        if code < 300 and (data[code_end + 1] != _DASH or error_end != code_end + 2):  # a success that came to nothing
+            error_end = -1
         sent_at = error_end + 1
         sent_end = _field(data, words, sent_at) if error_end >= 0 else -1
         size_end = _field(data, words, sent_end + 1) if sent_end >= 0 else -1
