@@ -36,7 +36,6 @@ _WARM_UP_DAYS: Final = 90
 _ENOUGH_DAYS: Final = 180
 _LEAST_READS: Final = 1e-4  # the logarithm of decayed reads ends here: a read forgotten for years
 _DAY_COLUMNS: Final = 2
-_CRAWL_MEMORY_DAYS: Final = 62
 _CRAWL_WARM_UP_DAYS: Final = 14
 _CRAWL_LEAST_OBJECTS: Final = 20  # of one object, every first read in two months would be of everything
 _CRAWL_SHARE: Final = 0.5
@@ -78,6 +77,15 @@ class UsageTracker:
         self._last[rows] = day
         self.today = day + 1
 
+    def recall(self, day: int, rows: Rows, reads: Floats) -> None:
+        """Take in the reads of an earlier day that had been left out."""
+        later = self._last[rows]
+        newest = np.maximum(later, day)
+        for place, half_life in enumerate(HALF_LIVES_DAYS):
+            kept = self._decayed[place, rows] * np.exp2((later - newest).astype(np.float64) / half_life)
+            self._decayed[place, rows] = kept + reads * np.exp2((day - newest).astype(np.float64) / half_life)
+        self._last[rows] = newest
+
     def features(self, rows: Rows, day: int) -> Floats:
         """Give the features of some objects at the start of a day, from the days before it; shape (rows, 5).
 
@@ -97,31 +105,41 @@ class UsageTracker:
 
 
 class CrawlWatch:
-    """Tells the days on which somebody read everything: no use of the objects, and no sign of what comes.
+    """Tells the day on which somebody read everything, once: no use of the objects, and no sign of what comes.
 
-    A day is a crawl's when more than half of all objects are read on it (and there are 20 at least), and five times as
-    many as on any of the 62 days before. What comes back within two months (a month-end run, say) is a rhythm and
-    counts.
+    A day looks like a crawl's when more than half of all objects are read on it (and there are 20 at least), and five
+    times as many as on any other day before. What comes again is a rhythm, be it as slow as a quarter's end: it counts,
+    and so does the first of its days from then on.
     """
 
     def __init__(self) -> None:
-        self._read: dict[int, int] = {}
+        self._days = self._most = 0
+        self.first: int | None = None
+        """The first day that looked like a crawl's."""
+        self.recurs = False
+        """Whether another day did since: the first was no crawl."""
 
     def is_crawl(self, day: int, read_objects: int, objects: int) -> bool:
-        """Tell of one day; days come in order."""
-        recent = [count for past, count in self._read.items() if past >= day - _CRAWL_MEMORY_DAYS]
-        crawl = (
-            len(recent) >= _CRAWL_WARM_UP_DAYS
+        """Tell of one day; days come in order. What is told of the first may be taken back: see ``recurs``."""
+        looks_like_it = (
+            self._days >= _CRAWL_WARM_UP_DAYS
             and objects >= _CRAWL_LEAST_OBJECTS
             and read_objects > _CRAWL_SHARE * objects
-            and read_objects > _CRAWL_FACTOR * max(recent)
+            and read_objects > _CRAWL_FACTOR * self._most
         )
-        self._read[day] = read_objects
-        return crawl
+        self._days += 1
+        if not looks_like_it:
+            self._most = max(self._most, read_objects)
+            return False
+        if self.first is None:
+            self.first = day
+            return True
+        self.recurs = True
+        return False
 
 
 def crawl_days(read_objects: Integers, objects: Integers) -> NDArray[np.bool_]:
-    """Tell the crawls of several buckets, each watched by a ``CrawlWatch`` of its own from the first day on.
+    """Tell the crawl of each of several buckets, watched by a ``CrawlWatch`` from the first day to the last.
 
     read_objects, objects : how many were read, and how many there were, by bucket and day; shape (buckets, days).
     """
@@ -129,7 +147,9 @@ def crawl_days(read_objects: Integers, objects: Integers) -> NDArray[np.bool_]:
     for bucket in np.flatnonzero((read_objects > _CRAWL_SHARE * objects).any(axis=1)):  # no other can have one
         watch = CrawlWatch()
         for day, (read, there) in enumerate(zip(read_objects[bucket], objects[bucket], strict=True)):
-            crawled[bucket, day] = watch.is_crawl(day, int(read), int(there))
+            watch.is_crawl(day, int(read), int(there))
+        if watch.first is not None and not watch.recurs:
+            crawled[bucket, watch.first] = True
     return crawled
 
 

@@ -209,7 +209,9 @@ def test_chance_of_reads_in_30_days_is_calibrated_when_the_rates_are_known() -> 
 
 def watched(counts: Sequence[int], objects: int = 100) -> list[int]:
     watch = CrawlWatch()
-    return [day for day, count in enumerate(counts) if watch.is_crawl(day, count, objects)]
+    told = [day for day, count in enumerate(counts) if watch.is_crawl(day, count, objects)]
+    assert told == [watch.first] if told else watch.first is None
+    return [] if watch.recurs else told
 
 
 def test_crawl_is_told_when_it_comes_once() -> None:
@@ -219,9 +221,24 @@ def test_crawl_is_told_when_it_comes_once() -> None:
     assert watched(counts, objects=200) == [], "less than half of all objects"
 
 
-def test_month_end_wave_is_told_the_first_time_only() -> None:
-    counts = [90 if day % 30 == 29 else 3 for day in range(200)]
-    assert watched(counts) == [29]
+@pytest.mark.parametrize("every", [30, 70, 91, 120])
+def test_crawl_is_taken_back_when_it_comes_again(every: int) -> None:
+    counts = [90 if day % every == every - 1 else 3 for day in range(2 * every)]
+    assert watched(counts[:-1]) == [every - 1]
+    assert watched(counts) == []
+
+
+def test_features_are_the_same_when_a_day_is_recalled() -> None:
+    rng = np.random.default_rng(3)
+    history = History(rng.poisson(0.3, (30, 60)))
+    everyone = np.arange(30)
+    whole, recalled = UsageTracker(history.created), UsageTracker(history.created)
+    for day in range(60):
+        whole.observe(day, *history.on(day))
+        if day != 20:
+            recalled.observe(day, *history.on(day))
+    recalled.recall(20, *history.on(20))
+    np.testing.assert_allclose(recalled.features(everyone, 60), whole.features(everyone, 60))
 
 
 def test_crawl_is_not_told_when_most_objects_are_read_every_day_or_the_logs_have_just_begun() -> None:
@@ -233,6 +250,7 @@ def test_crawl_is_not_told_when_most_objects_are_read_every_day_or_the_logs_have
 def test_crawls_of_several_buckets_are_told_apart() -> None:
     read = np.full((3, 100), 3)
     read[0, 40] = read[2, 70] = 90
+    read[1, [30, 95]] = 90
     crawled = crawl_days(read, np.full((3, 100), 100))
     assert np.argwhere(crawled).tolist() == [[0, 40], [2, 70]]
 

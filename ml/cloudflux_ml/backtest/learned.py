@@ -58,6 +58,7 @@ class Learned:
         self.history = History(trace.created)
         self.tracker = UsageTracker(trace.created)
         self._crawls = CrawlWatch()
+        self._left_out: tuple[int, Codes, NDArray[np.int64]] | None = None
         self._fallback = BreakEven(trace, tariff)
         self._surprise = Surprise(tariff)
         self._states: UsageStates | None = None
@@ -65,10 +66,16 @@ class Learned:
         self._train_on = max(trace.eval_from, MIN_HISTORY_DAYS)
 
     def observe(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
-        """Take in a day's reads; those of a crawl over everything are no sign of what comes."""
+        """Take in a day's reads; those of a crawl over everything are no sign of what comes, until it comes again."""
         self._fallback.observe(day, rows, reads)
         if self._crawls.is_crawl(day, len(rows), int((self._trace.created <= day).sum())):
+            self._left_out = day, rows, reads
             rows, reads = rows[:0], reads[:0]
+        elif self._crawls.recurs and self._left_out is not None:
+            first, left_out, counted = self._left_out
+            self.history.replace(first, left_out, counted)
+            self.tracker.recall(first, left_out, counted.astype(np.float64))
+            self._left_out = None
         self.history.add(rows, reads)
         self.tracker.observe(day, rows, reads.astype(np.float64))
 
@@ -201,6 +208,10 @@ class History:
     def add(self, rows: Codes, reads: NDArray[np.int64]) -> None:
         """Take the next day: the objects that were read, and how often."""
         self._days.append((rows, reads.astype(np.float64)))
+
+    def replace(self, day: int, rows: Codes, reads: NDArray[np.int64]) -> None:
+        """Put other reads in the place of a day's."""
+        self._days[day] = rows, reads.astype(np.float64)
 
     def on(self, day: int) -> tuple[Codes, Floats]:
         """Give a day's reads."""

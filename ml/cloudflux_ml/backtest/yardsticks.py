@@ -126,13 +126,15 @@ class LearntBound:
 
 
 def _without_crawls(trace: Trace) -> History:
-    """Give the reads of all days but those on which somebody read everything."""
+    """Give the reads of all days but one on which somebody read everything, and nobody again."""
     watch, noticed = CrawlWatch(), History(trace.created)
     created = np.sort(trace.created)
     for day in range(trace.days):
         rows, reads = trace.on(day)
         crawl = watch.is_crawl(day, len(rows), int(np.searchsorted(created, day, side="right")))
         noticed.add(*((rows[:0], reads[:0]) if crawl else (rows, reads)))
+    if watch.first is not None and watch.recurs:
+        noticed.replace(watch.first, *trace.on(watch.first))
     return noticed
 
 
