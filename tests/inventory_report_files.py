@@ -232,6 +232,7 @@ def s3_report(
     taken_at: datetime = TAKEN,
     prefix: str = "inventory/",
     bucket: str = "media",
+    configuration: str = "daily",
     data: Sequence[bytes] | None = None,
     **overrides: Any,
 ) -> dict[str, bytes]:
@@ -239,7 +240,7 @@ def s3_report(
     ending = {"CSV": "csv.gz", "ORC": "orc", "Parquet": "parquet"}[data_format]
     contents = list(data) if data is not None else [s3_data(rows, data_format) for rows in files]
     stored = {
-        f"{prefix}{bucket}/daily/data/{taken_at:%Y%m%d}-{number}.{ending}": content
+        f"{prefix}{bucket}/{configuration}/data/{taken_at:%Y%m%d}-{number}.{ending}": content
         for number, content in enumerate(contents)
     }
     columns = list(files[0][0]) if files and files[0] else list(s3_row())
@@ -252,7 +253,7 @@ def s3_report(
         "fileSchema": s3_schema(columns, data_format),
         "files": [{"key": key, "size": len(content), "MD5checksum": md5(content)} for key, content in stored.items()],
     } | overrides
-    folder = f"{prefix}{bucket}/daily/{taken_at:%Y-%m-%dT%H-%MZ}"
+    folder = f"{prefix}{bucket}/{configuration}/{taken_at:%Y-%m-%dT%H-%MZ}"
     return stored | with_checksum(f"{folder}/manifest.json", manifest)
 
 
@@ -308,12 +309,13 @@ def gcs_report(
     data_format: str = "csv",
     taken_at: datetime = TAKEN,
     prefix: str = "insights/",
+    configuration: str = "fc95c52f-157a-494f-af4a-d4a53a69ba66",
     delimiter: str = ",",
     header: bool = True,
     data: Sequence[bytes] | None = None,
     **overrides: Any,
 ) -> dict[str, bytes]:
-    base = f"{prefix}fc95c52f-157a-494f-af4a-d4a53a69ba66_{taken_at:%Y-%m-%dT%H:%M}"
+    base = f"{prefix}{configuration}_{taken_at:%Y-%m-%dT%H:%M}"
     contents = (
         list(data)
         if data is not None

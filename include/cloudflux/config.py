@@ -84,6 +84,9 @@ class InventorySource(_Strict):
     bucket: str
     prefix: str = ""
     """Below which its manifests lie, e.g. `inventory/media-archive/daily/`."""
+    configuration: str | None = Field(default=None, min_length=1)
+    """Which of several configurations below the prefix: S3's id, the name of Azure's rule, the UUID of Google's report
+    configuration. None: there is one, or all list the same objects."""
     format: Literal["s3_inventory", "azure_inventory", "gcs_insights"]
 
 

@@ -115,6 +115,26 @@ def taken_at(key: str, bucket: str) -> datetime | None:
         return None
 
 
+def configuration(manifest: str) -> str:
+    """Name the rule that a manifest's report was made by."""
+    found = _MANIFEST.search(manifest)
+    return found["rule"] if found else ""
+
+
+def scope(manifest: str, content: bytes, bucket: str) -> str:
+    """Tell which blobs of the container a report lists: reports of one scope stand for one another.
+
+    That is all of them, whatever the run's status, but for the types and the paths that its rule leaves out. Raises
+    ``UnusableReport``.
+    """
+    rule = object_in(json_object(content), "ruleDefinition")
+    _check_coverage(rule, bucket)
+    filters = object_in(rule, "filters")
+    types, excluded = filters.get("blobTypes"), filters.get("excludePrefix") or []
+    inside = sorted({str(prefix) for prefix in excluded if str(prefix).startswith(f"{bucket}/")})
+    return repr((sorted(map(str, types)) if isinstance(types, list) else None, inside))
+
+
 def checksum_key(manifest: str) -> str | None:
     """Name the file with the manifest's MD5."""
     return manifest.removesuffix(".json") + ".checksum"

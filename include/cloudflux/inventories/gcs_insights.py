@@ -96,6 +96,17 @@ def taken_at(key: str, bucket: str) -> datetime | None:
         return None
 
 
+def configuration(manifest: str) -> str:
+    """Give the UUID of the configuration that a manifest's report was made by."""
+    found = _MANIFEST.search(manifest)
+    return found["configuration"] if found else ""
+
+
+def scope(manifest: str, content: bytes, bucket: str) -> str:
+    """Tell which objects of the bucket a report lists: always all, there is no filter but the bucket."""
+    return ""
+
+
 def checksum_key(manifest: str) -> str | None:
     """Name the file with the manifest's MD5: there is none."""
     return None

@@ -103,6 +103,20 @@ def taken_at(key: str, bucket: str) -> datetime | None:
         return None
 
 
+def configuration(manifest: str) -> str:
+    """Name the configuration that a manifest's report was made by; empty when its key does not tell."""
+    found = _MANIFEST.search(manifest)
+    return (found["configuration"] or "") if found else ""
+
+
+def scope(manifest: str, content: bytes, bucket: str) -> str:
+    """Tell which objects of the bucket a report lists: reports of one scope stand for one another.
+
+    A manifest does not say whether its configuration lists a prefix only: each configuration is a scope of its own.
+    """
+    return configuration(manifest)
+
+
 def checksum_key(manifest: str) -> str | None:
     """Name the file with the manifest's MD5."""
     return manifest.removesuffix(".json") + ".checksum"
@@ -121,7 +135,6 @@ def read_manifest(holder: str, manifest: str, content: bytes, bucket: str) -> In
     fields = _fields(text_in(told, "fileSchema"), data_format)
     if not fields:
         raise UnusableReport("its fileSchema names no columns")
-    found = _MANIFEST.search(manifest)
     created = number_of(told.get("creationTimestamp"))
     begun = taken_at(manifest, bucket)
     if created is None and begun is None:
@@ -139,7 +152,7 @@ def read_manifest(holder: str, manifest: str, content: bytes, bucket: str) -> In
             for file in objects_in(told, "files")
         ),
         fields=fields,
-        configuration=(found["configuration"] or "") if found else "",
+        configuration=configuration(manifest),
         unknown_version=None if version == _VERSION else str(version),
     )
 

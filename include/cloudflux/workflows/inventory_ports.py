@@ -94,6 +94,15 @@ class ReportFormat(Protocol):
     def taken_at(self, key: str, bucket: str) -> datetime | None:
         """Tell when the report was begun whose manifest ``key`` may be; None when it is none of this bucket."""
 
+    def configuration(self, manifest: str) -> str:
+        """Name the configuration that a manifest's report was made by."""
+
+    def scope(self, manifest: str, content: bytes, bucket: str) -> str:
+        """Tell which objects of the bucket a report lists: reports of one scope stand for one another.
+
+        Raises ``UnusableReport`` when it does not tell of the bucket.
+        """
+
     def checksum_key(self, manifest: str) -> str | None:
         """Name the file with the manifest's MD5; None where the format has none."""
 

@@ -111,13 +111,21 @@ def find_report(
 ) -> FoundReport:
     """Find the newest complete report of a bucket: manifest and checksum are there and agree, all files are listed.
 
-    Raises ``TerminalError`` when there is none, saying where it looked, and when the newest is too old.
+    Raises ``TerminalError`` when there is none, saying where it looked, when the newest is too old, and when reports of
+    several configurations are there that may not list the same objects.
     """
     who = f"{settings.provider} bucket {settings.bucket!r}"
     where = f"{source.bucket}/{source.prefix}"
+    if source.configuration is not None:
+        where += f" of configuration {source.configuration!r}"
     listing = _Listing(client, settings.provider, source)
     candidates = sorted(
-        ((at, key) for key in listing.sizes if (at := reader.taken_at(key, settings.bucket)) is not None),
+        (
+            (at, key)
+            for key in listing.sizes
+            if (at := reader.taken_at(key, settings.bucket)) is not None
+            and source.configuration in (None, reader.configuration(key))
+        ),
         reverse=True,
     )
     passed_over: list[str] = []
@@ -137,6 +145,14 @@ def find_report(
                 f"{report.taken_at:%Y-%m-%d %H:%M} UTC, older than {MAX_REPORT_AGE.days} days: are reports still made?"
                 f"{_told(passed_over)}"
             )
+        rivals = _rivals(listing, reader, report, candidates, bucket=settings.bucket, since=now - MAX_REPORT_AGE)
+        if rivals:
+            names = ", ".join(repr(name) for name in sorted({reader.configuration(manifest), *rivals}))
+            raise TerminalError(
+                f"there are reports of {who} by several configurations below {where}, and they may not list the same "
+                f"objects: {names}. Name the one that lists all of them in the estate's inventory.configuration; one "
+                f"that was deleted or renamed is in the way until its newest report is {MAX_REPORT_AGE.days} days old"
+            )
         older = [key for _, key in candidates[place + 1 :]]
         previous = _previous_fields(listing, reader, report, bucket=settings.bucket, recorded=recorded, older=older)
         return FoundReport(report, tuple(passed_over), tuple(reader.check(report, previous)))
@@ -144,6 +160,34 @@ def find_report(
         f"there is no complete {source.format} report of {who} below {where}{_told(passed_over)}: check the estate's "
         "inventory.bucket and inventory.prefix, or leave inventory out to have the bucket listed live"
     )
+
+
+def _rivals(
+    listing: _Listing,
+    reader: ReportFormat,
+    report: InventoryReport,
+    candidates: Sequence[tuple[datetime, str]],
+    *,
+    bucket: str,
+    since: datetime,
+) -> list[str]:
+    """Name the other configurations that reported since then, and whose reports list other objects, or may."""
+    newest: dict[str, str] = {}
+    for begun_at, key in candidates:
+        if begun_at >= since:
+            newest.setdefault(reader.configuration(key), key)
+    newest.pop(reader.configuration(report.manifest), None)
+    if not newest:
+        return []
+    scope = reader.scope(report.manifest, listing.read(report.manifest), bucket)
+    rivals: list[str] = []
+    for name, key in newest.items():
+        try:
+            if reader.scope(key, listing.read(key), bucket) != scope:
+                rivals.append(name)
+        except (ObjectNotFound, UnusableReport):  # it is gone, or not of this bucket
+            continue
+    return rivals
 
 
 def _told(passed_over: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from inventory_report_files import (
@@ -21,6 +22,7 @@ from unit.workflows.inventory.world import (
     days_before,
 )
 
+from cloudflux.config import BucketSettings
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
@@ -158,3 +160,101 @@ def test_files_are_found_when_they_lie_outside_the_prefix(tmp_path: Path) -> Non
     world = World(tmp_path, settings.model_copy(update={"inventory": deep}))
     world.deliver(s3_report([[s3_row("a")]]))
     assert world.collect()["objects"] == 1
+
+
+def with_configuration(configuration: str, provider: Provider = Provider.AWS) -> BucketSettings:
+    settings = a_bucket(provider=provider)
+    assert settings.inventory
+    source = settings.inventory.model_copy(update={"configuration": configuration})
+    return settings.model_copy(update={"inventory": source})
+
+
+def two_s3_configurations(newer_days: float = 1, older_days: float = 1.1) -> dict[str, bytes]:
+    everything = s3_report([[s3_row("a"), s3_row("logs/b")]], taken_at=days_before(older_days))
+    return everything | s3_report([[s3_row("logs/b")]], taken_at=days_before(newer_days), configuration="logs-only")
+
+
+def test_bucket_is_refused_when_two_s3_configurations_report_on_it(world: World) -> None:
+    world.deliver(two_s3_configurations())
+    with pytest.raises(TerminalError, match=r"'media'.*'daily', 'logs-only'.*inventory\.configuration"):
+        world.find()
+    assert world.published_bytes() == {}
+
+
+def test_configuration_is_read_when_the_estate_names_it(tmp_path: Path) -> None:
+    world = World(tmp_path, with_configuration("daily"))
+    world.deliver(two_s3_configurations())
+    assert world.collect()["objects"] == 2
+    missing = World(tmp_path / "missing", with_configuration("weekly"))
+    missing.deliver(two_s3_configurations())
+    with pytest.raises(TerminalError, match=r"no complete s3_inventory report .* of configuration 'weekly'"):
+        missing.find()
+
+
+def test_configuration_is_read_when_the_prefix_ends_in_it(tmp_path: Path) -> None:
+    settings = a_bucket()
+    assert settings.inventory
+    one = settings.inventory.model_copy(update={"prefix": "inventory/media/daily/"})
+    world = World(tmp_path, settings.model_copy(update={"inventory": one}))
+    world.deliver(two_s3_configurations())
+    assert world.collect()["objects"] == 2
+
+
+def test_configuration_is_not_in_the_way_when_its_reports_are_too_old(world: World) -> None:
+    world.deliver(two_s3_configurations(newer_days=1, older_days=7.9))
+    with pytest.raises(TerminalError, match="'daily', 'logs-only'"):
+        world.find()
+    world.remove(next(key for key in two_s3_configurations(1, 7.9) if key.endswith("T14-24Z/manifest.json")))
+    world.deliver(two_s3_configurations(newer_days=1, older_days=8.1))
+    assert world.collect()["objects"] == 1
+
+
+def test_two_s3_configurations_are_refused_when_one_report_is_not_whole(world: World) -> None:
+    files = two_s3_configurations()
+    del files[next(key for key in files if "logs-only" in key and key.endswith(".checksum"))]
+    world.deliver(files)
+    with pytest.raises(TerminalError, match="'daily', 'logs-only'"):
+        world.find()
+
+
+@pytest.mark.parametrize(
+    ("filters", "told_apart"),
+    [
+        ({"prefixMatch": ["media/"]}, False),
+        ({"excludePrefix": ["other/x"]}, False),
+        ({"blobTypes": ["pageBlob", "blockBlob"]}, False),
+        ({"prefixMatch": ["other/"]}, False),
+        ({"excludePrefix": ["media/logs/"]}, True),
+        ({"blobTypes": ["blockBlob"]}, True),
+    ],
+)
+def test_azure_rules_are_told_apart_when_they_list_other_blobs(
+    tmp_path: Path, filters: dict[str, Any], told_apart: bool
+) -> None:
+    world = World(tmp_path / "two", a_bucket(provider=Provider.AZURE))
+    files = azure_report([[azure_row("a")]], taken_at=days_before(1))
+    files |= azure_report([[azure_row("a")]], taken_at=days_before(0.5), rule="other", filters=filters)
+    world.deliver(files, Provider.AZURE)
+    if not told_apart:
+        assert world.collect()["objects"] == 1
+        return
+    with pytest.raises(TerminalError, match=r"azure bucket 'media'.*'daily', 'other'.*inventory\.configuration"):
+        world.find()
+    named = World(tmp_path / "one", with_configuration("daily", Provider.AZURE))
+    named.deliver(files, Provider.AZURE)
+    named.collect()
+    assert "/daily/" in named.reports.rows["azure", "media"]["manifest"]
+
+
+def test_any_gcs_configuration_will_do_because_all_list_the_whole_bucket(tmp_path: Path) -> None:
+    world = World(tmp_path / "any", a_bucket(provider=Provider.GCP))
+    other = "0a0a0a0a-157a-494f-af4a-d4a53a69ba66"
+    files = gcs_report([[gcs_row("old")]], taken_at=days_before(1))
+    files |= gcs_report([[gcs_row("new")]], taken_at=days_before(0.5), configuration=other)
+    world.deliver(files, Provider.GCP)
+    world.collect()
+    assert world.published_keys() == ["new"]
+    named = World(tmp_path / "one", with_configuration("fc95c52f-157a-494f-af4a-d4a53a69ba66", Provider.GCP))
+    named.deliver(files, Provider.GCP)
+    named.collect()
+    assert named.published_keys() == ["old"]
