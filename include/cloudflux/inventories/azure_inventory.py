@@ -177,13 +177,15 @@ def read_manifest(holder: str, manifest: str, content: bytes, bucket: str) -> In
 def _check_coverage(rule: Mapping[str, Any], bucket: str) -> None:
     """Raise ``OtherBucketsReport`` when a rule does not list the container's block blobs, or only some by age or path.
 
+    A prefix is text that ``<container>/<blob>`` begins with: ``disks-`` takes in all containers that are named so,
+    ``data`` also ``data-archive``, ``data/`` only ``data``, an empty one all.
     Paths below the container that a rule excludes are its owner's choice.
     """
     if rule.get("objectType", "blob") != "blob":
         raise OtherBucketsReport("it is a report of containers, not of blobs")
     filters = object_in(rule, "filters")
     prefixes = filters.get("prefixMatch") or []
-    if prefixes and not any(bucket.startswith(str(prefix).removesuffix("/")) for prefix in prefixes):
+    if prefixes and not any(f"{bucket}/".startswith(str(prefix)) for prefix in prefixes):
         raise OtherBucketsReport(f"its prefixMatch does not cover the whole container {bucket!r}")
     if any(f"{bucket}/".startswith(str(prefix)) for prefix in filters.get("excludePrefix") or []):
         raise OtherBucketsReport(f"its excludePrefix leaves container {bucket!r} out")

@@ -258,3 +258,12 @@ def test_any_gcs_configuration_will_do_because_all_list_the_whole_bucket(tmp_pat
     named.deliver(files, Provider.GCP)
     named.collect()
     assert named.published_keys() == ["old"]
+
+
+def test_azure_rule_of_a_shorter_name_is_no_report_of_the_container(tmp_path: Path) -> None:
+    world = World(tmp_path, a_bucket("media-archive", Provider.AZURE))
+    files = azure_report([[azure_row("a")]], taken_at=days_before(1), filters={"prefixMatch": ["media/"]})
+    world.deliver(files, Provider.AZURE)
+    with pytest.raises(TerminalError, match="prefixMatch does not cover the whole container 'media-archive'"):
+        world.collect()
+    assert world.reports.rows == {}
