@@ -35,8 +35,10 @@ CLOCK_SKEW: Final = timedelta(hours=1)
 """How far a provider's clock may be ahead of ours."""
 LEAST_OF_USUAL: Final = 0.25
 MOST_OF_USUAL: Final = 4.0
-"""A day's rows relative to the usual: less, or more, is strange. A day of the week differs from the same day of other
-weeks by much less than this, and what is looked for is a bucket that stopped logging or rows that came twice."""
+"""A day's rows relative to the usual, of each bucket and of all together: less, or more, is strange. A day of the week
+differs from the same day of other weeks by much less than this, and what is looked for is a bucket that stopped logging
+or vanished from the inventory, and rows that came twice."""
+_ALL_BUCKETS: Final = "all buckets"
 WEEKS_BACK: Final = 4
 _LEAST_WEEKS: Final = 2
 """One week is no pattern."""
@@ -58,8 +60,8 @@ class AuditContext:
 
     now: datetime
     """Aware; the clock is read by the caller."""
-    published_rows: Callable[[Collection[date]], Mapping[date, int]] | None = None
-    """Gives how many rows of the batch's dataset are published, by day; days without any may be missing."""
+    published_rows: Callable[[Collection[date]], Rows] | None = None
+    """Gives the published rows of the batch's dataset on some days: ``day``, ``provider`` and ``bucket`` are read."""
     known_objects: Rows | None = None
     """The newest inventory snapshot: ``provider``, ``bucket`` and ``key`` are read."""
     published_events: Callable[[Collection[date]], Rows] | None = None
@@ -74,7 +76,7 @@ def expectations_in(suite: str, context: AuditContext, connection: duckdb.DuckDB
     if suite in OLDEST_NEWS:
         found += _freshness(suite, context.now)
     if suite in ("daily_access", "inventory") and context.published_rows is not None:
-        found += _volume(context.published_rows, context.now, connection)
+        found += _volume(suite, context.published_rows, context.now, connection)
     if suite == "access_events" and context.known_objects is not None:
         found += _references(context.known_objects, context.published_events, connection)
     return found
@@ -99,31 +101,49 @@ def _freshness(suite: str, now: datetime) -> Iterator[Expectation]:
 
 
 def _volume(
-    published_rows: Callable[[Collection[date]], Mapping[date, int]],
+    suite: str,
+    published_rows: Callable[[Collection[date]], Rows],
     now: datetime,
     connection: duckdb.DuckDBPyConnection,
 ) -> Iterator[Expectation]:
     days = [day for day in days_of_batch(connection) if day <= now.date()][-_NEWEST_DAYS:]
     weeks = [timedelta(weeks=number) for number in range(1, WEEKS_BACK + 1)]
-    known = published_rows(sorted({day - week for day in days for week in weeks}))
-    usual: list[tuple[date, int, float]] = []
+    known: dict[date, dict[str, int]] = {}
+    compared = sorted({day - week for day in days for week in weeks})
+    if compared:
+        with source_of(connection, published_rows(compared), "published") as published:
+            for day, name, rows in connection.execute(_ROWS_OF_BUCKETS.format(rows=published)).fetchall():
+                known.setdefault(day, {})[name] = rows
+    usual: list[tuple[date, str, int, float]] = []
     for day in days:
-        counts = [known[day - week] for week in weeks if known.get(day - week)]
-        if len(counts) >= _LEAST_WEEKS:
-            # today is not over: that it has few rows says nothing yet
-            least = median(counts) * LEAST_OF_USUAL if day < now.date() else 0.0
-            usual.append((day, round(median(counts)), least))
-    connection.execute("CREATE TABLE usual_rows (day DATE, usual BIGINT, least DOUBLE)")
+        weeks_known = [known[day - week] for week in weeks if day - week in known]
+        if len(weeks_known) < _LEAST_WEEKS:
+            continue
+        # a day of use that is not over has few rows, which says nothing yet; a snapshot is whole at any hour
+        is_over = day < now.date() or suite == "inventory"
+        for name in sorted(set().union(*weeks_known)):
+            rows_usual = median(counts.get(name, 0) for counts in weeks_known)
+            if rows_usual:  # else the bucket is new
+                usual.append((day, name, round(rows_usual), rows_usual * LEAST_OF_USUAL if is_over else 0.0))
+    connection.execute("CREATE TABLE usual_rows (day DATE, bucket VARCHAR, usual BIGINT, least DOUBLE)")
     if not usual:
         return
-    connection.executemany("INSERT INTO usual_rows VALUES (?, ?, ?)", usual)
+    connection.executemany("INSERT INTO usual_rows VALUES (?, ?, ?, ?)", usual)
     yield no_rows(
-        "Warning only. A day has between a quarter and four times the usual rows: the median of the same weekday in "
-        "the four weeks before",
-        "SELECT day, count(*) AS rows, any_value(usual) AS usual FROM {batch} JOIN usual_rows USING (day) GROUP BY day "  # noqa: S608  # our own
-        f"HAVING count(*) < any_value(least) OR count(*) > {MOST_OF_USUAL} * any_value(usual)",
+        "Warning only. A day has between a quarter and four times the usual rows, of each bucket and of all buckets: "
+        "the median of the same weekday in the four weeks before",
+        "SELECT day, usual_rows.bucket, coalesce(found.rows, 0) AS rows, usual FROM usual_rows "  # noqa: S608  # our own
+        f"LEFT JOIN ({_ROWS_OF_BUCKETS.replace('{rows}', '{batch}')}) AS found USING (day, bucket) "
+        f"WHERE coalesce(found.rows, 0) < least OR found.rows > {MOST_OF_USUAL} * usual "
+        f"ORDER BY usual_rows.bucket = '{_ALL_BUCKETS}', day, usual_rows.bucket",
         Severity.WARNING,
     )
+
+
+_ROWS_OF_BUCKETS: Final = (
+    f"SELECT day, CASE WHEN grouping(bucket) = 1 THEN '{_ALL_BUCKETS}' ELSE provider || ':' || bucket END AS bucket, "  # noqa: S608  # our own
+    "count(*) AS rows FROM {rows} GROUP BY GROUPING SETS ((day, provider, bucket), (day))"
+)
 
 
 def _references(

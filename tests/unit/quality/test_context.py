@@ -60,9 +60,15 @@ def test_clocks_may_differ_a_little_when_an_event_is_from_the_future() -> None:
     assert report_on("access_events", [an_event()], now=AT - timedelta(minutes=30)).passed
 
 
-def published(counts: dict[date, int]) -> Any:
-    def rows(days: Collection[date]) -> dict[date, int]:
-        return {day: count for day, count in counts.items() if day in days}
+def published(counts: dict[date, int], dataset: str = "daily_access", **overrides: Any) -> Any:
+    def rows(days: Collection[date]) -> pa.Table:
+        made = [
+            ROWS[dataset](number, day=day, **overrides)
+            for day, count in counts.items()
+            if day in days
+            for number in range(count)
+        ]
+        return table_of(dataset, made)
 
     return rows
 
@@ -92,7 +98,7 @@ def test_volume_is_a_warning_when_it_is_far_from_the_same_weekday(
         [ROWS[dataset](number) for number in range(rows)],
         now=AT + timedelta(days=1),
         # other weekdays must not count
-        published_rows=published(weeks_before(*before) | {DAY - timedelta(days=n): 10**6 for n in (1, 2, 3)}),
+        published_rows=published(weeks_before(*before) | {DAY - timedelta(days=n): 10**6 for n in (1, 2, 3)}, dataset),
     )
     assert report.passed
     assert [check.description for check in report.warnings if "same weekday" not in check.description] == []
@@ -108,12 +114,58 @@ def test_a_day_may_have_few_rows_when_it_is_not_over() -> None:
     assert report.warnings == ()
 
 
+def of_two_buckets(dataset: str, days: Collection[date], *, small: int, large: int = 100) -> list[dict[str, Any]]:
+    return [
+        ROWS[dataset](number, day=day, bucket=bucket)
+        for day in days
+        for bucket, count in (("large", large), ("small", small))
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("dataset", ["daily_access", "inventory"])
+@pytest.mark.parametrize(("rows", "strange"), [(0, True), (2, True), (3, False), (40, False), (41, True)])
+def test_bucket_is_named_when_its_own_volume_is_strange(dataset: str, rows: int, strange: bool) -> None:
+    report = report_on(
+        dataset,
+        of_two_buckets(dataset, [DAY], small=rows),
+        now=AT + timedelta(days=1),
+        published_rows=lambda days: table_of(dataset, of_two_buckets(dataset, days, small=10)),
+    )
+    assert report.passed
+    assert [f"'bucket': 'aws:small', 'rows': {rows}, 'usual': 10" in one.examples[0] for one in report.warnings] == (
+        [True] if strange else []
+    )
+
+
+def test_bucket_is_no_surprise_when_it_is_new() -> None:
+    report = report_on(
+        "inventory",
+        of_two_buckets("inventory", [DAY], small=90),
+        now=AT + timedelta(days=1),
+        published_rows=lambda days: table_of("inventory", of_two_buckets("inventory", days, small=0)),
+    )
+    assert report.warnings == ()
+
+
+def test_snapshot_with_few_rows_is_strange_though_its_day_is_not_over() -> None:
+    report = report_on(
+        "inventory",
+        [an_object()],
+        now=datetime(2026, 3, 1, 6, tzinfo=UTC),
+        published_rows=published(weeks_before(9, 9), "inventory"),
+    )
+    assert [check.examples[0] for check in report.warnings] == [
+        "{'day': datetime.date(2026, 3, 1), 'bucket': 'aws:b', 'rows': 1, 'usual': 9}"
+    ]
+
+
 def test_only_the_days_that_are_compared_are_asked_for_when_volume_is_checked() -> None:
     asked: list[Collection[date]] = []
 
-    def rows(days: Collection[date]) -> dict[date, int]:
+    def rows(days: Collection[date]) -> pa.Table:
         asked.append(days)
-        return {}
+        return table_of("daily_access", [])
 
     report_on("daily_access", [a_daily_access()], published_rows=rows)
     assert asked == [[DAY - timedelta(weeks=week) for week in (4, 3, 2, 1)]]
@@ -186,6 +238,6 @@ def test_everything_is_compared_in_files_when_it_lies_in_files(tmp_path: Path) -
 
 @pytest.mark.parametrize("dataset", sorted(ROWS))
 def test_nothing_is_expected_of_no_rows(dataset: str) -> None:
-    report = report_on(dataset, [], known_objects=KNOWN, published_rows=published(weeks_before(9, 9)))
+    report = report_on(dataset, [], known_objects=KNOWN, published_rows=published(weeks_before(9, 9), "inventory"))
     assert [check for check in report.checks if not check.passed] == []
     assert (report.passed, report.rows) == (True, 0)
