@@ -9,8 +9,9 @@ import functools
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow.sdk import get_current_context
@@ -119,17 +120,20 @@ def kafka_bootstrap_servers() -> str:
     return servers
 
 
-def audit(suite: str, data: Any, batch: str) -> Any:
+def audit(
+    suite: str, data: Any, batch: str, *, taken_at: Mapping[tuple[str, str], datetime] = MappingProxyType({})
+) -> Any:
     """Check a batch with Great Expectations and keep the result, passed or not.
 
-    The time, what is published of the same weekday and the newest inventory are compared with it. Gives a
+    The time, what is published of the same weekday and the newest inventory are compared with it; ``taken_at`` tells
+    of an inventory when each bucket's report or listing was made. Gives a
     ``quality.AuditReport``; what does not keep the batch unpublished is said in the task's log.
     """
     from cloudflux.quality import audit as check
     from cloudflux.stores.validations import Validations
 
     at = now()
-    report = check(suite, data, batch, _audit_context(suite, at))
+    report = check(suite, data, batch, _audit_context(suite, at, taken_at))
     database = engine()
     try:
         Validations(database).record(
@@ -144,7 +148,7 @@ def audit(suite: str, data: Any, batch: str) -> Any:
     return report
 
 
-def _audit_context(suite: str, at: datetime) -> Any:
+def _audit_context(suite: str, at: datetime, taken_at: Mapping[tuple[str, str], datetime]) -> Any:
     """Give what an audit may know beside the batch, read from the lake only when a check asks for it."""
     from cloudflux.quality import AuditContext
 
@@ -160,6 +164,7 @@ def _audit_context(suite: str, at: datetime) -> Any:
         )
     return AuditContext(
         at,
+        taken_at=taken_at,
         published_rows=lambda days: published.dataset(suite, days=list(days)),
     )
 

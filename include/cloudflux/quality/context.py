@@ -30,7 +30,8 @@ OLDEST_NEWS: Final[Mapping[str, timedelta]] = MappingProxyType(
         "inventory": timedelta(days=8),  # the providers report daily or weekly
     }
 )
-"""How old the newest row of a batch may be, by dataset."""
+"""How old the newest row of a batch may be, by dataset; of an inventory each bucket's report or listing, since its rows
+are dated by the run that read them."""
 CLOCK_SKEW: Final = timedelta(hours=1)
 """How far a provider's clock may be ahead of ours."""
 LEAST_OF_USUAL: Final = 0.25
@@ -62,6 +63,8 @@ class AuditContext:
     """Aware; the clock is read by the caller."""
     published_rows: Callable[[Collection[date]], Rows] | None = None
     """Gives the published rows of the batch's dataset on some days: ``day``, ``provider`` and ``bucket`` are read."""
+    taken_at: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+    """When what an inventory was read from was made, by (provider, bucket): the report or the live listing."""
     known_objects: Rows | None = None
     """The newest inventory snapshot: ``provider``, ``bucket`` and ``key`` are read."""
     published_events: Callable[[Collection[date]], Rows] | None = None
@@ -74,7 +77,7 @@ def expectations_in(suite: str, context: AuditContext, connection: duckdb.DuckDB
     """Give what is expected of the batch in this connection; the tables that it is compared with are made there."""
     found: list[Expectation] = []
     if suite in OLDEST_NEWS:
-        found += _freshness(suite, context.now)
+        found += _freshness(suite, context, connection)
     if suite in ("daily_access", "inventory") and context.published_rows is not None:
         found += _volume(suite, context.published_rows, context.now, connection)
     if suite == "access_events" and context.known_objects is not None:
@@ -82,7 +85,8 @@ def expectations_in(suite: str, context: AuditContext, connection: duckdb.DuckDB
     return found
 
 
-def _freshness(suite: str, now: datetime) -> Iterator[Expectation]:
+def _freshness(suite: str, context: AuditContext, connection: duckdb.DuckDBPyConnection) -> Iterator[Expectation]:
+    now = context.now
     oldest, latest = now - OLDEST_NEWS[suite], now + CLOCK_SKEW
     days = OLDEST_NEWS[suite].days
     if suite == "access_events":
@@ -93,9 +97,30 @@ def _freshness(suite: str, now: datetime) -> Iterator[Expectation]:
         newest, bound, last = "max(day)", _day(oldest), _day(latest)
         yield no_row_where(f"no day is in the future ({_told(now)} now)", f"day > {last}", "provider, bucket, key, day")
         what = "day"
+    if suite == "inventory":
+        if context.taken_at:
+            yield _report_ages(context.taken_at, now, connection)
+        return
     yield no_rows(
         f"Warning only. The newest {what} is at most {days} days old ({_told(now)} now)",
         f"SELECT {newest} AS newest FROM {{batch}} HAVING {newest} < {bound}",  # noqa: S608  # ours
+        Severity.WARNING,
+    )
+
+
+def _report_ages(
+    taken_at: Mapping[tuple[str, str], datetime], now: datetime, connection: duckdb.DuckDBPyConnection
+) -> Expectation:
+    connection.execute("CREATE TABLE inventories (bucket VARCHAR, taken_at TIMESTAMPTZ)")
+    connection.executemany(
+        "INSERT INTO inventories VALUES (?, ?)", [(":".join(bucket), at) for bucket, at in sorted(taken_at.items())]
+    )
+    days = OLDEST_NEWS["inventory"].days
+    return no_rows(
+        f"Warning only. Each bucket's report or listing is at most {days} days old ({_told(now)} now)",
+        "SELECT bucket, strftime(taken_at AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M UTC') AS taken_at FROM inventories "  # noqa: S608  # our own
+        f"WHERE inventories.taken_at < {_instant(now - OLDEST_NEWS['inventory'])} "
+        "AND EXISTS (SELECT 1 FROM {batch}) ORDER BY bucket",
         Severity.WARNING,
     )
 

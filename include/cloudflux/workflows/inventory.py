@@ -73,7 +73,8 @@ def publish_inventory(
     snapshot = lake.staged("inventory", batch)
     rejected = 0
     if snapshot.count_rows():
-        report = audit("inventory", snapshot, batch)
+        taken_at = {(of.provider, of.bucket): of.taken_at for of in collected}
+        report = audit("inventory", snapshot, batch, taken_at=taken_at)
         report.raise_if_failed()
         if report.rejected is not None:
             rejected = report.rejected.num_rows

@@ -197,5 +197,13 @@ class Lake(Protocol):
 
 ClientOf = Callable[[Provider, str], InventoryClient]
 FormatOf = Callable[[str], ReportFormat]
-Audit = Callable[[str, Any, str], Any]
-"""Checks (suite, data, batch) and gives a report with ``raise_if_failed()``, ``rejected`` and ``kept(rows)``."""
+
+
+class Audit(Protocol):
+    """The audit of a batch."""
+
+    def __call__(self, suite: str, data: Any, batch: str, *, taken_at: Mapping[tuple[str, str], datetime]) -> Any:
+        """Check a batch whose buckets were listed or reported at these times.
+
+        Gives a report with ``raise_if_failed()``, ``rejected`` and ``kept(rows)``.
+        """

@@ -161,7 +161,7 @@ def collect_report(folder: str, lake: str) -> dict[str, Any]:
     now = datetime.now(UTC)
     steps: dict[str, float] = {}
 
-    def timed_audit(suite: str, data: Any, batch: str) -> Any:
+    def timed_audit(suite: str, data: Any, batch: str, **_: Any) -> Any:
         start = time.perf_counter()
         report = audit(suite, data, batch)
         steps["audit"] = time.perf_counter() - start

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from inventory_report_files import (
+    TAKEN,
     azure_report,
     azure_row,
     gcs_report,
@@ -61,6 +62,12 @@ def test_snapshot_holds_all_buckets_when_reports_and_listings_are_mixed(tmp_path
     }
     assert (result["noncurrent_objects"], result["noncurrent_bytes"], result["quarantined"]) == (2, 5 + 2048, 0)
     assert world.audited == [("inventory", 5)]
+    assert world.taken_at == {
+        ("aws", "media"): TAKEN,
+        ("aws", "listed"): AT,
+        ("azure", "media"): TAKEN,
+        ("gcp", "media"): TAKEN,
+    }
     recorded = world.reports.rows["aws", "media"]
     assert (recorded["format"], recorded["objects"], recorded["noncurrent_objects"]) == ("s3_inventory", 2, 1)
     assert recorded["manifest"].startswith("reports/inventory/media/daily/2026-03-09T01-00Z/manifest.json")
@@ -161,7 +168,7 @@ def test_nothing_is_published_when_the_audit_fails(world: World) -> None:
     world.deliver(s3_report([[s3_row("a")]]))
     world.read(world.find())
     with pytest.raises(AuditFailed):
-        world.publish(audit=lambda suite, data, batch: Failed())
+        world.publish(audit=lambda suite, data, batch, taken_at: Failed())
     assert (world.published_bytes(), world.reports.rows) == ({}, {})
     world.publish()
     assert world.published_keys() == ["a"]
@@ -178,7 +185,7 @@ def test_rows_are_left_out_when_the_audit_rejects_them(world: World) -> None:
 
     world.deliver(s3_report([[s3_row(f"k{number}") for number in range(20)]]))
     world.read(world.find())
-    result = world.publish(audit=lambda suite, data, batch: Rejecting())
+    result = world.publish(audit=lambda suite, data, batch, taken_at: Rejecting())
     assert (result["objects"], result["quarantined"]) == (19, 1)
     assert "k3" not in world.published_keys()
     (row,) = world.quarantine.rows.values()

@@ -92,6 +92,7 @@ class World:
         self.reports = Reports()
         self.quarantine = Quarantine()
         self.audited: list[tuple[str, int]] = []
+        self.taken_at: Mapping[tuple[str, str], datetime] = {}
 
     def deliver(self, files: Mapping[str, bytes], provider: Provider = Provider.AWS) -> None:
         for key, content in files.items():
@@ -100,7 +101,8 @@ class World:
     def remove(self, key: str, provider: Provider = Provider.AWS) -> None:
         self.clients[provider].delete_object(ObjectRef(provider, "reports", key))
 
-    def audit(self, suite: str, data: Any, batch: str) -> Passed:
+    def audit(self, suite: str, data: Any, batch: str, *, taken_at: Mapping[tuple[str, str], datetime]) -> Passed:
+        self.taken_at = taken_at
         self.audited.append((suite, data.count_rows()))
         return Passed()
 
