@@ -9,13 +9,15 @@ listed live.
 
 **What a failure means**
 
-- `find_*` fails: a bucket's report is not there, is older than 8 days, or lacks a column. The message names the bucket,
-  where it looked and what it passed over, and the field to switch on. Nothing is listed live in a report's place.
-- `list_*` fails: the bucket is away, throttles, or the connection may not read it; or a data file of the report is
-  damaged. The message names it. A report whose manifest is deleted is not taken: the one before it is.
-- `publish_inventory` fails with a report's name: more than 1 % of its rows cannot be read, or rows are missing. With an
-  expectation's name: the snapshot is wrong as a whole. Either way it stays unpublished; the one of the day before stays
-  in force.
+- `name_refused_buckets` fails: the snapshot is published, and all that follows runs, but some bucket has no report that
+  can be used. The message names each, with the reason: the report is not there, is older than 8 days, lacks a column,
+  is one of several configurations, is damaged, or has more than 1 % of rows that cannot be read; or the bucket is gone.
+  Nothing is listed live in a report's place. The bucket keeps the objects of its last snapshot until what that was made
+  of is 8 days old. After that, and where there is none, the snapshot has none of its objects: nothing is decided about
+  them and nothing moves. Mend it and start a new run.
+- `find_*` and `list_*` fail: a provider throttles or is away, or our database is. Clear the task; the run goes on.
+- `publish_inventory` fails with the buckets' names: all of them are refused. With an expectation's name: the snapshot
+  is wrong as a whole. Either way it stays unpublished; the one of the day before stays in force.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from cloudflux.orchestration.edge import DEFAULT_ARGS, PROVIDERS
     tags=["cloudflux", "collect"],
 )
 def collect_inventory() -> None:
-    """Find every bucket's report, read it or list the bucket, audit the snapshot and publish it."""
+    """Find every bucket's report, read it or list the bucket, publish the snapshot, and name who was refused."""
     published = task(inventory_tasks.publish_inventory, trigger_rule="none_failed", outlets=[INVENTORY])()
     for provider in PROVIDERS:
         parts = task(inventory_tasks.find_inventories, task_id=f"find_{provider}")(provider)
@@ -49,6 +51,7 @@ def collect_inventory() -> None:
             .expand_kwargs(parts)
         )
         collected >> published
+    task(inventory_tasks.name_refused_buckets)(published)
 
 
 collect_inventory()

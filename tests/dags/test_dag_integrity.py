@@ -164,6 +164,12 @@ def test_assets_chain_the_dags_when_parsed(parsed: dict) -> None:
     }
 
 
+def test_snapshot_is_published_before_refused_buckets_are_named(parsed: dict) -> None:
+    tasks = parsed["dags"]["collect_inventory"]["tasks"]
+    assert tasks["publish_inventory"]["downstream"] == ["name_refused_buckets"]
+    assert tasks["name_refused_buckets"]["downstream"] == tasks["name_refused_buckets"]["outlets"] == []
+
+
 def test_migration_is_a_dry_run_that_asks_when_nothing_else_is_said(parsed: dict) -> None:
     params = parsed["dags"]["migrate_tiers"]["params"]
     assert params["dry_run"]["value"] is True

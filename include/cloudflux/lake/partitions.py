@@ -209,6 +209,11 @@ class Lake:
         for path in self._find(f"{self._staging(batch)}/{dataset}"):
             self._fs.rm_file(path)
 
+    def discard_staged(self, batch: str) -> None:
+        """Delete all that a batch has staged; its notes stay."""
+        for path in self._find(self._staging(batch)):
+            self._fs.rm_file(path)
+
     def discard(self, batch: str) -> None:
         """Delete all that a batch has staged and noted."""
         path = self._staging(batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -74,12 +74,27 @@ def publish_inventory() -> dict[str, Any]:
         day=day_of_run(),
         clock=now,
     )
+    for reason in published["refused"]:
+        _log.warning("a bucket was refused: %s", reason)
     for reason in published.pop("passed_over", ()):
         _log.warning("an inventory report was passed over for the one before it: %s", reason)
     notices = published.pop("notices")
     for notice in notices:
         _log.warning("%s in %s: %s (%s)", notice.kind, notice.source, notice.name, notice.detail)
     return published | {"new_notices": FormatNotices(database).record(notices, now())}
+
+
+@terminal_errors_fail
+def name_refused_buckets(published: Mapping[str, Any]) -> None:
+    """Fail when the snapshot was published without the day's report of some bucket, and say of each why."""
+    from cloudflux.domain.errors import TerminalError
+
+    refused = published["refused"]
+    if refused:
+        raise TerminalError(
+            f"the snapshot is published, but for {len(refused)} bucket{'s' if len(refused) > 1 else ''}, refused: "
+            f"{'; '.join(refused)}. When that is mended, start a new run: it replaces the day's snapshot"
+        )
 
 
 def _snapshots() -> Snapshots:

@@ -8,21 +8,24 @@ lake's notes of its batch (``inventory_notes``).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 from cloudflux.domain.inventory_reports import InventoryReport
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.schemas import QUARANTINE
-from cloudflux.workflows.inventory_notes import LIVE, digest, part_name, plan_name, run_name
-from cloudflux.workflows.inventory_ports import Audit, InventoryReports, Lake, QuarantineLog
+from cloudflux.workflows.inventory_notes import LIVE, OUTCOME, digest, part_name, plan_name, run_name
+from cloudflux.workflows.inventory_parts import Runs
+from cloudflux.workflows.inventory_ports import Audit, InventoryReports, Lake, QuarantineLog, RecordedReport
+from cloudflux.workflows.inventory_reports import MAX_REPORT_AGE
 
 MOST_BAD_ROWS: Final = 0.01
 """Share of a report's rows that may be unreadable: more tells of damage, or of a format that has changed."""
@@ -35,13 +38,17 @@ class _Collected:
 
     provider: str
     bucket: str
-    report: InventoryReport | None
-    taken_at: datetime
-    runs: list[str]
-    counts: dict[str, int]
-    notices: list[FormatNotice]
-    examples: list[str]
-    passed_over: list[str]
+    report: InventoryReport | None = None
+    taken_at: datetime | None = None
+    runs: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    notices: list[FormatNotice] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    refused: str | None = None
+    """Why nothing of it must become a snapshot."""
+    kept: str = ""
+    """What the snapshot has in its place."""
 
 
 def publish_inventory(
@@ -57,23 +64,33 @@ def publish_inventory(
 ) -> dict[str, Any]:
     """Join all buckets' parts into the day's snapshot, audit and publish it, and record which reports it is made of.
 
-    Gives objects and bytes in all and by tier, what was counted apart, and the ``notices`` of what is new in formats.
-    Raises ``AuditFailed``, and ``TerminalError`` for a report that is short of rows or has too many bad ones; then the
-    snapshot before stays in force.
+    Gives objects and bytes in all and by tier, what was counted apart, the ``notices`` of what is new in formats, and
+    as ``refused`` the buckets that have no report which can be used: one that is short of rows or has too many bad ones
+    is none. Such a bucket keeps the objects of its last snapshot, for as long as a
+    report of that age would be read, and has none after that. Raises ``AuditFailed``, and ``TerminalError`` when all
+    buckets are refused; then the snapshot before stays in force.
     """
-    collected = _collected(lake, batch, providers)
-    if collected is None:  # an earlier attempt finished and tidied up
-        lake.discard(batch)
-        return _totals(lake, day) | {"notices": []}
-    refused = [problem for of in collected if (problem := _problem(of)) is not None]
-    if refused:
-        raise TerminalError("; ".join(refused))
-    runs = [(of.provider, of.bucket, run) for of in collected for run in of.runs]
+    outcome = lake.noted(batch, OUTCOME)
+    found = _collected(lake, batch, providers) if outcome is None else None
+    if found is None:  # an earlier attempt finished
+        refused = [] if outcome is None else list(outcome["refused"])
+        _tidy_up(lake, batch, providers, refused)
+        return _totals(lake, day) | {"notices": [], "refused": refused}
+    collected: list[_Collected] = []
+    for of in found:
+        of.refused = of.refused or _problem(of)
+        if of.refused is None:
+            collected.append(of)
+    if found and not collected:
+        raise TerminalError("; ".join(str(of.refused) for of in found))
+    kept = [_kept(lake, reports.latest(of.provider, of.bucket), of, batch, clock()) for of in found if of.refused]
+    refused = [f"{of.refused} ({of.kept})" for of in kept]
+    runs = [(of.provider, of.bucket, run) for of in [*collected, *kept] for run in of.runs]
     written, merged = lake.merge_runs(runs, day, batch)
     snapshot = lake.staged("inventory", batch)
     rejected = 0
     if snapshot.count_rows():
-        taken_at = {(of.provider, of.bucket): of.taken_at for of in collected}
+        taken_at = {(of.provider, of.bucket): of.taken_at for of in [*collected, *kept] if of.taken_at is not None}
         report = audit("inventory", snapshot, batch, taken_at=taken_at)
         report.raise_if_failed()
         if report.rejected is not None:
@@ -94,21 +111,36 @@ def publish_inventory(
         "reports": sum(of.report is not None for of in collected),
         "passed_over": [reason for of in collected for reason in of.passed_over],
         "notices": sorted({notice for of in collected for notice in of.notices}),
+        "refused": refused,
     }
-    # The plan goes first: a discard that is cut off must not leave half of it for the next attempt to publish.
-    for provider in providers:
-        lake.note(batch, run_name(provider), None)
-    lake.discard(batch)
+    lake.note(batch, OUTCOME, {"refused": refused})
+    _tidy_up(lake, batch, providers, refused)
     return result
 
 
-def _collected(lake: Lake, batch: str, providers: Collection[Provider]) -> list[_Collected] | None:
-    """Read what all parts gave; None when the plan is gone. Raises ``TerminalError`` when a part is missing."""
-    found: list[_Collected] = []
+def _tidy_up(lake: Lake, batch: str, providers: Collection[Provider], refused: Sequence[str]) -> None:
+    """Delete what the run has staged, and its notes, unless they say who was refused, which another attempt tells."""
+    # The plan goes first: a discard that is cut off must not leave half of it for the next attempt to publish.
     for provider in providers:
-        buckets = lake.noted(batch, run_name(provider))
+        lake.note(batch, run_name(provider), None)
+    if refused:
+        lake.discard_staged(batch)
+    else:
+        lake.discard(batch)
+
+
+def _collected(lake: Lake, batch: str, providers: Collection[Provider]) -> list[_Collected] | None:
+    """Read what all parts gave; None when no plan is there any more. Raises ``TerminalError`` when one is missing."""
+    planned = {provider: lake.noted(batch, run_name(provider)) for provider in providers}
+    if all(buckets is None for buckets in planned.values()):
+        return None
+    found: list[_Collected] = []
+    for provider, buckets in planned.items():
         if buckets is None:
-            return None
+            raise TerminalError(
+                f"what the buckets of {provider} gave is not in the notes of batch {batch} any more: start a new run, "
+                "it replaces the day's snapshot"
+            )
         for bucket in buckets:
             plan = lake.noted(batch, plan_name(provider, bucket)) or {"chunks": {"any": []}}
             parts: list[Mapping[str, Any]] = []
@@ -125,6 +157,9 @@ def _collected(lake: Lake, batch: str, providers: Collection[Provider]) -> list[
 
 def _joined(provider: Provider, bucket: str, plan: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> _Collected:
     report = InventoryReport.from_json(plan["report"]) if plan["report"] is not None else None
+    refused = next((told["refused"] for told in (plan, *parts) if "refused" in told), None)
+    if refused is not None:
+        return _Collected(provider.value, bucket, refused=refused)
     noted = [*plan["notices"], *(notice for part in parts for notice in part.get("notices", ()))]
     names = ("records", "bad", "elsewhere", "noncurrent_objects", "noncurrent_bytes")
     return _Collected(
@@ -141,6 +176,25 @@ def _joined(provider: Provider, bucket: str, plan: Mapping[str, Any], parts: Seq
         examples=[example for part in parts for example in part.get("examples", ())],
         passed_over=list(plan["passed_over"]),
     )
+
+
+def _kept(lake: Lake, last: RecordedReport | None, of: _Collected, batch: str, now: datetime) -> _Collected:
+    """Take a refused bucket's objects from its last snapshot, unless what that was made of is too old by now.
+
+    They are read from the snapshot of the day that is recorded, so that another attempt and another day find the same.
+    """
+    kept = _Collected(of.provider, of.bucket, refused=of.refused, kept="the snapshot has none of its objects")
+    if last is None or now - last.taken_at > MAX_REPORT_AGE:
+        return kept
+    named = (pc.field("provider") == of.provider) & (pc.field("bucket") == of.bucket)
+    with Runs(lake, of.provider, of.bucket, "kept", batch) as runs:
+        for rows in lake.dataset("inventory", days=[last.day]).to_batches(filter=named):
+            runs.add(pl.DataFrame(pl.from_arrow(rows)))
+    if runs.names:
+        until = last.taken_at + MAX_REPORT_AGE
+        kept.runs, kept.taken_at = runs.names, last.taken_at
+        kept.kept = f"its objects are those of the snapshot of {last.day}, until {until:%Y-%m-%d %H:%M} UTC"
+    return kept
 
 
 def _problem(of: _Collected) -> str | None:
@@ -199,6 +253,7 @@ def _rejected_rows(rejected: pa.Table, day: date) -> pa.Table:
 
 def _record(of: _Collected, merged: Mapping[tuple[str, str], Any], day: date) -> dict[str, Any]:
     counts = merged.get((of.provider, of.bucket))
+    assert of.taken_at is not None  # noqa: S101  # nothing is recorded of a refused bucket
     return {
         "provider": of.provider,
         "bucket": of.bucket,

@@ -7,6 +7,8 @@ from typing import Final
 
 LIVE: Final = "live"
 """The chunk that is a live listing, and the format of what it gives."""
+OUTCOME: Final = "inventory-outcome"
+"""The note that the snapshot of this run is published, and which buckets were refused."""
 
 
 def run_name(provider: str) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
@@ -42,12 +42,23 @@ def collect_part(
     day: date,
     clock: Callable[[], datetime],
 ) -> dict[str, int]:
-    """Stage one part of a bucket's inventory: a chunk of its report, or the bucket listed live."""
+    """Stage one part of a bucket's inventory: a chunk of its report, or the bucket listed live.
+
+    Where that is refused for good, the part's note says why and ``refused`` is 1: the other buckets go on without it.
+    Raises ``TerminalError`` when the chunk was not found by this run.
+    """
     named = estate.bucket(provider, bucket)
-    client = client_of(named.provider, named.connection_id)
-    if chunk == LIVE:
-        return list_bucket(client, lake, batch=batch, provider=provider, bucket=bucket, day=day, clock=clock)
-    return read_chunk(client, format_of, lake, batch=batch, provider=provider, bucket=bucket, chunk=chunk, day=day)
+    plan = lake.noted(batch, plan_name(provider, bucket))
+    if plan is None or chunk not in plan["chunks"]:
+        raise TerminalError(f"chunk {chunk} of bucket {bucket!r} is not in the notes of batch {batch}: find it again")
+    try:
+        client = client_of(named.provider, named.connection_id)
+        if chunk == LIVE:
+            return list_bucket(client, lake, batch=batch, provider=provider, bucket=bucket, day=day, clock=clock)
+        return read_chunk(client, format_of, lake, batch=batch, provider=provider, bucket=bucket, chunk=chunk, day=day)
+    except TerminalError as exc:
+        lake.note(batch, part_name(provider, bucket, chunk), {"refused": f"{provider} bucket {bucket!r}: {exc}"})
+        return {"refused": 1}
 
 
 def list_bucket(
@@ -65,7 +76,7 @@ def list_bucket(
     lake.discard_runs(batch, provider, bucket)  # of an attempt that was cut off, which may have seen more objects
     objects = size = 0
     classes: set[str] = set()
-    with _Runs(lake, provider, bucket, LIVE, batch) as runs:
+    with Runs(lake, provider, bucket, LIVE, batch) as runs:
         for rows in client.list_inventory(bucket, day):
             frame = pl.DataFrame(pl.from_arrow(rows))
             objects += frame.height
@@ -104,15 +115,13 @@ def read_chunk(
 
     Raises ``TerminalError`` naming a data file that is damaged, and a column that is missing.
     """
-    plan = lake.noted(batch, plan_name(provider, bucket))
-    if plan is None or plan["report"] is None or chunk not in plan["chunks"]:
-        raise TerminalError(f"chunk {chunk} of bucket {bucket!r} is not in the notes of batch {batch}: find it again")
+    plan: Any = lake.noted(batch, plan_name(provider, bucket))
     report = InventoryReport.from_json(plan["report"])
     reader = format_of(report.format)
     counts = dict.fromkeys(("records", "bad", "elsewhere", "objects", "noncurrent_objects", "noncurrent_bytes"), 0)
     notices: dict[FormatNotice, None] = {}
     quarantine = _Quarantined(lake, f"{digest(provider, bucket)}-{chunk}", batch)
-    with _Runs(lake, provider, bucket, chunk, batch) as runs:
+    with Runs(lake, provider, bucket, chunk, batch) as runs:
         for file in (report.files[place] for place in plan["chunks"][chunk]):
             try:
                 with tempfile.TemporaryDirectory(prefix="cloudflux-inventory-") as folder:
@@ -157,7 +166,7 @@ def _fetched(client: InventoryClient, report: InventoryReport, file: ReportFile,
     return path
 
 
-class _Runs:
+class Runs:
     """Objects on their way into runs: one is sorted and written while the next one is read."""
 
     def __init__(self, lake: Lake, provider: str, bucket: str, name: str, batch: str) -> None:
@@ -172,7 +181,7 @@ class _Runs:
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def __enter__(self) -> _Runs:
+    def __enter__(self) -> Runs:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

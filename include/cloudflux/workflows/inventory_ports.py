@@ -135,6 +135,18 @@ class RecordedReport(Protocol):
     def manifest(self) -> str:
         """Bucket and key of its manifest."""
 
+    @property
+    def day(self) -> date:
+        """Of the snapshot."""
+
+    @property
+    def taken_at(self) -> datetime:
+        """When it was made."""
+
+    @property
+    def objects(self) -> int:
+        """How many objects the snapshot has of the bucket."""
+
 
 class InventoryReports(Protocol):
     """Which report every snapshot was made of."""
@@ -193,6 +205,9 @@ class Lake(Protocol):
 
     def discard(self, batch: str) -> None:
         """Delete all that a batch has staged and noted."""
+
+    def discard_staged(self, batch: str) -> None:
+        """Delete all that a batch has staged; its notes stay."""
 
 
 ClientOf = Callable[[Provider, str], InventoryClient]

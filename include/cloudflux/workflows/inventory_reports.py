@@ -16,7 +16,7 @@ from cloudflux.domain.format_notices import FormatNotice
 from cloudflux.domain.inventory_reports import InventoryReport, ReportFile, UnusableReport
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
-from cloudflux.workflows.inventory_notes import LIVE, plan_name, run_name
+from cloudflux.workflows.inventory_notes import LIVE, OUTCOME, plan_name, run_name
 from cloudflux.workflows.inventory_ports import (
     ClientOf,
     FormatOf,
@@ -62,11 +62,12 @@ def find_inventories(
 ) -> list[dict[str, str]]:
     """Find what the inventory of each bucket of a provider is made of, and cut it into parts of even size.
 
-    Gives ``bucket`` and ``chunk`` of every part. Raises ``TerminalError`` naming each bucket whose report is missing,
-    too old or without a column that is needed: such a bucket is not listed live instead, which may take days.
+    Gives ``bucket`` and ``chunk`` of every part. A bucket whose report is missing, too old or without a column that is
+    needed has no parts, and its plan says why: the others go on, and it is not listed live, which may take days.
     """
+    if lake.noted(batch, OUTCOME) is not None:  # the run is made again
+        lake.note(batch, OUTCOME, None)
     parts: list[dict[str, str]] = []
-    problems: list[str] = []
     named = [bucket for bucket in estate.buckets if bucket.provider is provider]
     for settings in named:
         plan: dict[str, Any] = {"report": None, "chunks": {LIVE: []}, "passed_over": [], "notices": []}
@@ -81,21 +82,19 @@ def find_inventories(
                     now=now,
                 )
             except TerminalError as exc:
-                problems.append(str(exc))
-                continue
-            plan = {
-                "report": found.report.to_json(),
-                "chunks": {
-                    f"{found.report.report_id}-{number:05d}": places
-                    for number, places in enumerate(even_chunks(found.report.files, chunk_bytes))
-                },
-                "passed_over": list(found.passed_over),
-                "notices": [asdict(notice) for notice in found.notices],
-            }
+                plan |= {"chunks": {}, "refused": str(exc)}
+            else:
+                plan = {
+                    "report": found.report.to_json(),
+                    "chunks": {
+                        f"{found.report.report_id}-{number:05d}": places
+                        for number, places in enumerate(even_chunks(found.report.files, chunk_bytes))
+                    },
+                    "passed_over": list(found.passed_over),
+                    "notices": [asdict(notice) for notice in found.notices],
+                }
         lake.note(batch, plan_name(provider, settings.bucket), plan)
         parts += [{"bucket": settings.bucket, "chunk": chunk} for chunk in plan["chunks"]]
-    if problems:
-        raise TerminalError("; ".join(problems))
     lake.note(batch, run_name(provider), [settings.bucket for settings in named])
     return parts
 

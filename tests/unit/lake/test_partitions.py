@@ -280,6 +280,14 @@ def test_nothing_of_a_batch_is_left_when_it_is_discarded(lake: Lake) -> None:
     assert lake.publish("daily_access", batch) == []
 
 
+def test_notes_stay_when_what_is_staged_is_discarded(lake: Lake) -> None:
+    lake.stage("daily_access", DAY, 0, daily(3), "b")
+    lake.note("b", "chunk-000", {"files": 3})
+    for _ in range(2):
+        lake.discard_staged("b")
+    assert (lake.staged_parts("daily_access", "b"), lake.noted("b", "chunk-000")) == ([], {"files": 3})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

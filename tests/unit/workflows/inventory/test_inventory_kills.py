@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 STEPS = [
-    *(("note", call) for call in range(1, 12)),
+    *(("note", call) for call in range(1, 13)),
     *(("stage_run", call) for call in range(1, 4)),
     *((step, 1) for step in ("stage_rows", "merge_runs", "publish", "keep_only", "discard", "add", "record")),
     *(("staged", call) for call in (1, 2)),

@@ -73,7 +73,7 @@ def test_report_before_is_read_when_the_newest_is_not_whole(world: World, how: s
     with pytest.raises(
         TerminalError, match=f"no complete s3_inventory report of aws bucket 'media' below reports/.*{reason}"
     ):
-        world.find("first")
+        world.collect("first")
     world.deliver(s3_report([[s3_row("old")]], taken_at=days_before(2)))
     result = world.collect()
     assert world.published_keys() == ["old"]
@@ -87,21 +87,21 @@ def test_missing_report_is_an_error_that_says_where_it_looked(tmp_path: Path, pr
     with pytest.raises(
         TerminalError, match=f"no complete {FORMAT_OF[provider]} report of {provider} bucket 'media' below reports/"
     ):
-        world.find()
+        world.collect()
     with pytest.raises(TerminalError, match=r"inventory\.prefix"):
-        world.find()
+        world.collect()
 
 
 def test_every_bucket_without_a_report_is_named_when_there_are_several(tmp_path: Path) -> None:
     world = World(tmp_path, a_bucket("one"), a_bucket("two"))
     with pytest.raises(TerminalError, match=r"'one'.*'two'"):
-        world.find()
+        world.collect()
 
 
 def test_report_is_refused_when_it_is_older_than_eight_days(world: World) -> None:
     world.deliver(s3_report([[s3_row("a")]], taken_at=days_before(8.01)))
     with pytest.raises(TerminalError, match=r"is of 2026-03-02 11:45 UTC, older than 8 days"):
-        world.find()
+        world.collect()
     world.deliver(s3_report([[s3_row("b")]], taken_at=days_before(7.9)))
     assert world.collect()["objects"] == 1
 
@@ -110,7 +110,7 @@ def test_old_report_tells_what_was_passed_over_when_the_newest_is_not_whole(worl
     world.deliver(damaged(s3_report([[s3_row("a")]], taken_at=days_before(1)), "no checksum"))
     world.deliver(s3_report([[s3_row("a")]], taken_at=days_before(10)))
     with pytest.raises(TerminalError, match=r"older than 8 days.*passed over: .*checksum is not there"):
-        world.find()
+        world.collect()
 
 
 def test_reports_of_years_are_not_all_read_when_none_can_be_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_reports_of_years_are_not_all_read_when_none_can_be_used(world: World, m
     real = client.get_object
     monkeypatch.setattr(client, "get_object", lambda ref: read.append(ref) or real(ref))
     with pytest.raises(TerminalError, match="no complete s3_inventory report"):
-        world.find()
+        world.collect()
     assert len(read) == 40
 
 
@@ -177,7 +177,7 @@ def two_s3_configurations(newer_days: float = 1, older_days: float = 1.1) -> dic
 def test_bucket_is_refused_when_two_s3_configurations_report_on_it(world: World) -> None:
     world.deliver(two_s3_configurations())
     with pytest.raises(TerminalError, match=r"'media'.*'daily', 'logs-only'.*inventory\.configuration"):
-        world.find()
+        world.collect()
     assert world.published_bytes() == {}
 
 
@@ -188,7 +188,7 @@ def test_configuration_is_read_when_the_estate_names_it(tmp_path: Path) -> None:
     missing = World(tmp_path / "missing", with_configuration("weekly"))
     missing.deliver(two_s3_configurations())
     with pytest.raises(TerminalError, match=r"no complete s3_inventory report .* of configuration 'weekly'"):
-        missing.find()
+        missing.collect()
 
 
 def test_configuration_is_read_when_the_prefix_ends_in_it(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_configuration_is_read_when_the_prefix_ends_in_it(tmp_path: Path) -> Non
 def test_configuration_is_not_in_the_way_when_its_reports_are_too_old(world: World) -> None:
     world.deliver(two_s3_configurations(newer_days=1, older_days=7.9))
     with pytest.raises(TerminalError, match="'daily', 'logs-only'"):
-        world.find()
+        world.collect()
     world.remove(next(key for key in two_s3_configurations(1, 7.9) if key.endswith("T14-24Z/manifest.json")))
     world.deliver(two_s3_configurations(newer_days=1, older_days=8.1))
     assert world.collect()["objects"] == 1
@@ -214,7 +214,7 @@ def test_two_s3_configurations_are_refused_when_one_report_is_not_whole(world: W
     del files[next(key for key in files if "logs-only" in key and key.endswith(".checksum"))]
     world.deliver(files)
     with pytest.raises(TerminalError, match="'daily', 'logs-only'"):
-        world.find()
+        world.collect()
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_azure_rules_are_told_apart_when_they_list_other_blobs(
         assert world.collect()["objects"] == 1
         return
     with pytest.raises(TerminalError, match=r"azure bucket 'media'.*'daily', 'other'.*inventory\.configuration"):
-        world.find()
+        world.collect()
     named = World(tmp_path / "one", with_configuration("daily", Provider.AZURE))
     named.deliver(files, Provider.AZURE)
     named.collect()

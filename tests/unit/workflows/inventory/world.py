@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ def a_bucket(bucket: str = "media", provider: Provider = Provider.AWS, *, live: 
 class Recorded:
     format: str
     manifest: str
+    day: date
+    taken_at: datetime
+    objects: int
 
 
 class Reports:
@@ -48,7 +51,7 @@ class Reports:
 
     def latest(self, provider: str, bucket: str) -> Recorded | None:
         row = self.rows.get((provider, bucket))
-        return Recorded(row["format"], row["manifest"]) if row else None
+        return Recorded(**{field.name: row[field.name] for field in fields(Recorded)}) if row else None
 
     def record(self, rows: Iterable[Mapping[str, Any]], at: datetime) -> None:
         for row in rows:
@@ -107,11 +110,16 @@ class World:
         return Passed()
 
     def find(
-        self, batch: str = "b", *, now: datetime = AT, chunk_bytes: int = 1 << 28
+        self,
+        batch: str = "b",
+        *,
+        now: datetime = AT,
+        chunk_bytes: int = 1 << 28,
+        providers: Iterable[Provider] = tuple(Provider),
     ) -> list[tuple[Provider, dict[str, str]]]:
         return [
             (provider, part)
-            for provider in Provider
+            for provider in providers
             for part in inventory_reports.find_inventories(
                 self.estate,
                 lambda of, connection: self.clients[of],
@@ -125,7 +133,9 @@ class World:
             )
         ]
 
-    def read(self, parts: Iterable[tuple[Provider, dict[str, str]]], batch: str = "b") -> list[dict[str, int]]:
+    def read(
+        self, parts: Iterable[tuple[Provider, dict[str, str]]], batch: str = "b", *, now: datetime = AT
+    ) -> list[dict[str, int]]:
         return [
             inventory_parts.collect_part(
                 self.estate,
@@ -135,29 +145,31 @@ class World:
                 provider=provider.value,
                 **part,
                 batch=batch,
-                day=DAY,
-                clock=lambda: AT,
+                day=now.date(),
+                clock=lambda: now,
             )
             for provider, part in parts
         ]
 
-    def publish(self, batch: str = "b", audit: Callable[..., Any] | None = None) -> dict[str, Any]:
+    def publish(
+        self, batch: str = "b", audit: Callable[..., Any] | None = None, *, now: datetime = AT
+    ) -> dict[str, Any]:
         return inventory.publish_inventory(
             self.lake,
             self.reports,
             self.quarantine,
             audit or self.audit,
             batch=batch,
-            day=DAY,
-            clock=lambda: AT,
+            day=now.date(),
+            clock=lambda: now,
         )
 
-    def collect(self, batch: str = "b", **options: Any) -> dict[str, Any]:
-        self.read(self.find(batch, **options), batch)
-        return self.publish(batch)
+    def collect(self, batch: str = "b", *, now: datetime = AT, **options: Any) -> dict[str, Any]:
+        self.read(self.find(batch, now=now, **options), batch, now=now)
+        return self.publish(batch, now=now)
 
-    def published_keys(self) -> list[str]:
-        return sorted(row["key"] for row in self.lake.read("inventory", days=[DAY]).to_pylist())
+    def published_keys(self, day: date = DAY) -> list[str]:
+        return sorted(row["key"] for row in self.lake.read("inventory", days=[day]).to_pylist())
 
     def published_bytes(self) -> dict[str, bytes]:
         return {
