@@ -11,7 +11,8 @@ listed live.
 
 - `name_refused_buckets` fails: the snapshot is published, and all that follows runs, but some bucket has no report that
   can be used. The message names each, with the reason: the report is not there, is older than 8 days, lacks a column,
-  is one of several configurations, is damaged, or has more than 1 % of rows that cannot be read; or the bucket is gone.
+  is one of several configurations, is damaged, has more than 1 % of rows that cannot be read, or less than 1 % of the
+  objects of the last snapshot; or the bucket is gone.
   Nothing is listed live in a report's place. The bucket keeps the objects of its last snapshot until what that was made
   of is 8 days old. After that, and where there is none, the snapshot has none of its objects: nothing is decided about
   them and nothing moves. Mend it and start a new run.

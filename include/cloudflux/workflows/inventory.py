@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import duckdb
@@ -29,6 +29,11 @@ from cloudflux.workflows.inventory_reports import MAX_REPORT_AGE
 
 MOST_BAD_ROWS: Final = 0.01
 """Share of a report's rows that may be unreadable: more tells of damage, or of a format that has changed."""
+LEAST_OBJECTS_LEFT: Final = 0.01
+"""Share of a bucket's objects that a report must list of those that the last snapshot has: fewer tell rather of a
+report of a part of the bucket, or of another one, than of a bucket that was emptied."""
+_MANY_OBJECTS: Final = 100
+"""Of fewer objects a bucket may well lose all within a day."""
 _EXAMPLES: Final = 3
 
 
@@ -65,8 +70,8 @@ def publish_inventory(
     """Join all buckets' parts into the day's snapshot, audit and publish it, and record which reports it is made of.
 
     Gives objects and bytes in all and by tier, what was counted apart, the ``notices`` of what is new in formats, and
-    as ``refused`` the buckets that have no report which can be used: one that is short of rows or has too many bad ones
-    is none. Such a bucket keeps the objects of its last snapshot, for as long as a
+    as ``refused`` the buckets that have no report which can be used: one that is short of rows, has too many bad ones
+    or has lost nearly all objects is none. Such a bucket keeps the objects of its last snapshot, for as long as a
     report of that age would be read, and has none after that. Raises ``AuditFailed``, and ``TerminalError`` when all
     buckets are refused; then the snapshot before stays in force.
     """
@@ -78,7 +83,7 @@ def publish_inventory(
         return _totals(lake, day) | {"notices": [], "refused": refused}
     collected: list[_Collected] = []
     for of in found:
-        of.refused = of.refused or _problem(of)
+        of.refused = of.refused or _problem(of, reports.latest(of.provider, of.bucket), day)
         if of.refused is None:
             collected.append(of)
     if found and not collected:
@@ -161,7 +166,7 @@ def _joined(provider: Provider, bucket: str, plan: Mapping[str, Any], parts: Seq
     if refused is not None:
         return _Collected(provider.value, bucket, refused=refused)
     noted = [*plan["notices"], *(notice for part in parts for notice in part.get("notices", ()))]
-    names = ("records", "bad", "elsewhere", "noncurrent_objects", "noncurrent_bytes")
+    names = ("records", "objects", "bad", "elsewhere", "noncurrent_objects", "noncurrent_bytes")
     return _Collected(
         provider=provider.value,
         bucket=bucket,
@@ -197,8 +202,8 @@ def _kept(lake: Lake, last: RecordedReport | None, of: _Collected, batch: str, n
     return kept
 
 
-def _problem(of: _Collected) -> str | None:
-    """Say why a report must not become a snapshot, or None."""
+def _problem(of: _Collected, last: RecordedReport | None, day: date) -> str | None:
+    """Say why a report must not become a snapshot, or None; ``last`` is what the newest snapshot was made of."""
     report = of.report
     if report is None:
         return None
@@ -211,6 +216,18 @@ def _problem(of: _Collected) -> str | None:
         return f"{who}: {bad} of {records - elsewhere} rows cannot be read, e.g. {shown}"
     if records and records == elsewhere and not report.of_account:
         return f"{who}: it tells of another bucket only; check the estate's inventory.prefix"
+    objects = of.counts["objects"]
+    if (
+        last is not None
+        and day - last.day <= MAX_REPORT_AGE
+        and last.objects >= _MANY_OBJECTS
+        and objects < LEAST_OBJECTS_LEFT * last.objects
+    ):
+        return (
+            f"{who}: it lists {objects} objects, the snapshot of {last.day} has {last.objects}; look whether its "
+            "configuration lists a part of the bucket. If the bucket was emptied, leave inventory out of the estate to "
+            f"have it listed live; from {last.day + MAX_REPORT_AGE + timedelta(days=1)} on such a report is taken"
+        )
     return None
 
 

@@ -125,6 +125,56 @@ def test_bucket_keeps_its_objects_when_the_same_day_is_collected_again(tmp_path:
         assert world.published_bytes() == before
 
 
+def many(count: int) -> list[dict[str, Any]]:
+    return [s3_row(f"k{number:04d}") for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("before", "left", "refused"), [(1000, 0, True), (1000, 9, True), (1000, 10, False), (100, 0, True), (99, 0, False)]
+)
+def test_report_is_refused_when_it_has_lost_nearly_all_objects(
+    tmp_path: Path, before: int, left: int, refused: bool
+) -> None:
+    world = two_buckets(tmp_path)
+    world.deliver(s3_report([many(before)], taken_at=days_before(1)))
+    world.collect("one")
+    now = AT + DAYS
+    world.deliver(s3_report([many(left)], taken_at=now))
+    result = world.collect("two", now=now)
+    if refused:
+        (reason,) = result["refused"]
+        assert f"it lists {left} objects, the snapshot of 2026-03-10 has {before}" in reason
+        assert "aws bucket 'media'" in reason
+        assert result["objects"] == before + 1
+    else:
+        assert (result["refused"], result["objects"]) == ([], left + 1)
+
+
+def test_report_without_objects_is_taken_when_the_last_snapshot_is_too_old_to_tell(tmp_path: Path) -> None:
+    world = two_buckets(tmp_path)
+    world.deliver(s3_report([many(200)], taken_at=days_before(1)))
+    world.collect("one")
+    for days, refused in ((8, 1), (9, 0)):
+        now = AT + days * DAYS
+        world.deliver(s3_report([many(0)], taken_at=now))
+        result = world.collect(f"day-{days}", now=now)
+        assert len(result["refused"]) == refused
+        assert "from 2026-03-19 on such a report is taken" in "".join(result["refused"]) or not refused
+    assert world.reports.rows["aws", "media"]["objects"] == 0
+
+
+def test_live_listing_is_believed_when_the_bucket_was_emptied(tmp_path: Path) -> None:
+    world = two_buckets(tmp_path)
+    world.deliver(s3_report([[s3_row("a")]]))
+    for number in range(150):
+        world.clients[Provider.AWS].put_object(ObjectRef(Provider.AWS, "listed", f"n{number}"), b"1")
+    world.collect("one")
+    for number in range(150):
+        world.clients[Provider.AWS].delete_object(ObjectRef(Provider.AWS, "listed", f"n{number}"))
+    assert world.collect("two")["refused"] == []
+    assert world.published_keys() == ["a", "l"]
+
+
 class Killed(BaseException):
     pass
 
