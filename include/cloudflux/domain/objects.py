@@ -12,6 +12,9 @@ from urllib.parse import quote, unquote
 
 from cloudflux.domain.tiers import Provider
 
+MAX_OBJECT_BYTES: Final = 2**50
+"""More than the largest object of any provider (S3: 50 TB)."""
+
 _SCHEME: Final = MappingProxyType({Provider.AWS: "s3", Provider.AZURE: "az", Provider.GCP: "gs"})
 _PROVIDER: Final = MappingProxyType({scheme: provider for provider, scheme in _SCHEME.items()})
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 from cloudflux.domain.inventory_reports import InventoryReport, ReportFile
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 from cloudflux.domain.tiers import TIER_OF, Tier
 from cloudflux.inventories.tables import RAW_CHARACTERS, Batch, Broken, DataFile, fold
 from cloudflux.lake.schemas import INVENTORY, QUARANTINE
@@ -290,7 +291,10 @@ def _reason(reading: Reading) -> pl.Expr:
     key, size = pl.col("__key"), pl.col("__size")
     conditions: list[tuple[pl.Expr, str]] = [
         *((condition & (pl.col("__kind") != ELSEWHERE), reason) for condition, reason in reading.problems),
+        # What the audit of the snapshot would leave out: here the data file and the row are known.
         (stored & (size.is_null() | (size < 0)), f"{names['size_bytes']} is not a number of bytes"),
+        (stored & (size > MAX_OBJECT_BYTES), f"{names['size_bytes']} is more than {MAX_OBJECT_BYTES} bytes"),
+        (live & (pl.col("__etag") == ""), f"{names['etag']} is empty"),
         (live & key.is_null(), f"{names['key']} is empty, or not readable"),
         *(
             (live & pl.col(f"__{column}").is_null(), f"{names[column]} is missing, or not readable")

@@ -17,6 +17,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 from cloudflux.lake.schemas import SCHEMAS
 
 
@@ -44,8 +45,6 @@ class Expectation:
 
 
 _PROVIDERS: Final = ["aws", "azure", "gcp"]
-_MAX_OBJECT_BYTES: Final = 2**50
-"""More than the largest object of any provider (S3: 50 TB)."""
 
 
 def _columns(dataset: str) -> Expectation:
@@ -137,7 +136,7 @@ SUITES: Final[Mapping[str, tuple[Expectation, ...]]] = MappingProxyType(
             *_no_nulls("provider", "bucket", "key", "day", "kind", "operation", "request_id", "source_file", "line"),
             _in_set("provider", _PROVIDERS),
             _in_set("kind", ["read", "write", "delete", "tier", "part"]),
-            _between("bytes_sent", 0, _MAX_OBJECT_BYTES),
+            _between("bytes_sent", 0, MAX_OBJECT_BYTES),
             # `at` is a word of DuckDB's SQL, and Great Expectations does not quote columns.
             no_row_where("every event has a time", '"at" IS NULL'),
             _no_empty("names are not empty", "bucket", "key", "request_id"),
@@ -171,7 +170,7 @@ SUITES: Final[Mapping[str, tuple[Expectation, ...]]] = MappingProxyType(
             _in_set("provider", _PROVIDERS),
             _no_empty("names are not empty", "bucket", "key"),
             _in_set("tier", ["hot", "warm", "cold", "archive", "auto"]),
-            _between("size_bytes", 0, _MAX_OBJECT_BYTES),
+            _between("size_bytes", 0, MAX_OBJECT_BYTES),
             _unique("provider", "bucket", "key"),
             _no_empty("ETags are not empty", "etag"),
         ),
@@ -179,7 +178,7 @@ SUITES: Final[Mapping[str, tuple[Expectation, ...]]] = MappingProxyType(
             *_no_nulls("file_id", "size_gb", "timestamp", "source", "content_type", "user_id"),
             _in_set("source", ["iot_sensor", "app_log", "user_upload"]),
             _in_set("content_type", ["video", "log", "document", "image"]),
-            _between("size_gb", 0, _MAX_OBJECT_BYTES / 2**30),
+            _between("size_gb", 0, MAX_OBJECT_BYTES / 2**30),
             no_row_where("files have a name", "trim(file_id) = ''"),
         ),
         "decisions": (

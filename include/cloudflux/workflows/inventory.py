@@ -251,7 +251,11 @@ def _partition(lake: Lake, batch: str, day: date, shard: int) -> Any:
 
 
 def _rejected_rows(rejected: pa.Table, day: date) -> pa.Table:
-    """Put objects that the audit left out into the quarantine's columns: they have no file and no line."""
+    """Put objects that the audit left out into the quarantine's columns.
+
+    They were listed live, and so have no file and no line: the object itself is named, and numbered. What the audit
+    would leave out of a report is quarantined when that is read, with its data file and row.
+    """
     rows = [
         {
             "source_file": digest("inventory", row["provider"] or "", row["bucket"] or "", day.isoformat()),

@@ -8,12 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from foreign_warnings import GREAT_EXPECTATIONS
 from inventory_report_files import CHANGED, S3_NAMES, S3_TYPES, TAKEN, parquet, s3_csv, s3_report, s3_row, table
 
 from cloudflux.domain.errors import TerminalError
 from cloudflux.domain.format_notices import NoticeKind
 from cloudflux.domain.inventory_reports import DamagedFile, InventoryReport, OtherBucketsReport, UnusableReport
 from cloudflux.inventories import s3_inventory
+from cloudflux.lake.schemas import INVENTORY
+from cloudflux.quality import audit
 
 FORMATS = ["CSV", "ORC", "Parquet"]
 
@@ -151,6 +154,27 @@ def test_bad_rows_are_quarantined_and_good_ones_kept_when_read(read_report: Any)
     assert found.quarantine[8]["raw"] == '"media","short"'
     assert "%zz" in found.quarantine[9]["raw"]
     assert len({row["source_file"] for row in found.quarantine}) == 1
+
+
+@GREAT_EXPECTATIONS
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_rows_that_the_audit_would_reject_keep_their_file_and_row(read_report: Any, data_format: str) -> None:
+    rows = [
+        s3_row("a"),
+        s3_row("huge", Size=2**50 + 1),
+        s3_row("b", Size=2**50),
+        s3_row("bare", ETag='""'),
+        s3_row("old", IsLatest=False, Size=2**51),
+    ]
+    found = read_report("s3_inventory", s3_report([rows], data_format=data_format))
+    assert found.keys == ["a", "b"]
+    assert found.reasons == [
+        (2, "Size is more than 1125899906842624 bytes"),
+        (4, "ETag is empty"),
+        (5, "Size is more than 1125899906842624 bytes"),
+    ]
+    assert {row["key"].rpartition("-")[2].partition(".")[0] for row in found.quarantine} == {"0"}
+    assert audit("inventory", pa.Table.from_pylist(found.objects, schema=INVENTORY), "b").rejected is None
 
 
 def test_rows_have_their_numbers_when_a_file_has_more_than_one_batch(read_report: Any) -> None:
