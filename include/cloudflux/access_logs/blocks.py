@@ -6,9 +6,9 @@ Files are streamed: a block joins many small files, or is a piece of a large one
 
 from __future__ import annotations
 
-import io
 import mmap
 import queue
+import re
 import threading
 import weakref
 import zlib
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import zstandard
 
 from cloudflux.access_logs.scanning.texts import PADDING, looked_at
 from cloudflux.domain.source_files import SourceFile
@@ -41,6 +42,10 @@ _SCAN_BYTES: Final = 128 << 10
 _READ_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPED: Final = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+"""A frame that holds no text, which a file may begin with (RFC 8878, 3.1.2)."""
+_ZSTD_BYTES: Final = 256
+"""So much is unpacked at once: a few bytes may stand for 128 KiB, and this for 10 MiB at most."""
 _BOM: Final = b"\xef\xbb\xbf"
 _RAW_BYTES: Final = 64
 _BUFFERS_KEPT: Final = 4
@@ -287,7 +292,7 @@ class _Unpacked:
         self.first = first[:_RAW_BYTES]
         if first.startswith(_GZIP):
             yield from self._gzip(first, content)
-        elif first.startswith(_ZSTD):
+        elif first.startswith(_ZSTD) or _ZSTD_SKIPPED.match(first):
             yield from self._zstd(first, content)
         else:
             yield first.removeprefix(_BOM)
@@ -327,36 +332,41 @@ class _Unpacked:
             yield stream.flush()
 
     def _zstd(self, first: bytes, content: Content) -> Iterator[bytes]:
-        source = _Readable(first, content)
+        unpacker = zstandard.ZstdDecompressor()
+        stream = None
+        room = MAX_UNPACKED_BYTES
         start = True
-        try:
-            with pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd") as stream:
-                while piece := stream.read(_READ_BYTES):
-                    yield piece.removeprefix(_BOM) if start else piece
-                    start = False
-        except OSError as exc:
-            self.reason = "zstd: the file ends too early" if "end" in str(exc) else "zstd: the file is damaged"
-
-
-class _Readable(io.RawIOBase):
-    """A stream of pieces as a file."""
-
-    def __init__(self, first: bytes, content: Content) -> None:
-        self._rest = first
-        self._content = content
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while not self._rest:
-            piece = next(self._content, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        size = len(self._rest) if size < 0 else size
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
+        held: list[bytes] = []
+        size = 0
+        for packed in chain((first,), content):
+            place = 0
+            while place < len(packed):
+                stream = stream or unpacker.decompressobj()
+                some = packed[place : place + _ZSTD_BYTES]
+                try:
+                    piece = stream.decompress(some)
+                except zstandard.ZstdError:
+                    self.reason = "zstd: the file is damaged"
+                    yield b"".join(held)
+                    return
+                place += len(some)
+                if stream.eof:  # a file may have several frames, and frames to be skipped
+                    place -= len(stream.unused_data)
+                    stream = None
+                room -= len(piece)
+                if room < 0:
+                    self.reason = f"zstd: more than {MAX_UNPACKED_BYTES} bytes unpacked"
+                    return
+                held.append(piece.removeprefix(_BOM) if start else piece)
+                size += len(piece)
+                start = start and not piece
+                if size >= _READ_BYTES:
+                    yield b"".join(held)
+                    held.clear()
+                    size = 0
+        if stream is not None:
+            self.reason = "zstd: the file ends too early"
+        yield b"".join(held)
 
 
 def _even_pieces(content: Content) -> Content:

@@ -29,6 +29,8 @@ Codes = NDArray[np.intp]
 _SMALLEST_EXPONENT: Final = 13
 _EXPONENT_STEP: Final = 2
 _LARGEST_EXPONENT: Final = 27
+_ABOVE_MINIMUM: Final = (1.0, 1.25, 2.0)
+"""Edges at and above each minimum size: there a move first pays, and each size that stands for many is a little off."""
 """Above 128 MiB the fees for a request are less than a thousandth of a month's storage: all sizes decide alike."""
 
 
@@ -197,9 +199,9 @@ def _size_edges(book: PriceBook) -> Floats:
     """Give the edges of the size intervals: within one, what an object is billed is linear in its size."""
     edges = {2.0**exponent for exponent in range(_SMALLEST_EXPONENT, _LARGEST_EXPONENT + 1, _EXPONENT_STEP)}
     for prices in book.classes:
-        edges.add(float(prices.min_billable_bytes))
+        edges.update(step * prices.min_billable_bytes for step in _ABOVE_MINIMUM)
         if prices.autopilot is not None:
-            edges.add(float(prices.autopilot.monitored_min_bytes))
+            edges.update(step * prices.autopilot.monitored_min_bytes for step in _ABOVE_MINIMUM)
     edges.discard(0.0)
     return np.array([0.0, *sorted(edges), np.inf])
 

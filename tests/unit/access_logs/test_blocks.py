@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import zstandard
 from access_log_lines import (
     GCS_HEADER,
     azure_line,
@@ -123,6 +124,34 @@ def test_what_unpacks_goes_through_when_a_gzip_file_is_cut(fmt: Format) -> None:
     parsed = parse(packed[: len(packed) - 170], file)
     assert parsed.events.num_rows == 1
     assert parsed.quarantine.sort_by("line")["reason"].to_pylist()[0] == "gzip: the file ends too early"
+
+
+@pytest.mark.parametrize("skipped", [b"", b"\x5a\x2a\x4d\x18\x03\0\0\0abc"])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_zstd_file_is_unpacked_when_it_is_whole(fmt: Format, frames: int, skipped: bytes) -> None:
+    file, parse, data = fmt
+    half = len(data) // frames
+    packed = b"".join(zstandard.compress(part) for part in (b"\xef\xbb\xbf" + data[:half], data[half:]))
+    parsed = parse(skipped + packed, file)
+    assert (parsed.events.num_rows, parsed.quarantine.num_rows) == (2, 0)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_what_unpacks_goes_through_when_a_zstd_file_is_cut(fmt: Format, frames: int) -> None:
+    file, parse, data = fmt
+    rest = b"\n" + random.Random(7).randbytes(200_000).hex().encode()
+    packed = zstandard.compress(data + rest) if frames == 1 else zstandard.compress(data) + zstandard.compress(rest)
+    parsed = parse(packed[: len(packed) - 10], file)
+    assert parsed.events.num_rows == 2
+    assert parsed.quarantine.sort_by("line")["reason"].to_pylist()[0] == "zstd: the file ends too early"
+
+
+@pytest.mark.parametrize("after", [b"\0" * 9, b"\x28\xb5\x2f\xfd" + b"\xff" * 40, b"text"])
+def test_zstd_junk_is_one_row_of_quarantine_when_it_follows_a_frame(fmt: Format, after: bytes) -> None:
+    file, parse, data = fmt
+    parsed = parse(zstandard.compress(data) + after, file)
+    assert parsed.events.num_rows == 2
+    assert parsed.quarantine["reason"].to_pylist() == ["zstd: the file is damaged"]
 
 
 @pytest.mark.parametrize("seed", range(40))
