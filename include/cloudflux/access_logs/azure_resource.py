@@ -23,7 +23,7 @@ from cloudflux.access_logs.blocks import Block
 from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
-from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
+from cloudflux.access_logs.json_records import JsonRecords, listed, moment, sampled_records, timed, times
 from cloudflux.access_logs.parsed import (
     KIND_CODES,
     MAX_BYTES_SENT,
@@ -199,7 +199,7 @@ def _unknown(block: Block, found: Any) -> Iterator[FormatNotice]:
 
 def _new_in(block: Block) -> Iterator[FormatNotice]:
     names: list[tuple[int, str]] = []
-    for place, record in first_records(block):
+    for place, record in sampled_records(block):
         if "operationName" not in record:
             continue
         version = record.get("schemaVersion", "1.0")

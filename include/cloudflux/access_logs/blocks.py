@@ -50,6 +50,11 @@ _BOM: Final = b"\xef\xbb\xbf"
 _RAW_BYTES: Final = 64
 _BUFFERS_KEPT: Final = 4
 _LINES_AT_ONCE: Final = 64
+_SAMPLED_LINES: Final = 64
+"""Lines of a block that are looked at for what is new in the format."""
+_SAMPLED_BYTES: Final = 1 << 16
+"""A line that is longer to one side of its place is not."""
+_LINE_END: Final = 10
 _BLANK_BYTES: Final = 64
 """A line is looked at for being blank when it is shorter."""
 
@@ -92,6 +97,23 @@ class Text:
         """
         table, is_blank = self._written(begins, rows)
         return table, (rows - np.cumsum(is_blank))[~is_blank]
+
+    def sampled(self, most: int) -> Iterator[tuple[int, str]]:
+        """Give some lines spread evenly over the text, each with the position of its file; without their ends."""
+        ends = np.cumsum(self.count)
+        line = counted = 0
+        for place in dict.fromkeys(self.size * number // most for number in range(most)):
+            if len(self.file) > 1:
+                line += int(np.count_nonzero(self.data[counted:place] == _LINE_END))
+                counted = place
+            first = max(0, place - _SAMPLED_BYTES)
+            around = self.data[first : min(place + _SAMPLED_BYTES, self.size)].tobytes()
+            begin = around.rfind(b"\n", 0, place - first) + 1
+            end = around.find(b"\n", place - first)
+            if end < 0 or (begin == 0 and first > 0):
+                continue  # longer than what is looked at
+            run = int(np.searchsorted(ends, line, side="right")) if len(self.file) > 1 else 0
+            yield int(self.file[run]), around[begin:end].decode().rstrip("\r")
 
     def _written(
         self, begins: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
@@ -141,6 +163,14 @@ class Block:
             tables += [_document(file, data) for file, data in self.documents]
             self._lines = pa.concat_tables(tables) if tables else _LINES.empty_table()
         return self._lines
+
+    def sampled(self) -> list[tuple[int, str]]:
+        """Give the first line of each file and some others, each with the position of its file: what is new is there.
+
+        What comes with one line in ten thousand may be missed here, and is met in another block.
+        """
+        some = self.text.sampled(_SAMPLED_LINES) if self.text is not None else ()
+        return list(dict.fromkeys((*self.heads.items(), *some)))
 
     def frame(self) -> pl.DataFrame:
         """Give the lines as a frame, without their line ends."""

@@ -25,7 +25,7 @@ from cloudflux.access_logs.columns import duckdb_with
 from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
-from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
+from cloudflux.access_logs.json_records import JsonRecords, listed, moment, sampled_records, timed, times
 from cloudflux.access_logs.parsed import MAX_BYTES_SENT, ParsedFile, assembled, with_excluded
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
@@ -183,7 +183,7 @@ def _copied_from(found: pa.Table) -> pa.Table | None:
 
 def _new_in(block: Block) -> Iterator[FormatNotice]:
     names: list[tuple[int, str]] = []
-    for place, record in first_records(block):
+    for place, record in sampled_records(block):
         if "eventName" not in record:
             continue
         version = str(record.get("eventVersion", "1"))

@@ -20,7 +20,7 @@ from cloudflux.access_logs.blocks import Block
 from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
-from cloudflux.access_logs.json_records import JsonRecords, first_records, listed, moment, timed, times
+from cloudflux.access_logs.json_records import JsonRecords, listed, moment, sampled_records, timed, times
 from cloudflux.access_logs.parsed import ParsedFile, assembled, with_excluded
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice
@@ -125,7 +125,7 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
 
 def _new_in(block: Block) -> Iterator[FormatNotice]:
     names: list[tuple[int, str]] = []
-    for place, record in first_records(block):
+    for place, record in sampled_records(block):
         payload = record.get("protoPayload")
         if isinstance(payload, dict):
             names += [(place, name) for name in record] + [(place, f"protoPayload.{name}") for name in payload]

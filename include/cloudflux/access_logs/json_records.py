@@ -306,9 +306,9 @@ def times(block: Block) -> dict[str, Any]:
     }
 
 
-def first_records(block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give the first record of each file (its place, the object), where it is one."""
-    for place, head in block.heads.items():
+def sampled_records(block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give the first record of each file and some others (the file's place, the object), where they are one."""
+    for place, head in block.sampled():
         try:
             document = orjson.loads(head)
         except orjson.JSONDecodeError:

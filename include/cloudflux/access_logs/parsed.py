@@ -171,7 +171,7 @@ def assembled(
         hours=_hours_of(block, good),
         lines=sum(total.values()),
         lines_by_file=_by_file(block, total),
-        notices=tuple(notices),
+        notices=tuple(dict.fromkeys(notices)),
     )
 
 

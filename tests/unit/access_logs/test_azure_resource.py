@@ -209,14 +209,14 @@ def test_a_requester_is_excluded_when_one_of_its_names_is_listed() -> None:
 
 def test_what_is_new_is_noticed_when_a_record_has_it() -> None:
     first = azure_line(newField=1, schemaVersion="2.0", properties={"newer": 1, "accessTier": "Cool"})
-    parsed = parse(first + "\n" + azure_line(operationName="TeleportBlob"))
+    parsed = parse(azure_line() + "\n" + first + "\n" + azure_line(operationName="TeleportBlob"))
     assert {(notice.kind, notice.name) for notice in parsed.notices} == {
         (NoticeKind.UNKNOWN_VERSION, "2.0"),
         (NoticeKind.NEW_FIELD, "newField"),
         (NoticeKind.NEW_FIELD, "properties.newer"),
         (NoticeKind.UNKNOWN_OPERATION, "TeleportBlob"),
     }
-    assert parsed.events.num_rows == 1
+    assert parsed.events.num_rows == 2
 
 
 def test_memory_is_bounded_by_blocks_when_an_envelope_is_one_long_line() -> None:

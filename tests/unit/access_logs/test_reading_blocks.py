@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudflux.access_logs import blocks
-from cloudflux.access_logs.blocks import Block, ahead, read_blocks
+from cloudflux.access_logs.blocks import Block, ahead, one_piece, read_blocks
 from cloudflux.access_logs.scanning import texts
 
 _LONGEST = 40
@@ -127,6 +127,32 @@ def test_a_text_that_outgrows_its_room_keeps_what_is_written() -> None:
         assert sum(writing.add([piece]) for piece in pieces) == 20
     whole = b"".join(pieces)
     assert writing.text().tobytes() == whole + bytes(texts.PADDING)
+
+
+_CHARACTERS = st.characters(exclude_characters="\r\n\0", codec="utf-8")
+
+
+@given(
+    st.lists(st.lists(st.text(_CHARACTERS, min_size=1, max_size=30), max_size=40), max_size=5),
+    st.integers(100, 2000),
+)
+def test_sampled_lines_are_lines_of_their_files(files: list[list[str]], block_bytes: int) -> None:
+    given_files = [(source(f"f{number}"), "\n".join(lines).encode()) for number, lines in enumerate(files)]
+    for block in read_blocks(one_piece(given_files), block_bytes=block_bytes):
+        for place, line in block.sampled():
+            key = block.files[place].key
+            assert line in files[int(key.rpartition("f")[2])]
+
+
+def test_each_line_is_sampled_when_they_are_few() -> None:
+    data = b"".join(b"%d\n" % number for number in range(30))
+    (block,) = read_blocks(one_piece([(source(), data)]))
+    assert {line for _, line in block.sampled()} == {str(number) for number in range(30)}
+
+
+def test_a_line_is_not_sampled_when_it_is_very_long() -> None:
+    (block,) = read_blocks(one_piece([(source(), b"a\n" + b"x" * (1 << 18) + b"\nb\n")]))
+    assert {line for _, line in block.sampled()} <= {"a", "b"}
 
 
 # --- one ahead

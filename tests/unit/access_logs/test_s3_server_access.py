@@ -11,6 +11,7 @@ from cloudflux.access_logs import s3_server_access
 from cloudflux.access_logs.formats import parse_whole
 from cloudflux.access_logs.parsed import ParsedFile
 from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.format_notices import NoticeKind
 from cloudflux.lake.schemas import ACCESS_EVENTS, QUARANTINE
 
 
@@ -95,6 +96,12 @@ def test_a_write_is_none_when_an_error_followed_the_status(operation: str, kinds
     parsed = parse(s3_line(operation=operation, error="InternalError"))
     assert parsed.events["kind"].to_pylist() == kinds
     assert (parsed.lines, parsed.quarantine.num_rows) == (1, 0)
+
+
+def test_new_fields_are_noticed_when_the_first_line_has_none() -> None:
+    (noticed,) = parse(s3_line() + "\n" + s3_line(rest=" ".join(f"f{n}" for n in range(19, 31)))).notices
+    assert (noticed.kind, noticed.name) == (NoticeKind.NEW_FIELD, "field 29")
+    assert "30 fields" in noticed.detail
 
 
 @pytest.mark.parametrize("fields", [18, 24, 25, 26, 27, 31])
