@@ -59,7 +59,7 @@ class MoveRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """Limits on one plan. A move beyond a cap is left out and counted; the best savings come first."""
+    """Limits on one plan. The best savings come first; what does not fit is left out, and the next one tried."""
 
     max_objects: int
     max_bytes: int
@@ -126,6 +126,22 @@ class PlanGroup:
     """What of the one-time cost S3 Batch Operations charges for its jobs, beside the copies."""
 
 
+@dataclass(frozen=True, slots=True)
+class AboveCap:
+    """Moves of which each exceeds one of a plan's caps alone, so that no plan takes them; and the largest of them."""
+
+    cap: str
+    """``max_bytes`` or ``max_one_time_usd``."""
+    moves: int
+    provider: str
+    bucket: str
+    from_class: str
+    to_class: str
+    amount: Decimal
+    """Of the largest, in the cap's unit."""
+    saving_usd: Decimal
+
+
 def leaves_for_good(provider: str, from_class: str) -> bool:
     """Tell whether nothing can take a move back: a blob that has left Azure's smart tier cannot go back in.
 
@@ -148,7 +164,7 @@ class PlanTotals:
     """The same once the plan is carried out."""
     scored_objects: int
     left_out: int
-    """Profitable moves that a guardrail left out."""
+    """Profitable moves that a guardrail left out; what is below a plan's ``min_saving_usd`` is not counted."""
     canaries: int = 0
     held_out: int = 0
     """Objects that would have moved, and stay for comparison."""
@@ -176,6 +192,8 @@ class MigrationPlan:
     kind: PlanKind = PlanKind.PLACEMENT
     undoes: str | None = None
     """The plan whose moves this one takes back."""
+    above_caps: tuple[AboveCap, ...] = ()
+    """What was left out because it exceeds a cap alone: by cap."""
 
     @property
     def irreversible(self) -> int:

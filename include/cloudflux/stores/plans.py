@@ -20,6 +20,7 @@ from cloudflux.domain.errors import CloudFluxError, TerminalError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.plans import (
     NEXT_PLAN_STATES,
+    AboveCap,
     Guardrails,
     MigrationPlan,
     MoveRole,
@@ -38,6 +39,7 @@ MOVE_COLUMNS: Final = tuple(name for name in _MOVE_COLUMNS if name != "plan_id")
 _CELLS: Final = len(MOVE_COLUMNS)
 _GUARDRAILS: Final = TypeAdapter(Guardrails)
 _GROUPS: Final = TypeAdapter(tuple[PlanGroup, ...])
+_ABOVE_CAPS: Final = TypeAdapter(tuple[AboveCap, ...])
 
 
 class PlanTampered(TerminalError):
@@ -108,6 +110,7 @@ class Plans:
             "undoes": plan.undoes,
             "guardrails": _GUARDRAILS.dump_python(plan.guardrails, mode="json"),
             "groups": _GROUPS.dump_python(plan.groups, mode="json"),
+            "above_caps": _ABOVE_CAPS.dump_python(plan.above_caps, mode="json"),
             "objects": totals.objects,
             "bytes": totals.bytes,
             "saving_usd": totals.saving_usd,
@@ -310,6 +313,7 @@ def _stored(row: RowMapping) -> StoredPlan:
         moves_sha256=row["moves_sha256"],
         guardrails=_guardrails(row["guardrails"]),
         groups=_GROUPS.validate_python(row["groups"]),
+        above_caps=_ABOVE_CAPS.validate_python(row["above_caps"]),
         totals=PlanTotals(
             objects=row["objects"],
             bytes=row["bytes"],

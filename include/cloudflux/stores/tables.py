@@ -225,6 +225,7 @@ class PlanRow(Base):
     left_out: Mapped[int]
     canaries: Mapped[int] = mapped_column(server_default="0")
     held_out: Mapped[int] = mapped_column(server_default="0")
+    above_caps: Mapped[list[Any]] = mapped_column(JSONB, server_default="[]")
 
 
 class PlannedMoveRow(Base):

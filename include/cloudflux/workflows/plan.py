@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Final, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ from cloudflux.domain.plans import (
     PlanTotals,
 )
 from cloudflux.domain.prices import MONTH_DAYS
+from cloudflux.workflows.caps import above_caps, fitting, would_fit
 from cloudflux.workflows.job_fees import GROUP, Floats, TermsOf, add_fees, expected_fees, group_codes, no_jobs
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
@@ -140,23 +141,25 @@ def build_plan(
     """Choose the moves: the best savings first, each within the caps. Gives the plan and its moves.
 
     ``decisions`` has the lake's DECISIONS columns; the moves have ``PLANNED_MOVES``. What is not to move is read as a
-    stream: memory grows with the moves that pay, not with the objects. A move that would break a cap is left out and
-    counted, and the next one is tried against the same cap no more: the order of savings decides, so the plan is the
-    same whatever the order of the rows. What S3's jobs cost where a bucket's moves become some (``terms_of``) is part
+    stream: memory grows with the moves that pay, not with the objects. A move that does not fit within the caps any
+    more is left out and counted, and the next one tried: the order of savings decides, so the plan is the same
+    whatever the order of the rows. What S3's jobs cost where a bucket's moves become some (``terms_of``) is part
     of each move's cost, and so of what is checked.
     """
     scored, before, horizon_days = _scored(decisions)
     wanted = _wanted(decisions, guardrails)
     held_out = object_numbers(wanted, _HOLD_OUT_KEY) < guardrails.hold_out_share
     movable = wanted.filter(pa.array(~held_out))
-    chosen = movable.filter(pa.array(_within_caps(movable, guardrails)))
+    within = fitting(movable["size_bytes"].to_numpy(), movable["one_time_usd"].to_numpy(), guardrails)
+    chosen = movable.filter(pa.array(within))
     chosen, fees = _worth_their_jobs(chosen, guardrails, terms_of)
     # Only what would have been chosen can be compared with what was.
     least = pc.min(chosen["saving_usd"]).as_py()
     chosen = add_fees(_paid_back_later(chosen, fees), fees)
     if _total(chosen["saving_usd"]) < float(guardrails.min_plan_saving_usd):
         chosen, least = chosen.slice(0, 0), None
-    compared = wanted.filter(pa.array(held_out))
+    taken = np.isin(np.arange(wanted.num_rows), chosen["place"].to_numpy())
+    compared = wanted.filter(pa.array(held_out & would_fit(wanted, taken, guardrails)))
     compared = (
         compared.slice(0, 0) if least is None else compared.filter(pc.greater_equal(compared["saving_usd"], least))
     )
@@ -184,6 +187,7 @@ def build_plan(
             held_out=compared.num_rows,
         ),
         groups=groups_of(chosen),
+        above_caps=above_caps(movable, guardrails),
     )
     return plan, _planned(chosen, roles, compared)
 
@@ -200,14 +204,15 @@ def _scored(decisions: pads.Dataset) -> tuple[int, float, int]:
 
 
 def _wanted(decisions: pads.Dataset, guardrails: Guardrails) -> pa.Table:
-    """Give the moves that pay and that no guardrail forbids, the best savings first."""
+    """Give the moves that pay and that no guardrail forbids, the best savings first, with their ``place`` therein."""
     pays = (pc.field("action") == "move") & (pc.field("saving_usd") >= float(guardrails.min_saving_usd))
     if guardrails.allowed_prefixes:
         pays &= _below(guardrails.allowed_prefixes)
     if guardrails.excluded_prefixes:
         pays &= ~_below(guardrails.excluded_prefixes)
     found = decisions.to_table(columns=_MOVE_COLUMNS, filter=pays)
-    return found.sort_by([("saving_usd", "descending"), *_BY_OBJECT])
+    found = found.sort_by([("saving_usd", "descending"), *_BY_OBJECT])
+    return found.append_column("place", pa.array(np.arange(found.num_rows)))
 
 
 def _below(uris: Sequence[str]) -> pc.Expression:
@@ -222,18 +227,6 @@ def _below(uris: Sequence[str]) -> pc.Expression:
     return below
 
 
-def _within_caps(wanted: pa.Table, guardrails: Guardrails) -> npt.NDArray[np.bool_]:
-    count = np.arange(1, wanted.num_rows + 1)
-    sizes = np.cumsum(wanted["size_bytes"].to_numpy())
-    one_time = np.cumsum(wanted["one_time_usd"].to_numpy())
-    within: npt.NDArray[np.bool_] = (
-        (count <= guardrails.max_objects)
-        & (sizes <= guardrails.max_bytes)
-        & (one_time <= float(guardrails.max_one_time_usd))
-    )
-    return within
-
-
 def _worth_their_jobs(chosen: pa.Table, guardrails: Guardrails, terms_of: TermsOf) -> tuple[pa.Table, Floats]:
     """Leave out the moves that S3's jobs make too dear, for themselves or for the cap; gives what the others bear.
 
@@ -244,9 +237,9 @@ def _worth_their_jobs(chosen: pa.Table, guardrails: Guardrails, terms_of: TermsO
         fees = expected_fees(chosen, lambda moves: _are_canaries(moves, guardrails.canary_share), terms_of)
         if not fees.any():
             return chosen, fees
-        once = np.cumsum(chosen["one_time_usd"].to_numpy() + fees)
-        worth = chosen["saving_usd"].to_numpy() - fees >= float(guardrails.min_saving_usd)
-        fits = worth & (once <= float(guardrails.max_one_time_usd))
+        fits = chosen["saving_usd"].to_numpy() - fees >= float(guardrails.min_saving_usd)
+        once = chosen["one_time_usd"].to_numpy() + fees
+        fits[fits] = fitting(chosen["size_bytes"].to_numpy()[fits], once[fits], guardrails)
         if fits.all():
             return chosen, fees
         chosen = chosen.filter(pa.array(fits))
@@ -318,7 +311,7 @@ def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
 
 def _planned(chosen: pa.Table, roles: npt.NDArray[np.intp], compared: pa.Table) -> pa.Table:
     """Number the moves: canaries, the others, what is held out, each by object."""
-    rows = pa.concat_tables([chosen.select(_MOVE_COLUMNS), compared])
+    rows = pa.concat_tables([chosen.select(_MOVE_COLUMNS), compared.select(_MOVE_COLUMNS)])
     order = pa.array(np.concatenate([roles, np.full(compared.num_rows, 2)]), pa.int8())
     rows = rows.append_column("order", order).sort_by([("order", "ascending"), *_BY_OBJECT])
     names = pa.array([role.value for role in _ROLE_ORDER])
@@ -359,6 +352,24 @@ def describe_hold_out(plan: MigrationPlan) -> str:
         f"Nothing is held out ({why}): that the moves cause what is saved cannot be shown afterwards. "
         f"{'A larger share' if share else 'hold_out_share=0.05'} leaves some objects where they are to compare with."
     )
+
+
+def describe_above_caps(plan: MigrationPlan) -> list[str]:
+    """Say of each cap that single moves exceed what they are, and what to do: no plan takes them as it is."""
+    said = []
+    for above in plan.above_caps:
+        if above.cap == "max_bytes":
+            amount, cap, least = f"{above.amount:,} bytes", f"{plan.guardrails.max_bytes:,}", f"{above.amount:,}"
+        else:
+            # rounded up: a cap of what is said has to let the move in
+            dollars = above.amount.quantize(Decimal("0.01"), ROUND_CEILING)
+            amount, cap, least = f"USD {above.amount:.6f}", f"{plan.guardrails.max_one_time_usd:,}", f"{dollars:,}"
+        said.append(
+            f"{above.moves:,} of them {'exceed' if above.moves > 1 else 'exceeds'} {above.cap}={cap} alone, the "
+            f"largest with {amount} ({above.provider}, {above.bucket}, {above.from_class} to {above.to_class}, saves "
+            f"USD {above.saving_usd:.6f}): no plan takes it unless {above.cap} is at least {least}."
+        )
+    return said
 
 
 def describe(plan: MigrationPlan) -> str:
@@ -405,7 +416,8 @@ def describe(plan: MigrationPlan) -> str:
     if held_out := describe_hold_out(plan):
         notes.append(held_out)
     if totals.left_out:
-        notes.append(f"{totals.left_out:,} more moves would pay but are left out by the caps.")
+        notes.append(f"{totals.left_out:,} more moves would pay but are left out by the guardrails.")
+    notes += describe_above_caps(plan)
     if guardrails.quiet_hours is not None:
         notes.append(f"Nothing moves from {guardrails.quiet_hours}.")
     if guardrails.allowed_tags:

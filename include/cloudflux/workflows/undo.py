@@ -27,6 +27,7 @@ from cloudflux.domain.plans import (
 )
 from cloudflux.domain.prices import MONTH_DAYS
 from cloudflux.domain.undo import DoneMove
+from cloudflux.workflows.caps import fitting
 from cloudflux.workflows.job_fees import TermsOf, add_fees
 from cloudflux.workflows.plan import check_guardrails, first_state, plan_id_of
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
@@ -343,28 +344,22 @@ def _affordable(
 def _within_caps(rows: UndoRows, guardrails: Guardrails, *, what_fits: bool, target: str) -> Flags:
     """Tell which rows are within the caps, the least costly first. Raises ``UndoRefused`` when not all are to."""
     cheapest = np.argsort(rows.one_time_usd, kind="stable")  # of equal ones the order of their objects decides
-    counts = np.arange(1, len(rows) + 1)
-    sizes = np.cumsum(rows.size_bytes[cheapest])
-    costs = np.cumsum(rows.one_time_usd[cheapest])
     fits = np.zeros(len(rows), dtype=np.bool_)
-    fits[cheapest] = (
-        (counts <= guardrails.max_objects)
-        & (sizes <= guardrails.max_bytes)
-        & (costs <= float(guardrails.max_one_time_usd))
-    )
+    fits[cheapest] = fitting(rows.size_bytes[cheapest], rows.one_time_usd[cheapest], guardrails)
     if not fits.all() and not (what_fits and fits.any()):
+        size_bytes, one_time_usd = int(rows.size_bytes.sum()), float(rows.one_time_usd.sum())
         over = [
             text
             for amount, cap, text in (
-                (counts[-1], guardrails.max_objects, f"max_objects={guardrails.max_objects:,}"),
-                (sizes[-1], guardrails.max_bytes, f"max_bytes={guardrails.max_bytes:,}"),
-                (costs[-1], float(guardrails.max_one_time_usd), f"max_one_time_usd={guardrails.max_one_time_usd}"),
+                (len(rows), guardrails.max_objects, f"max_objects={guardrails.max_objects:,}"),
+                (size_bytes, guardrails.max_bytes, f"max_bytes={guardrails.max_bytes:,}"),
+                (one_time_usd, float(guardrails.max_one_time_usd), f"max_one_time_usd={guardrails.max_one_time_usd}"),
             )
             if amount > cap
         ]
         raise UndoRefused(
-            f"taking back {target} does not fit into one plan: {len(rows):,} moves of {sizes[-1]:,} bytes cost "
-            f"USD {costs[-1]:.6f} once, above {' and '.join(over)}; raise the cap, or ask for what fits"
+            f"taking back {target} does not fit into one plan: {len(rows):,} moves of {size_bytes:,} bytes cost "
+            f"USD {one_time_usd:.6f} once, above {' and '.join(over)}; raise the cap, or ask for what fits"
         )
     return fits
 

@@ -13,6 +13,7 @@ from cloudflux.domain.ledger import InvalidTransition, LedgerEntry
 from cloudflux.domain.migrations import NEXT_STATES, MigrationState
 from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.plans import (
+    AboveCap,
     Guardrails,
     MigrationPlan,
     MoveRole,
@@ -81,6 +82,9 @@ def a_plan(plan_id: str = "plan-1", moves: int = 3, **overrides: object) -> Migr
         ),
         groups=(
             PlanGroup("aws", "media", "STANDARD", "GLACIER_IR", moves, 7, Decimal("0.0000000123"), Decimal(2), 12.25),
+        ),
+        above_caps=(
+            AboveCap("max_bytes", 4, "aws", "media", "STANDARD", "GLACIER_IR", Decimal(2**60), Decimal("0.0000000123")),
         ),
     )
     return replace(plan, **overrides)

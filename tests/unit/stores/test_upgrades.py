@@ -62,6 +62,7 @@ def test_a_plan_that_is_under_way_goes_on_when_the_database_is_upgraded(empty_da
     assert (plan.guardrails.max_objects, plan.guardrails.max_bytes) == (10, 20)
     assert plan.guardrails.max_one_time_usd == Decimal("Infinity")
     assert plan.guardrails.min_saving_usd == Decimal("0.01")
+    assert plan.above_caps == ()
     Plans(engine).check_moves("p")
     (move,) = Plans(engine).moves("p", 0, 9)
     assert (move.role, move.undoes_move_no, move.payback_days) == (MoveRole.MOVE, None, 4.5)

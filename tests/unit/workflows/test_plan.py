@@ -18,6 +18,7 @@ from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanState
 from cloudflux.lake.schemas import DECISIONS
 from cloudflux.workflows import plan as workflow
+from cloudflux.workflows.caps import fitting
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
 DAY = date(2026, 3, 1)
@@ -130,6 +131,84 @@ def test_best_savings_come_first_when_a_cap_binds() -> None:
 )
 def test_caps_hold_when_more_would_pay(guardrails: Guardrails, planned: int) -> None:
     assert build([decision(f"k{n}") for n in range(5)], guardrails).totals.objects == planned
+
+
+TIB = 2**40
+
+
+@pytest.mark.parametrize(
+    ("best", "caps", "said"),
+    [
+        (
+            {"size_bytes": 3 * TIB},
+            {"max_bytes": 2 * TIB},
+            "1 of them exceeds max_bytes=2,199,023,255,552 alone, the largest with 3,298,534,883,328 bytes (aws, "
+            "media, STANDARD to GLACIER_IR, saves USD 500.000000): no plan takes it unless max_bytes is at least "
+            "3,298,534,883,328.",
+        ),
+        (
+            {"one_time_usd": 150.003},
+            {"max_one_time_usd": Decimal(100)},
+            "1 of them exceeds max_one_time_usd=100 alone, the largest with USD 150.003000 (aws, media, STANDARD to "
+            "GLACIER_IR, saves USD 500.000000): no plan takes it unless max_one_time_usd is at least 150.01.",
+        ),
+    ],
+)
+def test_the_others_move_when_the_best_exceeds_a_cap_alone(
+    best: dict[str, object], caps: dict[str, object], said: str
+) -> None:
+    rows = [decision("big", saving_usd=500.0, **best), *[decision(key) for key in names("k", 1_000)]]
+    plan, moves = build_both(rows, limits(**caps))
+    assert plan.totals.objects == 1_000
+    assert plan.totals.left_out == 1
+    assert "big" not in {move["key"] for move in moves}
+    (above,) = plan.above_caps
+    assert (above.moves, above.saving_usd) == (1, 500)
+    assert said in workflow.describe(plan)
+
+
+def test_smaller_ones_fill_the_room_that_a_large_one_does_not_fit_into() -> None:
+    sizes = [60, 50, 39, 30, 1, 1]
+    rows = [decision(f"k{n}", size_bytes=size, saving_usd=10.0 - n) for n, size in enumerate(sizes)]
+    plan, moves = build_both(rows, limits(max_bytes=100))
+    assert [move["key"] for move in moves] == ["k0", "k2", "k4"]
+    assert (plan.totals.bytes, plan.totals.left_out, plan.above_caps) == (100, 3, ())
+    assert "3 more moves would pay but are left out by the guardrails." in workflow.describe(plan)
+    assert "alone" not in workflow.describe(plan)
+
+
+def greedy(sizes: list[int], costs: list[float], guardrails: Guardrails) -> list[bool]:
+    objects, size_bytes, usd, fits = 0, 0, 0.0, []
+    for size, cost in zip(sizes, costs, strict=True):
+        fit = objects < guardrails.max_objects and size_bytes + size <= guardrails.max_bytes
+        fit = fit and usd + cost <= guardrails.max_one_time_usd
+        fits.append(fit)
+        if fit:
+            objects, size_bytes, usd = objects + 1, size_bytes + size, usd + cost
+    return fits
+
+
+def test_each_move_is_tried_in_its_turn_when_caps_bind() -> None:
+    random = np.random.default_rng(11)
+    for _ in range(200):
+        count = int(random.integers(0, 60))
+        sizes, costs = random.integers(0, 100, count), random.integers(0, 64, count) / 64
+        caps = limits(
+            max_objects=int(random.integers(1, 40)),
+            max_bytes=int(random.integers(0, 900)),
+            max_one_time_usd=Decimal(int(random.integers(0, 12))),
+        )
+        assert fitting(sizes, costs, caps).tolist() == greedy(sizes.tolist(), costs.tolist(), caps)
+
+
+def test_nothing_is_held_out_that_no_plan_would_have_room_for() -> None:
+    rows = [
+        decision(key, saving_usd=2.0 + number, size_bytes=2000 if number % 2 else 10)
+        for number, key in enumerate(names("a", 1_000))
+    ]
+    plan, moves = build_both(rows, limits(hold_out_share=0.2, max_bytes=1_999))
+    assert {move["size_bytes"] for move in moves} == {10}
+    assert plan.totals.held_out > 0
 
 
 def test_plan_is_the_same_when_rows_come_in_another_order() -> None:
@@ -355,6 +434,15 @@ def test_no_plan_breaks_its_cap_by_the_price_of_its_jobs() -> None:
     # below from_objects no job is made, and nothing is charged for one
     plan, _ = with_jobs(rows, limits(max_one_time_usd=Decimal(15)), replace(JOBS, from_objects=1_490))
     assert plan.totals.one_time_usd == Decimal("0.01") * plan.totals.objects
+
+
+def test_the_others_stay_in_when_one_move_breaks_the_cap_by_the_price_of_its_job() -> None:
+    dear = [10.0, 5.0]
+    rows = [decision(key, saving_usd=50.0, one_time_usd=cost) for key, cost in zip(ENOUGH[:2], dear, strict=True)]
+    rows += [decision(key, one_time_usd=0.0) for key in ENOUGH[2:]]
+    plan, moves = with_jobs(rows, limits(max_one_time_usd=Decimal(15)))
+    assert (plan.totals.objects, plan.totals.left_out) == (1_999, 1)
+    assert ENOUGH[1] not in {move["key"] for move in moves}
 
 
 def test_moves_stay_out_whose_saving_the_jobs_would_use_up() -> None:

@@ -229,6 +229,14 @@ def test_as_many_as_the_caps_allow_are_taken_back_when_that_is_asked_for(on_aws:
         propose(on_aws, "plan", guardrails=replace(NO_LIMITS, max_objects=0), what_fits=True, run_id="b")
 
 
+def test_the_others_are_taken_back_when_the_first_exceeds_a_cap_alone(on_aws: Recorded) -> None:
+    on_aws.client.put_object(on_aws.refs[0], b"x" * 2**20)
+    on_aws.moved("plan", "INTELLIGENT_TIERING")  # back from there all cost the same, a request
+    proposal = propose(on_aws, "plan", guardrails=replace(NO_LIMITS, max_bytes=2**19), what_fits=True)
+    moves = on_aws.plans.moves(proposal.plan.plan_id, 0, 9)
+    assert [move.undoes_move_no for move in moves] == [1, 2, 3, 4]
+
+
 def test_prefixes_and_canaries_hold_for_an_undo(on_aws: Recorded) -> None:
     on_aws.moved("plan", "GLACIER_IR")
     guardrails = replace(
