@@ -99,14 +99,14 @@ from cloudflux.orchestration.plan_approval import PlanApproval
             type="number",
             minimum=0,
             title="Least saving USD",
-            description="Least expected net saving of one move over the horizon.",
+            description="Least expected net saving of one move over the horizon. Moves to a pinned class need none.",
         ),
         "min_plan_saving_usd": Param(
             0.0,
             type="number",
             minimum=0,
             title="Least saving of the plan, USD",
-            description="A plan that saves less over the horizon moves nothing.",
+            description="If the moves save less together over the horizon, only those to a pinned class are made.",
         ),
         "allowed_prefixes": Param(
             [],

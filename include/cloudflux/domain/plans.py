@@ -65,9 +65,9 @@ class Guardrails:
     max_bytes: int
     max_one_time_usd: Decimal
     min_saving_usd: Decimal
-    """Least expected net saving of one move over the horizon."""
+    """Least expected net saving of one move over the horizon. Moves to a pinned class need none."""
     min_plan_saving_usd: Decimal = Decimal(0)
-    """Least expected net saving of the whole plan over the horizon: a smaller plan is empty."""
+    """Least expected net saving of all moves that are to pay, over the horizon: below it none of them moves."""
     allowed_prefixes: tuple[str, ...] = ()
     """Addresses below which objects may move, as ``s3://bucket/logs/``; empty: everywhere."""
     excluded_prefixes: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ class PlannedMove:
     one_time_usd: Decimal
     monthly_saving_usd: Decimal
     payback_days: float | None
-    """None for a move that is not to pay: one that takes an earlier move back."""
+    """None for a move that is not to pay: to a pinned class, or one that takes an earlier move back."""
     reason: str
     role: MoveRole = MoveRole.MOVE
     undoes_move_no: int | None = None
@@ -124,6 +124,10 @@ class PlanGroup:
     longest_payback_days: float | None
     job_fees_usd: Decimal = Decimal(0)
     """What of the one-time cost S3 Batch Operations charges for its jobs, beside the copies."""
+    pinned: int = 0
+    """How many of the moves go to the class that their owner pinned the objects to, whatever it costs;"""
+    pinned_saving_usd: Decimal = Decimal(0)
+    """and what these save, often less than nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ class PlanTotals:
     """The same once the plan is carried out."""
     scored_objects: int
     left_out: int
-    """Profitable moves that a guardrail left out; what is below a plan's ``min_saving_usd`` is not counted."""
+    """Moves that a guardrail left out; what is below ``min_saving_usd`` is not counted."""
     canaries: int = 0
     held_out: int = 0
     """Objects that would have moved, and stay for comparison."""

@@ -107,7 +107,7 @@ DECISIONS: Final = pa.schema(
         pa.field("chosen_usd", pa.float64(), nullable=False),  # the same for the chosen class, the move included
         pa.field("one_time_usd", pa.float64(), nullable=False),  # the move itself and the early deletion owed
         pa.field("saving_usd", pa.float64(), nullable=False),  # stay_usd - chosen_usd
-        pa.field("payback_days", pa.float64()),  # null when nothing moves
+        pa.field("payback_days", pa.float64()),  # null when nothing moves, or to a pinned class
         pa.field("current_monthly_usd", pa.float64(), nullable=False),  # running cost of a 30-day month, no one-time
         pa.field("chosen_monthly_usd", pa.float64(), nullable=False),
         pa.field("rule_class", pa.string(), nullable=False),  # what the rule-based classifier would choose

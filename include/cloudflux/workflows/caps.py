@@ -40,6 +40,23 @@ def fitting(size_bytes: npt.NDArray[np.int64], one_time_usd: npt.NDArray[np.floa
     return fits
 
 
+def in_turns(moves: pa.Table, pinned: Flags, guardrails: Guardrails) -> npt.NDArray[np.intp]:
+    """Order moves so that the pinned and the others use the caps up equally while there are both; shape (rows,).
+
+    Next is always the kind whose moves up to there use less of the caps, each by the cap of which it needs the largest
+    share: thousands that are pinned cannot keep the others waiting, nor the others them.
+    """
+    shares = np.full(len(pinned), 1 / guardrails.max_objects if guardrails.max_objects else 0.0)
+    for name, most in (("size_bytes", guardrails.max_bytes), ("one_time_usd", float(guardrails.max_one_time_usd))):
+        if most:
+            shares = np.maximum(shares, moves[name].to_numpy() / most)
+    shares[shares > 1] = 0.0  # goes into no plan
+    used = np.zeros(len(pinned))
+    for kind in (pinned, ~pinned):
+        used[kind] = np.concatenate([[0.0], np.cumsum(shares[kind])])[:-1]
+    return np.lexsort((~pinned, used))
+
+
 def would_fit(moves: pa.Table, taken: Flags, guardrails: Guardrails) -> Flags:
     """Tell of the moves that were not taken which would have fitted in their turn, behind those taken before them."""
     within: Flags = np.cumsum(taken) < guardrails.max_objects

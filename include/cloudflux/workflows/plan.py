@@ -28,7 +28,7 @@ from cloudflux.domain.plans import (
     PlanTotals,
 )
 from cloudflux.domain.prices import MONTH_DAYS
-from cloudflux.workflows.caps import above_caps, fitting, would_fit
+from cloudflux.workflows.caps import above_caps, fitting, in_turns, would_fit
 from cloudflux.workflows.job_fees import GROUP, Floats, TermsOf, add_fees, expected_fees, group_codes, no_jobs
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
 
@@ -138,13 +138,13 @@ def build_plan(
     dry_run: bool,
     terms_of: TermsOf = no_jobs,
 ) -> tuple[MigrationPlan, pa.Table]:
-    """Choose the moves: the best savings first, each within the caps. Gives the plan and its moves.
+    """Choose the moves: the best savings first, in turns with those to pinned classes, within the caps.
 
-    ``decisions`` has the lake's DECISIONS columns; the moves have ``PLANNED_MOVES``. What is not to move is read as a
-    stream: memory grows with the moves that pay, not with the objects. A move that does not fit within the caps any
-    more is left out and counted, and the next one tried: the order of savings decides, so the plan is the same
-    whatever the order of the rows. What S3's jobs cost where a bucket's moves become some (``terms_of``) is part
-    of each move's cost, and so of what is checked.
+    Gives the plan and its moves, which have the columns of ``PLANNED_MOVES``; ``decisions`` has those of DECISIONS.
+    What is not to move is read as a stream: memory grows with the moves that pay, not with the objects. A move that
+    does not fit within the caps any more is left out and counted, and the next one tried: the order of savings decides,
+    so the plan is the same whatever the order of the rows. What S3's jobs cost where a bucket's moves become some
+    (``terms_of``) is part of each move's cost, and so of what is checked.
     """
     scored, before, horizon_days = _scored(decisions)
     wanted = _wanted(decisions, guardrails)
@@ -153,16 +153,11 @@ def build_plan(
     within = fitting(movable["size_bytes"].to_numpy(), movable["one_time_usd"].to_numpy(), guardrails)
     chosen = movable.filter(pa.array(within))
     chosen, fees = _worth_their_jobs(chosen, guardrails, terms_of)
-    # Only what would have been chosen can be compared with what was.
-    least = pc.min(chosen["saving_usd"]).as_py()
     chosen = add_fees(_paid_back_later(chosen, fees), fees)
-    if _total(chosen["saving_usd"]) < float(guardrails.min_plan_saving_usd):
-        chosen, least = chosen.slice(0, 0), None
-    taken = np.isin(np.arange(wanted.num_rows), chosen["place"].to_numpy())
-    compared = wanted.filter(pa.array(held_out & would_fit(wanted, taken, guardrails)))
-    compared = (
-        compared.slice(0, 0) if least is None else compared.filter(pc.greater_equal(compared["saving_usd"], least))
-    )
+    pinned = chosen["pinned"].to_numpy()
+    if float(chosen["saving_usd"].to_numpy()[~pinned].sum()) < float(guardrails.min_plan_saving_usd):
+        chosen = chosen.filter(chosen["pinned"])
+    compared = wanted.filter(pa.array(held_out & _would_have_moved(wanted, chosen, guardrails)))
     roles = np.where(_are_canaries(chosen, guardrails.canary_share), 0, 1)
     change = _total(chosen["current_monthly_usd"]) - _total(chosen["chosen_monthly_usd"])
     plan = MigrationPlan(
@@ -204,14 +199,21 @@ def _scored(decisions: pads.Dataset) -> tuple[int, float, int]:
 
 
 def _wanted(decisions: pads.Dataset, guardrails: Guardrails) -> pa.Table:
-    """Give the moves that pay and that no guardrail forbids, the best savings first, with their ``place`` therein."""
-    pays = (pc.field("action") == "move") & (pc.field("saving_usd") >= float(guardrails.min_saving_usd))
+    """Give the moves that no guardrail forbids and that pay or are ``pinned``, in order, with their ``place`` therein.
+
+    The best savings come first, and moves to a pinned class, which need not pay, in turns with them.
+    """
+    pinned = pc.field("payback_days").is_null()  # of moves: all others pay back
+    pays = (pc.field("action") == "move") & (pinned | (pc.field("saving_usd") >= float(guardrails.min_saving_usd)))
     if guardrails.allowed_prefixes:
         pays &= _below(guardrails.allowed_prefixes)
     if guardrails.excluded_prefixes:
         pays &= ~_below(guardrails.excluded_prefixes)
     found = decisions.to_table(columns=_MOVE_COLUMNS, filter=pays)
     found = found.sort_by([("saving_usd", "descending"), *_BY_OBJECT])
+    found = found.append_column("pinned", pc.is_null(found["payback_days"]))
+    if pc.any(found["pinned"]).as_py():
+        found = found.take(in_turns(found, found["pinned"].to_numpy(), guardrails))
     return found.append_column("place", pa.array(np.arange(found.num_rows)))
 
 
@@ -238,11 +240,23 @@ def _worth_their_jobs(chosen: pa.Table, guardrails: Guardrails, terms_of: TermsO
         if not fees.any():
             return chosen, fees
         fits = chosen["saving_usd"].to_numpy() - fees >= float(guardrails.min_saving_usd)
+        fits |= chosen["pinned"].to_numpy()
         once = chosen["one_time_usd"].to_numpy() + fees
         fits[fits] = fitting(chosen["size_bytes"].to_numpy()[fits], once[fits], guardrails)
         if fits.all():
             return chosen, fees
         chosen = chosen.filter(pa.array(fits))
+
+
+def _would_have_moved(wanted: pa.Table, chosen: pa.Table, guardrails: Guardrails) -> npt.NDArray[np.bool_]:
+    """Tell of what was not chosen whether it is like what was: only that can be compared with it."""
+    taken = np.zeros(wanted.num_rows, dtype=np.bool_)
+    taken[chosen["place"].to_numpy()] = True
+    alike = would_fit(wanted, taken, guardrails)
+    saving, pinned = wanted["saving_usd"].to_numpy(), wanted["pinned"].to_numpy()
+    for kind in (pinned, ~pinned):
+        alike &= ~kind | (saving >= saving[taken & kind].min(initial=np.inf))
+    return alike
 
 
 def _paid_back_later(chosen: pa.Table, fees: Floats) -> pa.Table:
@@ -282,15 +296,22 @@ def are_canaries(groups: npt.NDArray[np.intp], numbers: Floats, share: float) ->
 
 def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
     """Add up the moves by provider, bucket and pair of classes."""
-    summed = chosen.group_by(GROUP).aggregate(
-        [
-            ("size_bytes", "count"),
-            ("size_bytes", "sum"),
-            ("saving_usd", "sum"),
-            ("one_time_usd", "sum"),
-            ("payback_days", "max"),
-            ("job_fee_usd", "sum"),
-        ]
+    pinned_usd = pc.if_else(chosen["pinned"], chosen["saving_usd"], 0.0)
+    summed = (
+        chosen.append_column("pinned_usd", pinned_usd)
+        .group_by(GROUP)
+        .aggregate(
+            [
+                ("size_bytes", "count"),
+                ("size_bytes", "sum"),
+                ("saving_usd", "sum"),
+                ("one_time_usd", "sum"),
+                ("payback_days", "max"),
+                ("job_fee_usd", "sum"),
+                ("pinned", "sum"),
+                ("pinned_usd", "sum"),
+            ]
+        )
     )
     return tuple(
         PlanGroup(
@@ -304,6 +325,8 @@ def groups_of(chosen: pa.Table) -> tuple[PlanGroup, ...]:
             one_time_usd=usd(row["one_time_usd_sum"], _USD_PLACES),
             longest_payback_days=row["payback_days_max"],
             job_fees_usd=usd(row["job_fee_usd_sum"], _USD_PLACES),
+            pinned=row["pinned_sum"],
+            pinned_saving_usd=usd(row["pinned_usd_sum"], _USD_PLACES),
         )
         for row in summed.sort_by([(name, "ascending") for name in GROUP]).to_pylist()
     )
@@ -340,6 +363,18 @@ def job_fees_usd(plan: MigrationPlan) -> Decimal:
     return sum((group.job_fees_usd for group in plan.groups), Decimal(0))
 
 
+def describe_pinned(plan: MigrationPlan) -> str:
+    """Say how many moves go to a pinned class, and what they cost; empty when none does."""
+    pinned = sum(group.pinned for group in plan.groups)
+    if not pinned:
+        return ""
+    saving = sum((group.pinned_saving_usd for group in plan.groups), Decimal(0))
+    return (
+        f"{pinned:,} of the moves take objects to the class that their owner pinned them to, whatever it costs: "
+        f"USD {saving:.6f} of the net saving is theirs."
+    )
+
+
 def describe_hold_out(plan: MigrationPlan) -> str:
     """Say with what the plan's savings will be compared, or what to set so that they can; empty for an undo."""
     totals, share = plan.totals, plan.guardrails.hold_out_share
@@ -366,8 +401,8 @@ def describe_above_caps(plan: MigrationPlan) -> list[str]:
             amount, cap, least = f"USD {above.amount:.6f}", f"{plan.guardrails.max_one_time_usd:,}", f"{dollars:,}"
         said.append(
             f"{above.moves:,} of them {'exceed' if above.moves > 1 else 'exceeds'} {above.cap}={cap} alone, the "
-            f"largest with {amount} ({above.provider}, {above.bucket}, {above.from_class} to {above.to_class}, saves "
-            f"USD {above.saving_usd:.6f}): no plan takes it unless {above.cap} is at least {least}."
+            f"largest with {amount} ({above.provider}, {above.bucket}, {above.from_class} to {above.to_class}, net "
+            f"saving USD {above.saving_usd:.6f}): no plan takes it unless {above.cap} is at least {least}."
         )
     return said
 
@@ -411,12 +446,14 @@ def describe(plan: MigrationPlan) -> str:
             f"{plan.irreversible:,} of the moves are irreversible: what leaves smart tier cannot go back in, and no "
             "undo takes them back."
         )
+    if pinned := describe_pinned(plan):
+        notes.append(pinned)
     if totals.canaries:
         notes.append(f"{totals.canaries:,} of the moves go first and are verified before the rest may move.")
     if held_out := describe_hold_out(plan):
         notes.append(held_out)
     if totals.left_out:
-        notes.append(f"{totals.left_out:,} more moves would pay but are left out by the guardrails.")
+        notes.append(f"{totals.left_out:,} more moves are left out by the guardrails.")
     notes += describe_above_caps(plan)
     if guardrails.quiet_hours is not None:
         notes.append(f"Nothing moves from {guardrails.quiet_hours}.")

@@ -16,7 +16,9 @@ import pytest
 from cloudflux.domain.batch_jobs import JobPrices, JobTerms
 from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanState
+from cloudflux.domain.policy import Decisions, ObjectColumns, decide
 from cloudflux.lake.schemas import DECISIONS
+from cloudflux.price_books import load_book
 from cloudflux.workflows import plan as workflow
 from cloudflux.workflows.caps import fitting
 from cloudflux.workflows.planned_moves import PLANNED_MOVES
@@ -143,14 +145,14 @@ TIB = 2**40
             {"size_bytes": 3 * TIB},
             {"max_bytes": 2 * TIB},
             "1 of them exceeds max_bytes=2,199,023,255,552 alone, the largest with 3,298,534,883,328 bytes (aws, "
-            "media, STANDARD to GLACIER_IR, saves USD 500.000000): no plan takes it unless max_bytes is at least "
+            "media, STANDARD to GLACIER_IR, net saving USD 500.000000): no plan takes it unless max_bytes is at least "
             "3,298,534,883,328.",
         ),
         (
             {"one_time_usd": 150.003},
             {"max_one_time_usd": Decimal(100)},
             "1 of them exceeds max_one_time_usd=100 alone, the largest with USD 150.003000 (aws, media, STANDARD to "
-            "GLACIER_IR, saves USD 500.000000): no plan takes it unless max_one_time_usd is at least 150.01.",
+            "GLACIER_IR, net saving USD 500.000000): no plan takes it unless max_one_time_usd is at least 150.01.",
         ),
     ],
 )
@@ -173,8 +175,106 @@ def test_smaller_ones_fill_the_room_that_a_large_one_does_not_fit_into() -> None
     plan, moves = build_both(rows, limits(max_bytes=100))
     assert [move["key"] for move in moves] == ["k0", "k2", "k4"]
     assert (plan.totals.bytes, plan.totals.left_out, plan.above_caps) == (100, 3, ())
-    assert "3 more moves would pay but are left out by the guardrails." in workflow.describe(plan)
+    assert "3 more moves are left out by the guardrails." in workflow.describe(plan)
     assert "alone" not in workflow.describe(plan)
+
+
+def pinned(key: str, **overrides: object) -> dict[str, object]:
+    dearer = {
+        "current_class": "GLACIER_IR",
+        "chosen_class": "STANDARD",
+        "reason": "move GLACIER_IR -> STANDARD: pinned there by its owner",
+        "saving_usd": -0.06,
+        "payback_days": None,
+        "current_monthly_usd": 0.004,
+        "chosen_monthly_usd": 0.015,
+    }
+    return decision(key, **dearer | overrides)
+
+
+def test_pinned_objects_move_whatever_it_costs_and_the_plan_says_so() -> None:
+    least = limits(min_saving_usd=Decimal("0.01"), min_plan_saving_usd=Decimal("0.01"), canary_share=0.01)
+    plan, moves = build_both([pinned("a"), pinned("b"), decision("c")], least)
+    assert {move["key"]: move["saving_usd"] for move in moves} == {
+        "a": Decimal("-0.06"),
+        "b": Decimal("-0.06"),
+        "c": Decimal("0.06"),
+    }
+    assert (plan.totals.objects, plan.totals.left_out) == (3, 0)
+    assert plan.totals.saving_usd == Decimal("-0.06")
+    assert plan.totals.after_usd_month == plan.totals.before_usd_month + Decimal("0.011")
+    assert [(group.pinned, group.pinned_saving_usd) for group in plan.groups] == [(2, Decimal("-0.12")), (0, 0)]
+    assert [group.longest_payback_days for group in plan.groups] == [None, 20.0]
+    assert {move["to_class"] for move in moves if move["role"] == "canary"} == {"STANDARD", "GLACIER_IR"}
+    assert "USD -0.120000 of the net saving is theirs" in workflow.describe(plan)
+    assert "pinned" not in workflow.describe(build([decision("c")]))
+
+
+def test_a_decision_to_pin_gets_into_the_plan() -> None:
+    one = {name: np.array([0.0]) for name in ("expected_reads", "expected_read_bytes", "probability_any")}
+    text = {"current_class": "GLACIER_IR", "lock_reason": None, "pinned_class": "STANDARD"}
+    decided = decide(
+        ObjectColumns(
+            size_bytes=np.array([2**30]),
+            days_in_class=np.array([300.0]),
+            idle_days=np.array([300.0]),
+            confidence=np.array([0.9]),
+            from_rules=np.array([False]),
+            excluded=np.array([False]),
+            **one,
+            **{name: np.array([value], dtype=object) for name, value in text.items()},
+        ),
+        load_book("aws-us-east-1"),
+    )
+    row = pa.table(as_columns(decided)).to_pylist()[0]
+    assert row["saving_usd"] < 0
+    assert build([pinned("a", **row)]).totals.objects == 1
+
+
+def as_columns(decided: Decisions) -> dict[str, pa.Array]:
+    names = ("current_class", "chosen_class", "saving_usd", "one_time_usd", "payback_days")
+    return {name: pa.array(getattr(decided, name), from_pandas=True) for name in names}
+
+
+def test_guardrails_hold_for_pinned_objects() -> None:
+    rows = [pinned(key) for key in (*names("legal", 3), *names("models", 5))]
+    plan, moves = build_both(rows, limits(excluded_prefixes=("s3://media/legal",), max_objects=4))
+    assert {move["key"] for move in moves} < set(names("models", 5))
+    assert (plan.totals.objects, plan.totals.left_out) == (4, 1)
+    plan, moves = build_both([pinned(key) for key in names("a", 1_000)], limits(hold_out_share=0.1))
+    assert plan.totals.objects + plan.totals.held_out == 1_000
+    assert 60 <= plan.totals.held_out <= 140
+
+
+def test_pinned_objects_move_when_the_others_save_too_little_as_a_whole() -> None:
+    rows = [decision("a"), decision("b"), pinned("c", saving_usd=-10.0)]
+    plan, moves = build_both(rows, limits(min_plan_saving_usd=Decimal("0.13")))
+    assert ([move["key"] for move in moves], plan.totals.left_out) == (["c"], 2)
+    # nor do they keep others from moving that save enough
+    assert build(rows, limits(min_plan_saving_usd=Decimal("0.12"))).totals.objects == 3
+
+
+@pytest.mark.parametrize(
+    ("caps", "pins", "others"),
+    [
+        ({"max_objects": 20}, 10, 10),
+        ({"max_bytes": 20_000}, 2, 10),
+        ({"max_one_time_usd": Decimal("0.405")}, 20, 20),
+    ],
+)
+def test_neither_keeps_the_other_waiting_when_pinned_objects_and_savings_fill_a_cap(
+    caps: dict[str, object], pins: int, others: int
+) -> None:
+    rows = [decision(key) for key in names("a", 100)]
+    rows += [pinned(key, size_bytes=5_000) for key in names("b", 100)]
+    chosen = [move["to_class"] for move in moves_of(rows, limits(**caps))]
+    assert (chosen.count("STANDARD"), chosen.count("GLACIER_IR")) == (pins, others)
+
+
+def test_all_room_is_left_to_one_kind_when_there_is_little_of_the_other() -> None:
+    few, many = [pinned("p"), pinned("q")], [decision(key) for key in names("a", 100)]
+    chosen = [move["to_class"] for move in moves_of(few + many, limits(max_objects=20))]
+    assert (chosen.count("STANDARD"), chosen.count("GLACIER_IR")) == (2, 18)
 
 
 def greedy(sizes: list[int], costs: list[float], guardrails: Guardrails) -> list[bool]:

@@ -21,7 +21,7 @@ from cloudflux.local.explain.tables import printable
 from cloudflux.local.migrations.findings import Findings
 from cloudflux.stores.plans import PlanStateChange, StoredPlan
 from cloudflux.stores.progress import MoveStanding
-from cloudflux.workflows.plan import describe_above_caps, describe_hold_out, job_fees_usd
+from cloudflux.workflows.plan import describe_above_caps, describe_hold_out, describe_pinned, job_fees_usd
 from cloudflux.workflows.reconcile import Standing
 from cloudflux.workflows.undo import UndoProposal
 
@@ -351,6 +351,7 @@ def _facts(plan: StoredPlan) -> Table:
             if plan.irreversible
             else []
         ),
+        *([("pinned", pinned)] if (pinned := describe_pinned(plan)) else []),
         ("held out", describe_hold_out(plan) or f"{totals.held_out:,}"),
         ("left out", " ".join([f"{totals.left_out:,}.", *describe_above_caps(plan)]).removesuffix(".")),
         ("once", f"USD {totals.one_time_usd:.6f}{_of_which_jobs(plan)}"),
