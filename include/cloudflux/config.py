@@ -6,15 +6,27 @@ An unknown key or a wrong value fails at start with the key's name. Nothing here
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import unquote
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.exclusions import Exclusions
+from cloudflux.domain.objects import ObjectPrefix
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import TIER_OF, Provider
 
@@ -54,6 +66,10 @@ DEFAULT_EXCLUDED_REQUESTERS: Final = (
     "@gcp-sa-storageinsights.",
 )
 """Substrings of requesters whose requests are no use of an object, unless the estate names others."""
+
+
+_ADDRESSES: Final = ("s3", "s3a", "s3n", "az", "abfs", "abfss", "wasb", "wasbs", "gs", "gcs")
+"""What addresses begin with; those that are none of ours are told from keys, too: ``https:`` may begin a key."""
 
 
 class _Strict(BaseModel):
@@ -107,6 +123,7 @@ class PrefixSettings(_Strict):
     """What holds for the objects below one prefix of a bucket instead of what the bucket says."""
 
     prefix: str = Field(min_length=1)
+    """What their keys begin with; an address in the bucket is taken as well, URL-quoted."""
     latency: Literal["ms", "hours"] | None = None
     pinned_class: str | None = None
     """The storage class that these objects are to be in, whatever it costs."""
@@ -127,6 +144,32 @@ class BatchOperations(_Strict):
     write_once: bool = False
     """Whether nobody overwrites objects of the bucket. S3's jobs look when an object was last written, to the second,
     and not again at the destination: without this promise, or versions, objects are copied by our own requests."""
+
+
+def _key_prefix(prefix: str, bucket: Mapping[str, Any]) -> str:
+    """Give the prefix of keys that an owner means: the keys' own text, or an address in this bucket, URL-quoted.
+
+    Raises ``ValueError`` saying what to write for what would match no key, and so protect nothing.
+    """
+    provider, name = bucket.get("provider"), bucket.get("bucket")
+    if provider is None or name is None:
+        return prefix  # they are wrong themselves, and named
+    scheme, separator, rest = prefix.partition("://")
+    whole = ObjectPrefix(provider, name, "").uri
+    if separator and scheme in _ADDRESSES:
+        if not f"{prefix}/".startswith(whole):
+            raise ValueError(
+                f"{prefix!r} is an address outside of {whole}: write the beginning of the keys, as "
+                f"{unquote(rest.partition('/')[2])!r}, or an address in this bucket"
+            )
+        return ObjectPrefix.from_uri(prefix).prefix
+    if prefix.startswith("/"):
+        without = prefix.lstrip("/") or whole
+        raise ValueError(
+            f"{prefix!r} begins with a slash, which keys seldom do: write {without!r}, or the address "
+            f"{ObjectPrefix(provider, name, prefix).uri!r} if the keys do begin so"
+        )
+    return prefix
 
 
 class BucketSettings(_Strict):
@@ -153,6 +196,7 @@ class BucketSettings(_Strict):
     """Azure: whether single blobs may be taken out of smart tier, which nobody can take back. The inventory has to
     report `Smart` for the blobs that are in it: every other tier counts as the blob's own."""
     excluded_prefixes: tuple[str, ...] = ()
+    """What the keys of objects that never move begin with; an address in this bucket is taken as well, URL-quoted."""
     min_retention_days: int = Field(default=0, ge=0)
     """An object that is younger is never moved."""
     prefixes: tuple[PrefixSettings, ...] = ()
@@ -174,6 +218,38 @@ class BucketSettings(_Strict):
     """For how many days S3 keeps the readable copy of a restored object."""
     batch_operations: BatchOperations | None = None
     """None: all S3 objects are copied by our own requests."""
+
+    @field_validator("excluded_prefixes")
+    @classmethod
+    def _excluded_prefixes_are_of_keys(cls, prefixes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(_key_prefix(prefix, info.data) for prefix in prefixes)
+
+    @field_validator("prefixes")
+    @classmethod
+    def _prefixes_are_of_keys(
+        cls, prefixes: tuple[PrefixSettings, ...], info: ValidationInfo
+    ) -> tuple[PrefixSettings, ...]:
+        of_keys = tuple(below.model_copy(update={"prefix": _key_prefix(below.prefix, info.data)}) for below in prefixes)
+        for prefix, number in Counter(below.prefix for below in of_keys).items():
+            if number > 1:
+                raise ValueError(f"{prefix!r} is there {number} times: put all that holds below it into one entry")
+        return of_keys
+
+    @field_validator("allowed_classes")
+    @classmethod
+    def _allowed_classes_are_known(
+        cls, classes: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        if classes is not None and not classes:
+            raise ValueError(
+                "an empty list allows no class at all: leave the key out for all that the latency allows, or name "
+                "the bucket's present class if nothing is to move"
+            )
+        provider = info.data.get("provider")
+        for name in classes or ():
+            if provider is not None and name not in TIER_OF[provider]:
+                raise ValueError(f"{name!r} is no storage class of {provider}: it has {', '.join(TIER_OF[provider])}")
+        return classes
 
     @model_validator(mode="after")
     def _pins_are_known(self) -> Self:

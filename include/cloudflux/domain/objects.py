@@ -63,6 +63,11 @@ class ObjectPrefix:
             raise ValueError(f"not a prefix of objects (s3://, az:// or gs:// with a bucket): {uri!r}")
         return cls(_PROVIDER[scheme], bucket, unquote(prefix))
 
+    @property
+    def uri(self) -> str:
+        """The address, as ``from_uri`` takes it."""
+        return f"{_SCHEME[self.provider]}://{self.bucket}/{quote(self.prefix, safe='/')}"
+
 
 class RestoreState(StrEnum):
     """Where the restore of an object of an archive class stands."""

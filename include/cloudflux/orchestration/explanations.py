@@ -150,9 +150,9 @@ def _answers(tracking_uri: str) -> bool:
 
 
 def _books(estate: Estate) -> Mapping[str, PriceBook]:
-    from cloudflux.price_books import load_book
+    from cloudflux.orchestration.estate_books import books_of
 
-    return {name: load_book(name) for name in {bucket.price_book for bucket in estate.buckets}}
+    return books_of(estate)
 
 
 @cache

@@ -62,14 +62,14 @@ def job_terms_of(named: BucketSettings, book: PriceBook) -> JobTerms | None:
 
 def planned_job_terms() -> Callable[[str, str], JobTerms | None]:
     """Give the function that tells the terms of a bucket's jobs as a plan is made; a bucket we do not know has none."""
-    from cloudflux.price_books import load_book
+    from cloudflux.orchestration.estate_books import book_of
 
     named = {(str(bucket.provider), bucket.bucket): bucket for bucket in settings().load_estate().buckets}
 
     @functools.cache
     def terms_of(provider: str, bucket: str) -> JobTerms | None:
         found = named.get((provider, bucket))
-        return None if found is None else job_terms_of(found, load_book(found.price_book))
+        return None if found is None else job_terms_of(found, book_of(found))
 
     return terms_of
 
@@ -82,7 +82,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
     """
     from cloudflux.domain.batch_jobs import JOB_MOVES, job_prices
     from cloudflux.orchestration.clients import moving_client
-    from cloudflux.price_books import load_book
+    from cloudflux.orchestration.estate_books import book_of
     from cloudflux.providers.pace import Pace
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
@@ -92,7 +92,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
     from cloudflux.workflows.move_costs import move_costs, restore_orders
 
     named = settings().load_estate().bucket(provider, bucket)
-    book = load_book(named.price_book)
+    book = book_of(named)
     database = engine()
     try:
         with (

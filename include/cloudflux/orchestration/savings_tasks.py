@@ -26,7 +26,7 @@ def record_savings() -> dict[str, str | None]:
     from airflow.sdk.exceptions import AirflowSkipException
 
     from cloudflux.domain.bucket_autopilots import proposed
-    from cloudflux.price_books import load_book
+    from cloudflux.orchestration.estate_books import books_of
     from cloudflux.stores.coverage import CoverageLog
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
@@ -49,7 +49,7 @@ def record_savings() -> dict[str, str | None]:
             moves=moves,
             lake=lake(),
             estate=estate,
-            books={name: load_book(name) for name in {bucket.price_book for bucket in estate.buckets}},
+            books=books_of(estate),
             coverage=CoverageLog(database).days(first, at.date()),
             at=at,
         )

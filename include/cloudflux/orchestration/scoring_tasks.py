@@ -53,7 +53,7 @@ def score_shard(shard: int, model_version: str | None, model_artefact: str | Non
     from functools import partial
 
     from cloudflux.domain.policy import PolicySettings
-    from cloudflux.price_books import load_book
+    from cloudflux.orchestration.estate_books import books_of
     from cloudflux.stores.coverage import CoverageLog
     from cloudflux.stores.slots import only_one
     from cloudflux.workflows import score as workflow
@@ -90,7 +90,7 @@ def score_shard(shard: int, model_version: str | None, model_artefact: str | Non
             content_types=recent_content_types(),
         ),
         estate=estate,
-        books={name: load_book(name) for name in {bucket.price_book for bucket in estate.buckets}},
+        books=books_of(estate),
         policy=PolicySettings(horizon_days=current.horizon_days),
         history_days=current.history_days,
         coverage=coverage,

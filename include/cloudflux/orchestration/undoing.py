@@ -56,8 +56,8 @@ def _with_stores(build: Callable[..., _Built], **arguments: Any) -> _Built:
 
 def bucket_prices() -> Callable[[str, str], BucketPrices]:
     """Give the function that tells the prices of a bucket of the estate."""
+    from cloudflux.orchestration.estate_books import book_of
     from cloudflux.orchestration.movers import job_terms_of
-    from cloudflux.price_books import load_book
     from cloudflux.workflows.move_costs import restore_orders
     from cloudflux.workflows.undo_costs import BucketPrices
 
@@ -66,7 +66,7 @@ def bucket_prices() -> Callable[[str, str], BucketPrices]:
     @functools.cache
     def prices_of(provider: str, bucket: str) -> BucketPrices:
         named = estate.bucket(provider, bucket)
-        book = load_book(named.price_book)
+        book = book_of(named)
         orders = restore_orders(book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days)
         return BucketPrices(book, orders, job_terms_of(named, book))
 

@@ -296,7 +296,11 @@ def test_estate_is_refused_when_it_says_that_an_autopilot_is_on_that_the_book_do
 def test_command_shows_proposals_and_what_else_there_is_to_know(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scored(tmp_path / "lake", bucket("data", excluded_prefixes=("some/object-1",)), bucket("off", allowed_classes=()))
+    scored(
+        tmp_path / "lake",
+        bucket("data", excluded_prefixes=("some/object-1",)),
+        bucket("off", allowed_classes=("STANDARD",)),
+    )
     monkeypatch.setenv("CLOUDFLUX_LAKE_URL", str(tmp_path / "lake"))
     assert main(["autopilots"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
