@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,22 +57,30 @@ def judge(challenger: Mapping[str, float], champion: Mapping[str, float] | None)
     """Promote a challenger that is no worse than the standing champion on the same holdout, in cost and calibration.
 
     Both are metrics; ``champion`` is None when none stands or it can no longer be used. Compared are those of
-    ``TOLERANCES`` that both have. The reason names each that is worse, else all.
+    ``TOLERANCES``; a figure that is not finite counts as none. What the champion has and the challenger lacks keeps the
+    challenger back, as does having nothing to compare. The reason names each that is worse or lacking, else all.
     """
+    figures = {name: challenger[name] for name in TOLERANCES if math.isfinite(challenger.get(name, math.nan))}
     if champion is None:
-        figures = ", ".join(_figure(name, challenger[name]) for name in TOLERANCES if name in challenger)
-        return Verdict(True, f"no standing champion to compare with; {figures}")
-    worse: list[str] = []
+        said = ", ".join(_figure(name, value) for name, value in figures.items()) or "nothing was measured"
+        return Verdict(True, f"no standing champion to compare with; {said}")
+    against: list[str] = []
     no_worse: list[str] = []
     for name, (relative, absolute) in TOLERANCES.items():
-        if name not in challenger or name not in champion:
-            continue
-        new, old = challenger[name], champion[name]
-        tolerance = relative * abs(old) + absolute
-        said = f"{_figure(name, new)} against {_figure(None, old)} (+{tolerance:.2g})"
-        (no_worse if new <= old + tolerance else worse).append(said)
-    if worse:
-        return Verdict(False, f"worse than the standing champion: {'; '.join(worse)}")
+        new, old = figures.get(name), champion.get(name, math.nan)
+        if not math.isfinite(old):
+            if new is not None:
+                no_worse.append(f"{_figure(name, new)}, which the champion lacks")
+        elif new is None:
+            against.append(f"no {_WORDS[name]}, the champion's is {_figure(None, old)}")
+        else:
+            tolerance = relative * abs(old) + absolute
+            said = f"{_figure(name, new)} against {_figure(None, old)} (+{tolerance:.2g})"
+            (no_worse if new <= old + tolerance else against).append(said)
+    if against:
+        return Verdict(False, f"worse than the standing champion: {'; '.join(against)}")
+    if not no_worse:
+        return Verdict(False, "no figure to compare with the standing champion: nothing was measured")
     return Verdict(True, f"no worse than the standing champion: {'; '.join(no_worse)}")
 
 

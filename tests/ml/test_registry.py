@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -251,13 +252,44 @@ def test_challenger_is_kept_back_and_the_reason_names_it_when_one_figure_is_wors
     assert verdict.reason.count(";") == 0, "the others were no worse"
 
 
-def test_cost_is_left_out_when_one_of_them_has_none() -> None:
-    without = {name: value for name, value in STANDING.items() if name != registry.COST}
-    for challenger, champion in ((STANDING, without), (without, STANDING)):
-        verdict = registry.judge(challenger, champion)
-        assert verdict.promoted
-        assert "cost" not in verdict.reason
-        assert verdict.reason.startswith("no worse than the standing champion: log loss of the tiers 0.5000 against")
+def with_figure(name: str, value: float | None) -> dict[str, float]:
+    others = {other: figure for other, figure in STANDING.items() if other != name}
+    return others if value is None else others | {name: value}
+
+
+@pytest.mark.parametrize("lacking", [None, math.nan, math.inf])
+@pytest.mark.parametrize("name", list(STANDING))
+def test_challenger_is_kept_back_when_it_lacks_a_figure_that_the_champion_has(name: str, lacking: float | None) -> None:
+    verdict = registry.judge(with_figure(name, lacking), STANDING)
+    assert not verdict.promoted
+    assert verdict.reason.startswith("worse than the standing champion: no ")
+    assert f"the champion's is {STANDING[name]:.4f}" in verdict.reason
+    assert ";" not in verdict.reason, "the others were no worse"
+
+
+@pytest.mark.parametrize("lacking", [None, math.nan])
+def test_challenger_is_promoted_when_the_champion_lacks_a_figure_that_it_has(lacking: float | None) -> None:
+    verdict = registry.judge(STANDING, with_figure(registry.COST, lacking))
+    assert verdict.promoted
+    assert "backtest cost in USD 100.0000, which the champion lacks" in verdict.reason
+    assert "log loss of the tiers 0.5000 against 0.5000" in verdict.reason
+
+
+def test_figures_that_both_lack_are_left_out() -> None:
+    without = with_figure(registry.COST, None)
+    verdict = registry.judge(without, without)
+    assert verdict.promoted
+    assert "cost" not in verdict.reason
+
+
+@pytest.mark.parametrize("champion", [STANDING, {}])
+def test_challenger_is_kept_back_with_a_reason_when_nothing_was_measured(champion: dict[str, float]) -> None:
+    verdict = registry.judge({}, champion)
+    assert not verdict.promoted
+    assert not verdict.reason.endswith(": ")
+    assert registry.judge({}, None) == registry.Verdict(
+        True, "no standing champion to compare with; nothing was measured"
+    )
 
 
 def test_error_is_transient_when_mlflow_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
