@@ -29,6 +29,9 @@ SCHEMA: Final = {
     "size_bytes": pl.Int64,
     "created_day": pl.Date,
 }
+MOST_DAYS: Final = 20 * 366
+MOST_READS: Final = 2**53
+"""Of all objects and days: more, and sums are no longer exact."""
 _KINDS: Final = {
     pl.String: (pl.String, pl.Categorical, pl.Enum),
     pl.Date: (pl.Date,),
@@ -116,6 +119,11 @@ def trace_of(rows: pl.DataFrame, eval_share: float = EVAL_SHARE, *, name: str = 
     _refuse(table, source)
     first, last = cast(date, table["day"].min()), cast(date, table["day"].max())
     days = (last - first).days + 1
+    if days > MOST_DAYS:
+        raise TraceError(
+            f"{source} goes from {first} to {last}, which is {days:,} days: at most {MOST_DAYS:,} are replayed, day by "
+            "day; is one of the two a mistake?"
+        )
     if days < 2:
         raise TraceError(f"{source} has one day only, {first}: a backtest needs a day of history and one to evaluate")
     eval_from = round(days * (1 - eval_share))
@@ -190,3 +198,10 @@ def _refuse(table: pl.DataFrame, source: str) -> None:
                 f"{source}: object {row['object_id']!r} has {what}, on {row['day']} (row {place + 1}: reads "
                 f"{row['reads']}, size_bytes {row['size_bytes']}, created_day {row['created_day']})"
             )
+    reads = table.group_by("object_id").agg(pl.col("reads").cast(pl.Float64).sum())
+    if cast(float, reads["reads"].sum()) > MOST_READS:
+        most = reads.sort("reads", "object_id").row(-1, named=True)
+        raise TraceError(
+            f"{source}: more than {MOST_READS:,} reads in all, of which object {most['object_id']!r} has "
+            f"{most['reads']:.3g}: they cannot be added up"
+        )

@@ -84,6 +84,7 @@ def test_some_policies_by_another_book_and_a_plot_as_svg(trace_file, tmp_path, c
         (["--trace", "none.parquet"], "there is no trace file none.parquet"),
         (["--prices", "aws-atlantis-1"], "there is no price book 'aws-atlantis-1'"),
         (["--policies", "stay,best"], "there is no policy 'best': there are stay, "),
+        (["--policies", ","], "--policies names none: there are stay, "),
         (["--eval-share", "1.5"], "the evaluation share must lie between 0 and 1, it is 1.5"),
         (["--eval-share", "0.001"], "an evaluation share of 0.001 leaves no day to evaluate"),
         (["--plot", "plot.gif"], "a plot is a file that ends in .png or .svg, not 'plot.gif'"),

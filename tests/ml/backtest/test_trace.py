@@ -10,7 +10,7 @@ import pytest
 from cloudflux.domain.errors import CloudFluxError, SettingsError
 from cloudflux.price_books import load_book
 from cloudflux_ml.backtest.run import backtest
-from cloudflux_ml.backtest.trace import TraceError, read_trace, trace_of
+from cloudflux_ml.backtest.trace import MOST_DAYS, TraceError, read_trace, trace_of
 
 ROWS = {
     "object_id": ["b", "a", "b", "a"],
@@ -90,6 +90,18 @@ WRONG = {
         rows(day=[datetime(2024, 1, 4, 5, tzinfo=UTC)] * 4),
         "column day must be a date, it is Datetime",
     ),
+    "more reads than can be added up": (
+        rows(reads=[2**62, 1, 2**62, 0]),
+        r"more than 9,007,199,254,740,992 reads in all, of which object 'b' has 9.22e\+18: they cannot be added up",
+    ),
+    "more reads of all objects than can be added up": (
+        rows(reads=[2**52, 2**52, 2, 0]),
+        r"more than 9,007,199,254,740,992 reads in all, of which object 'b' has 4.5e\+15",
+    ),
+    "a day far away": (
+        rows(day=[date(9000, 1, 1), *ROWS["day"][1:]]),
+        "goes from 2024-01-01 to 9000-01-01, which is 2,547,933 days: at most 7,320 are replayed",
+    ),
     "one day": (
         pl.DataFrame({name: values[:1] for name, values in ROWS.items()}),
         "has one day only, 2024-01-04: a backtest needs a day of history and one to evaluate",
@@ -105,6 +117,11 @@ def test_what_is_wrong_is_refused_with_its_place(what):
     assert isinstance(caught.value, CloudFluxError)
     assert str(caught.value).startswith("traces/mine.parquet")
     assert "\n" not in str(caught.value)
+
+
+def test_as_many_reads_and_days_as_can_be_replayed_are_taken():
+    trace = trace_of(rows(reads=[2**53 - 3, 1, 2, 0], day=[date(2044, 1, 15), *ROWS["day"][1:]]))
+    assert (trace.days, int(trace.read_counts.sum())) == (MOST_DAYS, 2**53)
 
 
 def test_a_csv_cell_that_is_no_number_is_refused_by_its_row(tmp_path):

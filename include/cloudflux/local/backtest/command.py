@@ -65,11 +65,12 @@ def _backtest(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from cloudflux.domain.errors import SettingsError
     from cloudflux.domain.prices import Latency
     from cloudflux.local.prices.tables import wide_console
     from cloudflux.price_books import load_book
     from cloudflux_ml.backtest.report import check_plot_path, report_json, report_table, write_plot
-    from cloudflux_ml.backtest.run import backtest
+    from cloudflux_ml.backtest.run import backtest, policy_names
     from cloudflux_ml.backtest.trace import read_trace
 
     # what would fail after minutes of work must fail before
@@ -78,6 +79,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_plot_path(options.plot)
     names = None if options.policies is None else [name for part in options.policies for name in _split(part)]
+    if names == []:
+        raise SettingsError(f"--policies names none: there are {', '.join(policy_names())}")
     book = load_book(options.prices)
     trace = read_trace(options.trace, options.eval_share)
     with _progress() as progress:
