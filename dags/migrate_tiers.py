@@ -22,8 +22,8 @@ before anything moves, and all else is as for any plan. `./cloudflux undo` start
 - `propose_plan` fails: there are no decisions yet (run `score_objects`), a parameter makes no sense (the message names
   it), there is nothing to undo or it breaks a cap, or PostgreSQL is away. Nothing has moved.
 - `approve_plan` fails: nobody answered within seven days; the plan has expired, nothing has moved.
-- `move_canaries` or `move_*` fails: the provider throttles or is away, or credentials have expired. Clear the task: the
-  ledger knows what is left to do, nothing is moved twice.
+- `move_*` (canaries or the rest) fails: the provider throttles or is away, or credentials have expired. Clear the task:
+  the ledger knows what is left to do, nothing is moved twice.
 - `judge_canaries` fails: a canary move failed, and the plan is halted; or the plan expired before they were done. The
   rest stays where it is.
 - `close_plan` fails: a move is neither done, failed nor skipped (clear the failed `move_*` tasks), or the plan was
@@ -200,15 +200,15 @@ def migrate_tiers() -> None:
     # A rejection skips what stands directly below the approval: `close_plan`, which settles the run, must not.
     closed = task(migration_tasks.close_plan, trigger_rule="all_done", outlets=[LEDGER])(proposal=plan)
     path >> [approval, approved]
-    canaries = task(migration_tasks.find_canaries)(approved)
-    moved_first = MoveRange.partial(
-        task_id="move_canaries", plan_id=plan["plan_id"], retries=MOVE_RETRIES
-    ).expand_kwargs(canaries)
-    # Without canaries there is nothing to map over, and `move_canaries` is skipped. The plan's id comes from the
+    # Without canaries there is nothing to map over, and `move_canaries_*` are skipped. The plan's id comes from the
     # approval: with `propose_plan` right above it, this would also go on when nothing was approved.
     judged = task(migration_tasks.judge_canaries, trigger_rule="none_failed_min_one_success")(approved)
-    moved_first >> judged
     for provider in PROVIDERS:
+        canaries = task(migration_tasks.find_canaries, task_id=f"find_canaries_{provider}")(approved, provider)
+        moved_first = MoveRange.partial(
+            task_id=f"move_canaries_{provider}", pool=provider, plan_id=plan["plan_id"], retries=MOVE_RETRIES
+        ).expand_kwargs(canaries)
+        moved_first >> judged
         ranges = task(migration_tasks.find_ranges, task_id=f"find_{provider}")(plan["plan_id"], provider)
         moved = MoveRange.partial(
             task_id=f"move_{provider}", pool=provider, plan_id=plan["plan_id"], retries=MOVE_RETRIES

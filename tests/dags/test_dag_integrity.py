@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,11 +141,9 @@ def test_provider_tasks_run_in_the_providers_pool(parsed: dict) -> None:
         task_id: task["pool"]
         for dag in parsed["dags"].values()
         for task_id, task in dag["tasks"].items()
-        if task_id.split("_")[0] in ("parse", "list", "move")
-        and task_id.count("_") == 1
-        and task_id.rsplit("_", 1)[-1] in ("aws", "azure", "gcp")
+        if re.fullmatch("(parse|list|move|move_canaries)_(aws|azure|gcp)", task_id)
     }
-    assert len(pools) == 9  # parse, list and move for three providers
+    assert len(pools) == 12  # parse, list, move canaries and move the rest for three providers
     assert all(task_id.endswith(f"_{pool}") for task_id, pool in pools.items())
 
 
@@ -180,6 +179,9 @@ def test_migration_is_a_dry_run_that_asks_when_nothing_else_is_said(parsed: dict
         assert param["description"], name
 
 
+CANARIES = ("move_canaries_aws", "move_canaries_azure", "move_canaries_gcp")
+
+
 def test_nothing_moves_before_the_approval_when_parsed(parsed: dict) -> None:
     tasks = parsed["dags"]["migrate_tiers"]["tasks"]
 
@@ -189,12 +191,12 @@ def test_nothing_moves_before_the_approval_when_parsed(parsed: dict) -> None:
 
     assert tasks["approve_plan"]["downstream"] == ["record_approval"]  # a rejection skips what stands directly below
     for provider in ("aws", "azure", "gcp"):
-        assert {"record_approval", "move_canaries", "judge_canaries"} <= upstream(f"move_{provider}")
-    approval = {"propose_plan", "choose_path", "approve_plan", "record_approval"}
-    assert upstream("move_canaries") == approval | {"find_canaries"}
-    # it goes on when `move_canaries` was skipped: the approval alone may let it
+        assert {"record_approval", *CANARIES, "judge_canaries"} <= upstream(f"move_{provider}")
+        approval = {"propose_plan", "choose_path", "approve_plan", "record_approval"}
+        assert upstream(f"move_canaries_{provider}") == approval | {f"find_canaries_{provider}"}
+    # it goes on when they were skipped: the approval alone may let it
     directly_above = {other for other, task in tasks.items() if "judge_canaries" in task["downstream"]}
-    assert directly_above == {"record_approval", "move_canaries"}
+    assert directly_above == {"record_approval", *CANARIES}
 
 
 def test_dags_import_only_airflow_and_the_orchestration() -> None:

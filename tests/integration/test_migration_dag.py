@@ -238,7 +238,7 @@ def test_moves_wait_without_a_worker_and_are_taken_back_through_a_restore(world:
     assert run.state == "success", world.logs(run)
     assert plan.state is PlanState.FINISHED
     assert plan.totals.canaries == 4
-    assert {"move_canaries", "move_aws"} <= deferred
+    assert {"move_canaries_aws", "move_aws"} <= deferred
     assert world.ledger.counts(plan.plan_id) == {MigrationState.DONE: 16, MigrationState.SKIPPED: 1}
     ((state, why),) = [
         found for found in world.ledger.states(plan.plan_id).values() if found[0] is not MigrationState.DONE

@@ -122,11 +122,11 @@ def record_approval(proposal: Mapping[str, Any], approval: Mapping[str, Any] | N
 
 
 @terminal_errors_fail
-def find_canaries(plan_id: str) -> list[dict[str, str | int]]:
-    """Cut the canary moves of all providers into ranges to carry out."""
+def find_canaries(plan_id: str, provider: str) -> list[dict[str, str | int]]:
+    """Cut one provider's canary moves of the plan into ranges to carry out."""
     from cloudflux.domain.plans import MoveRole
 
-    return ranges_of(plan_id, MoveRole.CANARY)
+    return [found for found in ranges_of(plan_id, MoveRole.CANARY) if found["provider"] == provider]
 
 
 @terminal_errors_fail
