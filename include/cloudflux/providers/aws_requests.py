@@ -21,7 +21,7 @@ from cloudflux.providers.aws_connections import DirectTransport
 from cloudflux.providers.aws_endpoints import Endpoint, EndpointResolver
 from cloudflux.providers.aws_http import Answer, AnswerLost, BotocoreTransport, NeverSent, Patience
 from cloudflux.providers.aws_signing import Credentials, Request, RequestSigner, quoted_key, quoted_query
-from cloudflux.providers.pace import Pace
+from cloudflux.providers.pace import LeftAlone, Pace
 from cloudflux.providers.protocol import AGENT
 
 NOT_ACTED_ON: Final = frozenset(
@@ -153,6 +153,8 @@ class S3Requests:
                 async with places:
                     await pace.admit_async()
                     answer = await self._send_once(request, credentials)
+            except LeftAlone as exc:
+                raise NotServed(str(exc)) from exc
             except NeverSent as exc:
                 reason = str(exc)
             except AnswerLost as exc:
@@ -169,7 +171,10 @@ class S3Requests:
                 retry_after = answer.retry_after
                 reason = f"S3 could not serve it ({answer.code}: {answer.message})"
             failed_at = time.monotonic() if failed_at is None else failed_at
-            wait = pace.backoff(attempt, retry_after)
+            try:
+                wait = pace.backoff(attempt, retry_after)
+            except LeftAlone as exc:
+                raise NotServed(f"{reason}; {exc}") from exc
             if attempt >= self.patience.attempts or time.monotonic() + wait - failed_at > self.patience.seconds:
                 raise NotServed(f"{reason}; gave up after {attempt} attempts")
             await asyncio.sleep(wait)

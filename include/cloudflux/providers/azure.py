@@ -58,7 +58,7 @@ from cloudflux.providers.batches import (
     unavailable_or_refused,
 )
 from cloudflux.providers.inventory import inventory_batch
-from cloudflux.providers.pace import Pace
+from cloudflux.providers.pace import LeftAlone, Pace
 from cloudflux.providers.protocol import (
     AGENT,
     CAPABILITIES,
@@ -421,10 +421,10 @@ class AzureTierClient:
     def _release(self, ref: ObjectRef) -> bool:
         """Give our lease back, and tell whether there was one. What cannot be given back ends within a minute."""
         headers = {"x-ms-lease-id": self._requests.lease_id(ref.bucket, ref.key)}
-        self._pace_of(ref.bucket).admit()
         try:
+            self._pace_of(ref.bucket).admit()
             answer = self._requests.lease(ref.bucket, ref.key, "release", headers)
-        except AnswerLost:
+        except (AnswerLost, LeftAlone):
             return False
         return answer.status == 200
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any, Final
@@ -22,7 +23,7 @@ from cloudflux.domain.errors import (
 )
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
-from cloudflux.providers.pace import Pace
+from cloudflux.providers.pace import LeftAlone, Pace
 from cloudflux.providers.protocol import map_concurrently
 
 NOT_ACTED_ON: Final = frozenset({429, 503})
@@ -78,7 +79,10 @@ def ask(send: Callable[[], Answer], pace: Pace, patience: Patience, what: str) -
     attempt = 0
     while True:
         attempt += 1
-        pace.admit()
+        try:
+            pace.admit()
+        except LeftAlone as exc:
+            raise TransientError(f"{what} could not be had: {exc}") from exc
         retry_after = None
         try:
             answer = send()
@@ -93,7 +97,10 @@ def ask(send: Callable[[], Answer], pace: Pace, patience: Patience, what: str) -
             pace.throttled(retry_after)
         if attempt >= patience.attempts:
             raise TransientError(f"{what} could not be had in {attempt} attempts ({why}): try again later")
-        patience.wait(pace, attempt, retry_after)
+        try:
+            patience.wait(pace, attempt, retry_after)
+        except LeftAlone as exc:
+            raise TransientError(f"{what} could not be had: {exc}") from exc
 
 
 def ask_in_batch(
@@ -108,20 +115,21 @@ def ask_in_batch(
     """
     answers: dict[int, Answer | None] = {}
     pending = list(range(len(wanted)))
-    for attempt in range(1, patience.attempts + 1):
-        pace.admit(len(pending))
-        sent = _Sent([], [])
-        try:
-            answered = send([wanted[number] for number in pending])
-        except AnswerLost:
-            sent.again = pending
-        else:
-            answers.update(sent.sort(pending, answered, pace))
-        pending = sent.again + sent.unknown
-        if not pending:
-            break
-        if attempt < patience.attempts:
-            patience.wait(pace, attempt, sent.retry_after)
+    with suppress(LeftAlone):
+        for attempt in range(1, patience.attempts + 1):
+            pace.admit(len(pending))
+            sent = _Sent([], [])
+            try:
+                answered = send([wanted[number] for number in pending])
+            except AnswerLost:
+                sent.again = pending
+            else:
+                answers.update(sent.sort(pending, answered, pace))
+            pending = sent.again + sent.unknown
+            if not pending:
+                break
+            if attempt < patience.attempts:
+                patience.wait(pace, attempt, sent.retry_after)
     return [answers.get(number) for number in range(len(wanted))]
 
 
@@ -144,7 +152,11 @@ def change_in_batch(
     attempt = 0
     while pending:
         attempt += 1
-        pace.admit(len(pending))
+        try:
+            pace.admit(len(pending))
+        except LeftAlone as exc:
+            results.update(_unserved(changes, pending, f": {exc}"))
+            break
         sent = _Sent([], [])
         try:
             answered = send([changes[number] for number in pending])
@@ -160,14 +172,23 @@ def change_in_batch(
                 else:
                     results[number] = found
         if sent.again and attempt >= patience.attempts:
-            for number in sent.again:
-                detail = f"it was not served in {attempt} attempts ({sent.why})"
-                results[number] = TierChangeResult(changes[number].ref, ChangeOutcome.UNAVAILABLE, detail)
+            results.update(_unserved(changes, sent.again, f" in {attempt} attempts ({sent.why})"))
             break
         if sent.again:
-            patience.wait(pace, attempt, sent.retry_after)
+            try:
+                patience.wait(pace, attempt, sent.retry_after)
+            except LeftAlone as exc:
+                results.update(_unserved(changes, sent.again, f": {exc}"))
+                break
         pending = sent.again
     return [results[number] for number in range(len(changes))]
+
+
+def _unserved(
+    changes: Sequence[TierChange], numbers: Iterable[int], why: str
+) -> Iterator[tuple[int, TierChangeResult]]:
+    for number in numbers:
+        yield number, TierChangeResult(changes[number].ref, ChangeOutcome.UNAVAILABLE, f"it was not served{why}")
 
 
 @dataclass(slots=True)

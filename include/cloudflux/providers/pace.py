@@ -12,12 +12,15 @@ cutting does not help, only more refusals than usual cut again, and now and then
 """
 
 import asyncio
+import logging
 import math
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+from cloudflux.domain.errors import TransientError
 
 WINDOW_SECONDS = 0.25
 """Answers are judged together for at least this long ..."""
@@ -49,6 +52,15 @@ LONGEST_SLEEP_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 20.0
 """The cap of the AWS SDKs' own retries."""
+LONGEST_PAUSE_SECONDS = 120.0
+"""Who is asked to wait for longer gives up at once: a worker's slot is not held for it, Airflow tries again later."""
+
+
+_log = logging.getLogger(__name__)
+
+
+class LeftAlone(TransientError):
+    """The service asked for a longer pause than a request waits for."""
 
 
 class Pace:
@@ -110,23 +122,27 @@ class Pace:
             return self._wait(self._take(requests))
 
     def admit(self, requests: int = 1) -> None:
-        """Block until the requests may be sent."""
+        """Block until the requests may be sent. Raises ``LeftAlone`` while the service wants none for long."""
         with self._lock:
+            self._refuse_long_pause()
             place = self._take(requests)
             wait = self._wait(place)
         while wait > 0:
             self._sleep(min(wait, LONGEST_SLEEP_SECONDS))
             with self._lock:
+                self._refuse_long_pause()
                 wait = self._wait(place)
 
     async def admit_async(self, requests: int = 1) -> None:
-        """Let other coroutines run until the requests may be sent."""
+        """Let other coroutines run until the requests may be sent. Raises as ``admit`` does."""
         with self._lock:
+            self._refuse_long_pause()
             place = self._take(requests)
             wait = self._wait(place)
         while wait > 0:
             await asyncio.sleep(min(wait, LONGEST_SLEEP_SECONDS))
             with self._lock:
+                self._refuse_long_pause()
                 wait = self._wait(place)
 
     def served(self, requests: int = 1) -> None:
@@ -145,6 +161,8 @@ class Pace:
             if now >= self._settled_at:
                 self._refused += 1
             if retry_after is not None and retry_after > 0 and math.isfinite(retry_after):
+                if retry_after > LONGEST_PAUSE_SECONDS >= self._paused_until - now:  # the first of many to hear of it
+                    _log.warning("what is left goes on later: %s", _left_alone(retry_after))
                 self._paused_until = max(self._paused_until, now + retry_after)
             if self._found is None:
                 self._find_first(now)
@@ -156,12 +174,20 @@ class Pace:
 
         At least `retry_after`, and then spread as well: the service named one moment to all who were refused.
         https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        Raises ``LeftAlone`` when that is longer than a request waits for.
         """
         if attempt < 1:
             raise ValueError(f"retries are counted from 1, not {attempt}")
         longest = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt - 1, 30))
         asked = retry_after if retry_after is not None and retry_after > 0 and math.isfinite(retry_after) else 0.0
+        if asked > LONGEST_PAUSE_SECONDS:
+            raise _left_alone(asked)
         return asked + self._random() * longest
+
+    def _refuse_long_pause(self) -> None:
+        pause = self._paused_until - self._clock()
+        if pause > LONGEST_PAUSE_SECONDS:
+            raise _left_alone(pause)
 
     def _take(self, requests: int) -> float:
         """Give a place at the end of the line."""
@@ -269,3 +295,10 @@ class Pace:
     def _bounded(self, rate: float) -> float:
         rate = max(rate, SLOWEST_PER_SECOND)
         return rate if self.max_per_second is None else min(rate, self.max_per_second)
+
+
+def _left_alone(seconds: float) -> LeftAlone:
+    return LeftAlone(
+        f"the service asks for a pause of {seconds:,.0f} seconds (Retry-After), longer than the "
+        f"{LONGEST_PAUSE_SECONDS:.0f} that a request waits: try again then"
+    )

@@ -200,6 +200,17 @@ def test_the_pace_hears_of_throttling_and_of_how_long_to_wait(
     client.close()
 
 
+def test_a_move_is_given_up_at_once_when_s3_asks_for_a_day(client: AwsTierClient, wire: Wire, new_bucket: str) -> None:
+    (seen,) = put_many(client, new_bucket, 1)
+    wire.fail("PUT", "/000", refused(503, "SlowDown", retry_after="86400"))
+    began = time.monotonic()
+    result = move(client, seen)
+    assert result.outcome is ChangeOutcome.UNAVAILABLE
+    assert "asks for a pause of 86,400 seconds" in result.detail
+    assert move(client, seen).outcome is ChangeOutcome.UNAVAILABLE
+    assert time.monotonic() - began < 20
+
+
 _LOST = [
     AnswerLost("the connection broke"),
     refused(500, "InternalError", "broken"),

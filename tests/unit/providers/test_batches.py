@@ -80,6 +80,38 @@ def test_a_question_is_given_up_when_patience_ends(pace: Pace, waits: _Waits) ->
         ask(_answers(503, 503, AnswerLost("reset")), pace, Patience(3, waits), "it")
 
 
+DAY = Answer(429, {"retry-after": "86400"})
+
+
+def test_everything_is_given_up_at_once_when_the_service_asks_for_a_day(pace: Pace, waits: _Waits) -> None:
+    said = "asks for a pause of 86,400 seconds"
+    with pytest.raises(TransientError, match=f"it could not be had: .*{said}"):
+        ask(lambda: DAY, pace, Patience(4, waits), "it")
+    assert waits.seconds == []
+    # nor is anything sent that the pause concerns
+    with pytest.raises(TransientError, match=f"it could not be had: .*{said}"):
+        ask(_answers(), pace, Patience(4, waits), "it")
+    assert ask_in_batch("ab", _answers(), pace, Patience(4, waits)) == [None, None]
+    assert set(_change(_Service(), pace).values()) == {ChangeOutcome.UNAVAILABLE}
+
+
+def test_what_was_served_counts_when_the_service_asks_for_a_day(pace: Pace, waits: _Waits) -> None:
+    answers = ask_in_batch("abc", lambda _: [Answer(200, {}), DAY, Answer(404, {})], pace, Patience(4, waits))
+    assert [answer and answer.status for answer in answers] == [200, None, 404]
+    changes = [TierChange(_state(key), "Cool") for key in "ab"]
+    results = change_in_batch(
+        changes,
+        send=lambda _: [Answer(200, {}), DAY],
+        read=_read,
+        look=lambda _: [],
+        pace=Pace(max_in_flight=4),
+        patience=Patience(4, waits),
+    )
+    assert [result.outcome for result in results] == [ChangeOutcome.CHANGED, ChangeOutcome.UNAVAILABLE]
+    assert "it was not served: the service asks for a pause of 86,400 seconds" in results[1].detail
+    assert waits.seconds == []
+
+
 class _Service:
     """Moves objects, and answers as it is told: per batch, what becomes of each key."""
 

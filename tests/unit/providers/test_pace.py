@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import math
 import random
+import re
 import selectors
 import threading
 from collections.abc import Callable
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudflux.providers.pace import LONGEST_BACKOFF_SECONDS, Pace
+from cloudflux.domain.errors import TransientError
+from cloudflux.providers.pace import LONGEST_BACKOFF_SECONDS, LONGEST_PAUSE_SECONDS, LeftAlone, Pace
 
 
 class Clock:
@@ -276,6 +278,39 @@ def test_a_time_to_wait_that_is_none_is_passed_over(useless: float | None) -> No
     assert math.isfinite(pace.backoff(1, useless))
 
 
+def test_nobody_waits_when_the_service_asks_for_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    pace = a_pace(clock)
+    said = r"asks for a pause of 86,400 seconds \(Retry-After\), longer than the 120 that a request waits"
+    for _ in range(3):
+        pace.throttled(86_400)
+    (told,) = caplog.messages
+    assert re.search(said, told)
+    for wait in (pace.admit, lambda: asyncio.run(pace.admit_async()), lambda: pace.backoff(1, 86_400)):
+        with pytest.raises(LeftAlone, match=said):
+            wait()
+    assert clock.now == 1000.0
+    assert issubclass(LeftAlone, TransientError)
+    clock.now += 86_400 - LONGEST_PAUSE_SECONDS
+    pace.admit()  # what is left of it is waited for
+    assert clock.now == pytest.approx(1000.0 + 86_400)
+
+
+def test_who_waits_already_gives_up_when_the_service_asks_for_a_day() -> None:
+    clock = Clock()
+    pace = a_pace(clock)
+    pace.throttled(60)
+
+    def another_is_refused(seconds: float) -> None:
+        clock.sleep(seconds)
+        pace.throttled(86_400)
+
+    pace._sleep = another_is_refused
+    with pytest.raises(LeftAlone):
+        pace.admit()
+    assert clock.now <= 1001.0
+
+
 def test_one_early_refusal_does_not_start_a_bucket_at_a_crawl() -> None:
     clock = Clock()
     pace = a_pace(clock, in_flight=200)
@@ -285,7 +320,9 @@ def test_one_early_refusal_does_not_start_a_bucket_at_a_crawl() -> None:
 
 
 @given(
-    attempt=st.integers(1, 10_000), seed=st.integers(0, 10**6), retry_after=st.one_of(st.none(), st.floats(0.1, 3600))
+    attempt=st.integers(1, 10_000),
+    seed=st.integers(0, 10**6),
+    retry_after=st.one_of(st.none(), st.floats(0.1, LONGEST_PAUSE_SECONDS)),
 )
 def test_backing_off_is_bounded_and_never_shorter_than_asked(
     attempt: int, seed: int, retry_after: float | None
