@@ -70,7 +70,7 @@ def _read(path: Path, derived_by: tuple[Path, ...]) -> BookFile:
             return BookFile.model_validate(content)
         derivation = DerivationFile.model_validate(content)
     except ValidationError as exc:
-        raise SettingsError(f"price book {path}: {problems_of(exc)}") from exc
+        raise SettingsError(f"price book {path}: {problems_of(exc, lambda key: _by_class(key, content))}") from exc
     try:
         base_path = path_of(derivation.extends)
     except SettingsError as exc:
@@ -131,6 +131,15 @@ def problems_of(exc: ValidationError, named: Callable[[tuple[str | int, ...]], t
             key = (*key, *cause.key)
         problems.append(": ".join(part for part in (".".join(map(str, named(key))), text) if part))
     return "; ".join(problems)
+
+
+def _by_class(key: tuple[str | int, ...], content: Any) -> tuple[str | int, ...]:
+    """Name the class in the key of a complete book in place of its number, unless it is the name that is wrong."""
+    match key:
+        case ("classes", int(number), part, *_) if part != "storage_class":
+            name = content["classes"][number].get("storage_class")
+            return ("classes", name, *key[2:]) if isinstance(name, str) else key
+    return key
 
 
 def _once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cloudflux.domain.prices import (
     ArchiveStep,
@@ -62,8 +62,21 @@ def _no_flag(value: object) -> object:
     return value
 
 
-PartialDate = Annotated[str, BeforeValidator(_iso), Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
+def _real(value: str) -> str:
+    try:
+        date.fromisoformat(value + "-01-01"[len(value) - len("2026") :])
+    except ValueError:
+        raise ValueError(f"{value} is no date of the calendar: write a year, year-month or year-month-day") from None
+    return value
+
+
+PartialDate = Annotated[str, BeforeValidator(_iso), Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$"), AfterValidator(_real)]
+# The bounds are far above anything that a provider publishes: what is beyond them is a slip of the pen.
+Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_flag)]
+Days = Annotated[Count, Field(ge=0, le=36_500)]
+Minutes = Annotated[Count, Field(ge=0, le=365 * 24 * 60)]
+Gib = Annotated[Count, Field(gt=0, le=10**12)]
 Sources = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -85,7 +98,7 @@ class SourceFact(Strict):
 class Price(Strict):
     """A price as it is published."""
 
-    usd: Decimal = Field(ge=0, allow_inf_nan=False)
+    usd: Usd
     per: Units
     src: Sources
 
@@ -101,10 +114,17 @@ class WriteMeter(Price):
     as_class: str | None = None
 
 
-class Whole(Strict):
-    """A number of days or bytes."""
+class DaysFact(Strict):
+    """A number of days."""
 
-    value: Count = Field(ge=0)
+    value: Days
+    src: Sources
+
+
+class BytesFact(Strict):
+    """A number of bytes of one object, below what the largest object has."""
+
+    value: Count = Field(ge=0, le=2**40)
     src: Sources
 
 
@@ -132,15 +152,15 @@ class LatencyFact(Strict):
 class BandFact(Price):
     """A volume band's price, and where it ends."""
 
-    up_to_gib: Annotated[Count, Field(gt=0)] | None
+    up_to_gib: Gib | None
 
 
 class RestoreTime(Strict):
     """How long a restore takes, in the provider's words and in minutes."""
 
     text: str = Field(min_length=1)
-    soonest_minutes: Count = Field(ge=0)
-    within_minutes: Count = Field(gt=0)
+    soonest_minutes: Minutes
+    within_minutes: Minutes = Field(gt=0)
     src: Sources
 
     @model_validator(mode="after")
@@ -182,7 +202,7 @@ class RestoreFact(Strict):
 class StepFact(Strict):
     """A step of an autopilot."""
 
-    idle_days: Count = Field(ge=1)
+    idle_days: Days = Field(ge=1)
     name: str = ""
     as_class: str | None = None
     """The class whose storage price it is, on whose meter the provider bills it."""
@@ -194,8 +214,8 @@ class ArchiveStepFact(Strict):
     """An archive tier that an owner may add to an autopilot."""
 
     name: str = Field(min_length=1)
-    min_idle_days: Count = Field(ge=1)
-    max_idle_days: Count
+    min_idle_days: Days = Field(ge=1)
+    max_idle_days: Days
     src: Sources
     storage: Price
     restores: tuple[RestoreFact, ...] = Field(min_length=1)
@@ -213,7 +233,7 @@ class PromotionFact(Strict):
     """What an object pays that is read after it was idle for long."""
 
     request: WriteMeter
-    from_idle_days: Whole
+    from_idle_days: DaysFact
 
 
 class EnableFact(Strict):
@@ -231,7 +251,7 @@ class AutopilotFact(Strict):
     as_class: str | None = None
     """The class at whose prices an object is held and read while it is not idle, where that is another one's meter."""
     monitoring: Price
-    monitored_min_bytes: Whole
+    monitored_min_bytes: BytesFact
     steps: tuple[StepFact, ...] = Field(min_length=1)
     archive_steps: tuple[ArchiveStepFact, ...] = ()
     promotion: PromotionFact | None = None
@@ -306,15 +326,15 @@ class ClassFact(Strict):
     retrieval: Price
     transition_in: Price | None
     lifecycle_to: tuple[str, ...]
-    min_days: Whole
+    min_days: DaysFact
     latency: LatencyFact
-    lifecycle_in_min_age_days: Whole | None = None
-    min_billable_bytes: Whole | None = None
-    overhead_class_bytes: Whole | None = None
-    overhead_standard_bytes: Whole | None = None
+    lifecycle_in_min_age_days: DaysFact | None = None
+    min_billable_bytes: BytesFact | None = None
+    overhead_class_bytes: BytesFact | None = None
+    overhead_standard_bytes: BytesFact | None = None
     restore_request: Price | None = None
     restores: tuple[RestoreFact, ...] = ()
-    restored_copy_days: Whole | None = None
+    restored_copy_days: DaysFact | None = None
     single_az: Flag | None = None
     autopilot: AutopilotFact | None = None
 
@@ -418,14 +438,14 @@ class MovesFact(Strict):
     client_up: MoveChargeFact
     lifecycle_early_deletion: Flag
     lifecycle_retrieval: Flag | None = None
-    lifecycle_min_bytes: Whole | None = None
+    lifecycle_min_bytes: BytesFact | None = None
 
 
 class FeeFact(Strict):
     """A fee for many objects at once."""
 
     name: str = Field(min_length=1)
-    usd: Decimal = Field(ge=0, allow_inf_nan=False)
+    usd: Usd
     per: str = Field(min_length=1)
     src: Sources
 
@@ -589,5 +609,5 @@ def cited(content: Any, key: tuple[str | int, ...] = ()) -> Iterable[tuple[tuple
 _REQUESTS: Final = ("1000 requests", "10000 requests")
 
 
-def _value(whole: Whole | None) -> int:
+def _value(whole: DaysFact | BytesFact | None) -> int:
     return 0 if whole is None else whole.value

@@ -127,64 +127,101 @@ def broken(change):
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        (lambda book: book["classes"][0].update(storrage=1), "classes.0.storrage"),
-        (lambda book: book["classes"][0]["storage"].pop("src"), "classes.0.storage.src"),
-        (lambda book: book["classes"][0]["storage"].update(src="Q9"), "classes.0.storage.src: there is no source 'Q9'"),
-        (lambda book: book["classes"][1]["read"].update(usd=-1), "classes.1.read.usd"),
-        (lambda book: book["classes"][1]["read"].update(usd=float("nan")), "classes.1.read.usd"),
+        (lambda book: book["classes"][0].update(storrage=1), "classes.STANDARD.storrage"),
+        (lambda book: book["classes"][0]["storage"].pop("src"), "classes.STANDARD.storage.src"),
+        (
+            lambda book: book["classes"][0]["storage"].update(src="Q9"),
+            "classes.STANDARD.storage.src: there is no source 'Q9'",
+        ),
+        (lambda book: book["classes"][1]["read"].update(usd=-1), "classes.INTELLIGENT_TIERING.read.usd"),
+        (lambda book: book["classes"][1]["read"].update(usd=float("nan")), "classes.INTELLIGENT_TIERING.read.usd"),
         (lambda book: book["classes"][1]["read"].update(per="GiB"), "read.per: 'GiB'"),
-        (lambda book: book["classes"][1]["read"].update(per="dozen"), "classes.1.read.per"),
+        (lambda book: book["classes"][1]["read"].update(per="dozen"), "classes.INTELLIGENT_TIERING.read.per"),
         (lambda book: book["classes"][2].update(storage_class="Cool"), "classes.2.storage_class: aws has no"),
-        (lambda book: book["classes"][3].pop("min_days"), "classes.3.min_days"),
+        (lambda book: book["classes"][3].pop("min_days"), "classes.ONEZONE_IA.min_days"),
         (lambda book: book["classes"].pop(0), "STANDARD, the class of an upload, is missing"),
         (lambda book: book["classes"].append(book["classes"][2]), "a storage class is there twice"),
         (lambda book: book["classes"][1]["autopilot"]["steps"].reverse(), "idle_days must rise"),
         (lambda book: book.update(provider="ibm"), "provider"),
         (lambda book: book.update(schema="cloudflux-price-book/2"), "schema"),
         (lambda book: book["sources"]["A1"].update(as_of="last week"), "sources.A1.as_of"),
+        (lambda book: book["sources"]["A1"].update(as_of="2026-13"), "sources.A1.as_of: 2026-13 is no date"),
+        (lambda book: book["sources"]["A1"].update(as_of="2026-13-45"), "sources.A1.as_of: 2026-13-45 is no date"),
+        (lambda book: book["sources"]["A1"].update(as_of="2026-02-30"), "sources.A1.as_of: 2026-02-30 is no date"),
+        (lambda book: book["sources"]["A1"].update(as_of="0000"), "sources.A1.as_of: 0000 is no date"),
+        (
+            lambda book: book["classes"][2]["storage"].update(usd="1e400"),
+            "classes.STANDARD_IA.storage.usd: Input should be less than or equal to 1000000",
+        ),
+        (lambda book: book["fees"][0].update(usd="1e400"), "fees.0.usd: Input should be less than or equal to"),
+        (
+            lambda book: book["classes"][2]["min_billable_bytes"].update(value=10**30),
+            "classes.STANDARD_IA.min_billable_bytes.value: Input should be less than or equal to 1099511627776",
+        ),
+        (
+            lambda book: book["classes"][2]["min_days"].update(value=10**9),
+            "classes.STANDARD_IA.min_days.value: Input should be less than or equal to 36500",
+        ),
+        (lambda book: autopilot(book)["steps"][1].update(idle_days=10**9), "autopilot.steps.1.idle_days: Input should"),
+        (lambda book: restores(book)[2]["time"].update(within_minutes=10**9), "restores.2.time.within_minutes: Input"),
+        (lambda book: bands(book)[1].update(up_to_gib=10**30), "storage_bands.1.up_to_gib: Input should be less"),
+        (lambda book: book["classes"][2].update(storage_class=7), "classes.2.storage_class: Input should be"),
+        (lambda book: book["classes"].insert(2, "STANDARD_IA"), "classes.2: Input should be"),
         (
             lambda book: book["classes"][2]["min_days"].update(value=True),
-            "classes.2.min_days.value: Input should be a nu",
+            "classes.STANDARD_IA.min_days.value: Input should be a nu",
         ),
-        (lambda book: book["classes"][2]["min_days"].update(value=-1), "classes.2.min_days.value"),
-        (lambda book: book["classes"][2]["min_days"].update(value=1.5), "classes.2.min_days.value"),
+        (lambda book: book["classes"][2]["min_days"].update(value=-1), "classes.STANDARD_IA.min_days.value"),
+        (lambda book: book["classes"][2]["min_days"].update(value=1.5), "classes.STANDARD_IA.min_days.value"),
         (lambda book: book.pop("classes"), "classes: Field required"),
         (
             lambda book: book["classes"].pop(6),
-            "classes.0.lifecycle_to: it names DEEP_ARCHIVE, which this book does not",
+            "classes.STANDARD.lifecycle_to: it names DEEP_ARCHIVE, which this book does not",
         ),
         (
             lambda book: book["classes"][2].update(storage_class="STANDARD"),
             "classes.2.storage_class: a storage class is",
         ),
-        (lambda book: bands(book).reverse(), "classes.0.storage_bands: the last band, and no other"),
-        (lambda book: bands(book).pop(), "classes.0.storage_bands: the last band, and no other"),
-        (lambda book: bands(book)[1].update(up_to_gib=51200), "classes.0.storage_bands: up_to_gib must rise"),
-        (lambda book: bands(book)[0].update(usd=0.02), "classes.0.storage_bands.0.usd: the first band must cost"),
-        (lambda book: bands(book)[1].update(usd=-0.02), "classes.0.storage_bands.1.usd"),
-        (lambda book: bands(book)[1].update(per="GiB"), "classes.0.storage_bands.1.per: 'GiB'"),
-        (lambda book: bands(book)[1].update(up_to_gib=0), "classes.0.storage_bands.1.up_to_gib"),
+        (lambda book: bands(book).reverse(), "classes.STANDARD.storage_bands: the last band, and no other"),
+        (lambda book: bands(book).pop(), "classes.STANDARD.storage_bands: the last band, and no other"),
+        (lambda book: bands(book)[1].update(up_to_gib=51200), "classes.STANDARD.storage_bands: up_to_gib must rise"),
+        (
+            lambda book: bands(book)[0].update(usd=0.02),
+            "classes.STANDARD.storage_bands.0.usd: the first band must cost",
+        ),
+        (lambda book: bands(book)[1].update(usd=-0.02), "classes.STANDARD.storage_bands.1.usd"),
+        (lambda book: bands(book)[1].update(per="GiB"), "classes.STANDARD.storage_bands.1.per: 'GiB'"),
+        (lambda book: bands(book)[1].update(up_to_gib=0), "classes.STANDARD.storage_bands.1.up_to_gib"),
         (
             lambda book: restores(book)[0].update(default=True),
-            "classes.5.restores: one speed, and one only, must be the",
+            "classes.GLACIER.restores: one speed, and one only, must be the",
         ),
-        (lambda book: restores(book)[1].update(name="bulk"), "classes.5.restores: two speeds have the same name"),
-        (lambda book: restores(book).reverse(), "classes.5.restores: they must be in order"),
-        (lambda book: restores(book)[1].update(request=None), "classes.5.restores.1.request: the default speed must"),
+        (lambda book: restores(book)[1].update(name="bulk"), "classes.GLACIER.restores: two speeds have the same name"),
+        (lambda book: restores(book).reverse(), "classes.GLACIER.restores: they must be in order"),
+        (
+            lambda book: restores(book)[1].update(request=None),
+            "classes.GLACIER.restores.1.request: the default speed must",
+        ),
         (
             lambda book: restores(book)[1]["retrieval"].update(usd=1),
-            "classes.5.restores.1.retrieval: the default speed",
+            "classes.GLACIER.restores.1.retrieval: the default speed",
         ),
-        (lambda book: restores(book)[0]["retrieval"].update(per="GiB-month"), "classes.5.restores.0.retrieval.per"),
+        (
+            lambda book: restores(book)[0]["retrieval"].update(per="GiB-month"),
+            "classes.GLACIER.restores.0.retrieval.per",
+        ),
         (
             lambda book: restores(book)[0]["time"].update(soonest_minutes=9),
             "restores.0.time.within_minutes: it is before",
         ),
-        (lambda book: autopilot(book)["monitoring"].update(per="GiB"), "classes.1.autopilot.monitoring.per: 'GiB'"),
+        (
+            lambda book: autopilot(book)["monitoring"].update(per="GiB"),
+            "classes.INTELLIGENT_TIERING.autopilot.monitoring.per: 'GiB'",
+        ),
         (lambda book: autopilot(book)["steps"][0]["storage"].update(per="GiB"), "autopilot.steps.0.storage.per: 'GiB'"),
         (
             lambda book: autopilot(book)["steps"][0]["storage"].update(usd=1),
-            "classes.1.autopilot.steps: storage prices",
+            "classes.INTELLIGENT_TIERING.autopilot.steps: storage prices",
         ),
         (
             lambda book: autopilot(book)["steps"][0].update(as_class="GLACIAL"),
@@ -241,6 +278,13 @@ def test_bare_year_is_a_date_when_a_source_is_read_from_yaml(tmp_path):
     content = content_of("gcs-us-central1")
     content["sources"]["G1"]["as_of"] = 2026
     assert read_book(written(tmp_path, content, "mine.yaml")).sources["G1"].as_of == "2026"
+
+
+@pytest.mark.parametrize("as_of", ["2026", "2026-02", "2024-02-29"])
+def test_date_of_a_source_is_as_exact_as_it_is_stated(tmp_path, as_of):
+    content = content_of("aws-us-east-1")
+    content["sources"]["A1"]["as_of"] = as_of
+    assert read_book(written(tmp_path, content)).sources["A1"].as_of == as_of
 
 
 def test_unknown_book_is_refused_with_those_that_exist_when_loaded():
