@@ -15,7 +15,7 @@ from cloudflux.price_books import load_book
 from cloudflux_ml.backtest.learned import MIN_HISTORY_DAYS, CloudFlux, Learned
 from cloudflux_ml.backtest.replay import Policy, PolicyResult, replay
 from cloudflux_ml.backtest.rivals import AutopilotRule
-from cloudflux_ml.backtest.run import FACTORIES, PolicySettings, classes_of
+from cloudflux_ml.backtest.run import FACTORIES, PolicySettings, backtest, classes_of
 from cloudflux_ml.backtest.trace import Trace
 
 AWS, AZURE = load_book("aws-us-east-1"), load_book("azure-eastus-lrs")
@@ -134,6 +134,56 @@ def test_cloudflux_costs_at_most_a_tenth_more_than_the_best_rival(name):
     trace = TRACES[name]()
     cloudflux = replayed(trace, "cloudflux").usd
     assert cloudflux <= 1.1 * min(usd_of_rivals(trace, cloudflux).values())
+
+
+OTHER_BOOKS = [
+    ("aws-us-east-1", "hours"),
+    ("azure-eastus-lrs", "ms"),
+    ("azure-eastus-lrs", "hours"),
+    ("gcs-us-central1", "ms"),
+]
+DEARER = {
+    # Nobody can know of a read of everything that has never come before, and the classes of these books that what is
+    # dead lies in cost the most to read: a retrieval of everything is the difference.
+    ("a crawl in the window over what is dead", "azure-eastus-lrs", "hours"): 1.75,
+    ("a crawl in the window over what is dead", "gcs-us-central1", "ms"): 1.45,
+    ("a crawl on the window's second day", "gcs-us-central1", "ms"): 1.2,
+    # The first of two crawls is left out until the second comes.
+    ("a crawl in the history and in the window", "gcs-us-central1", "ms"): 1.35,
+    ("everything every 120 days", "aws-us-east-1", "hours"): 1.15,
+    ("read after 31 and 91 idle days", "aws-us-east-1", "hours"): 1.15,
+    # Four reads of one object are all there is to learn from.
+    ("one object, read now and then", "gcs-us-central1", "ms"): 1.5,
+}
+"""What is not kept within 1.1 with other books and latencies, and what it is held to."""
+
+
+@pytest.mark.parametrize(("book", "latency"), OTHER_BOOKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all dead, read once when created",
+        "all dead, never read",
+        "read after 31 and 91 idle days",
+        "read after 31 idle days",
+        "read after 91 idle days",
+        "a crawl in the window",
+        "a crawl in the window over what is dead",
+        "a crawl in the history and in the window",
+        "a crawl on the window's second day",
+        "month-end waves and other reads",
+        "everything at each quarter's end",
+        "everything every 70 days",
+        "everything every 120 days",
+        "objects of 128 KiB, dead",
+        "one object, read now and then",
+    ],
+)
+def test_cloudflux_costs_at_most_a_tenth_more_with_the_other_books(name, book, latency):
+    found = backtest(TRACES[name](), load_book(book), [*RIVALS, "cloudflux"], latency=Latency(latency)).policies
+    best = min(RIVALS, key=lambda rival: found[rival].usd)
+    print(f"{found['cloudflux'].usd / found[best].usd:.3f} of {best}")  # noqa: T201 - a figure for the docs
+    assert found["cloudflux"].usd <= DEARER.get((name, book, latency), 1.1) * found[best].usd
 
 
 @dataclass
