@@ -14,7 +14,11 @@ publishing when it was killed, replaces what was read of it before.
 
 **What a failure means**
 
-- `find_*` fails: a log bucket can't be listed. The message names the bucket and the connection.
+- `name_refused_log_sources` fails: some logs cannot be listed (the log bucket is gone, the connection is refused, one
+  source has the logs of several Azure accounts). The message names log bucket, connection and the buckets concerned.
+  All others are published. Days that are not listed have no coverage, so that decisions on these buckets are withheld
+  before long. Mend it; the next run takes what has gathered.
+- `find_*` fails: a provider throttles or is away, or our database is. Clear the task.
 - `parse_*` fails: a log bucket is away or throttles. Clear the task; its files are taken again from the start.
 - `publish_daily_access` fails with an expectation's name: the batch is wrong as a whole and stays unpublished. Look
   at the examples in the message and at **Data Docs** in the navigation; then clear the task, or mend the cause and let
@@ -52,6 +56,7 @@ def collect_access_logs() -> None:
     )()
     # Last: who waits for daily access wants to know how much of it can be believed.
     task(coverage_tasks.measure_coverage, outlets=[DAILY_ACCESS])(published)
+    task(access_log_tasks.name_refused_log_sources)(published)
     for provider in PROVIDERS:
         found = task(access_log_tasks.find_new_log_files, task_id=f"find_{provider}", pool=provider)(provider)
         parsed = task(access_log_tasks.parse_log_files, task_id=f"parse_{provider}", pool=provider).expand_kwargs(found)

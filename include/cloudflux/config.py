@@ -106,7 +106,7 @@ class InventorySource(_Strict):
     format: Literal["s3_inventory", "azure_inventory", "gcs_insights"]
 
 
-_PROVIDER_OF_FORMAT: Final = {
+PROVIDER_OF_FORMAT: Final = {
     "s3_server_access": Provider.AWS,
     "cloudtrail": Provider.AWS,
     "s3_inventory": Provider.AWS,
@@ -277,7 +277,7 @@ class BucketSettings(_Strict):
                 f"logs: {' and '.join(sorted(formats))} tell of the same requests, which would count twice: keep one"
             )
         for source in (*self.logs, *((self.inventory,) if self.inventory else ())):
-            if _PROVIDER_OF_FORMAT[source.format] is not self.provider:
+            if PROVIDER_OF_FORMAT[source.format] is not self.provider:
                 raise ValueError(f"{source.format} is no format of {self.provider}")
         return self
 

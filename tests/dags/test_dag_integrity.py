@@ -169,6 +169,12 @@ def test_snapshot_is_published_before_refused_buckets_are_named(parsed: dict) ->
     assert tasks["name_refused_buckets"]["downstream"] == tasks["name_refused_buckets"]["outlets"] == []
 
 
+def test_daily_access_is_published_before_refused_log_sources_are_named(parsed: dict) -> None:
+    tasks = parsed["dags"]["collect_access_logs"]["tasks"]
+    assert sorted(tasks["publish_daily_access"]["downstream"]) == ["measure_coverage", "name_refused_log_sources"]
+    assert tasks["name_refused_log_sources"]["downstream"] == tasks["name_refused_log_sources"]["outlets"] == []
+
+
 def test_migration_is_a_dry_run_that_asks_when_nothing_else_is_said(parsed: dict) -> None:
     params = parsed["dags"]["migrate_tiers"]["params"]
     assert params["dry_run"]["value"] is True

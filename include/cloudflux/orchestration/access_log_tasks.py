@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,20 @@ def publish_daily_access() -> dict[str, Any]:
     for notice in notices:
         _log.warning("%s in %s: %s (%s)", notice.kind, notice.source, notice.name, notice.detail)
     return published | {"new_notices": FormatNotices(database).record(notices, now())}
+
+
+@terminal_errors_fail
+def name_refused_log_sources(published: Mapping[str, Any]) -> None:
+    """Fail when some logs could not be listed, and say of each source why and which buckets it tells of."""
+    from cloudflux.domain.errors import TerminalError
+
+    refused = published["refused"]
+    if refused:
+        raise TerminalError(
+            f"what could be listed is published, but {len(refused)} log source{'s' if len(refused) > 1 else ''} could "
+            f"not: {'; '.join(refused)}. Their buckets have no coverage from now on. When that is mended, the next run "
+            "takes their files"
+        )
 
 
 def _parser_of(form: str) -> Any:

@@ -72,6 +72,7 @@ def audit_and_publish(
     listed = [at for provider in Provider if (at := lake.noted(batch, f"listed-{provider}"))]
     source_files.record(rows, clock())
     notices = [FormatNotice(**notice) for name in names for notice in lake.noted(batch, f"notices-{name}") or []]
+    refused = [note for provider in Provider if (note := lake.noted(batch, f"refused-{provider}"))]
     lake.discard(batch)
     return {
         "files": len(rows),
@@ -82,6 +83,8 @@ def audit_and_publish(
         "days": len(days),
         "touched": _runs_of(touched),
         "collected_until": min(listed, default=None),
+        "refused": [reason for note in refused for reason in note["reasons"]],
+        "unlisted": [name for note in refused for name in note["unlisted"]],
         "notices": notices,
     }
 
@@ -90,6 +93,8 @@ _NOTHING_LEFT: Final[dict[str, Any]] = {
     **dict.fromkeys(("files", "lines", "events", "quarantined", "replaced", "days"), 0),
     "touched": [],
     "collected_until": None,
+    "refused": [],
+    "unlisted": [],
     "notices": [],
 }
 

@@ -8,8 +8,8 @@ from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from cloudflux.config import Estate, LogSource
-from cloudflux.domain.errors import SettingsError
+from cloudflux.config import PROVIDER_OF_FORMAT, Estate, LogSource
+from cloudflux.domain.errors import SettingsError, TerminalError
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows.collect_ports import (
@@ -46,45 +46,67 @@ def find_new_files(
     """List a provider's log files that are not published yet, and cut them into chunks of even size.
 
     Each chunk is a note of the batch with the files of one format. Returns the chunks' names. ``at`` is the time now.
-    Raises ``SettingsError`` when one source has the logs of several Azure accounts: containers are told apart by name.
+    A source that cannot be listed, or has the logs of several Azure accounts (containers are told apart by name), is
+    refused: the others go on, and ``refused-`` of the batch's notes says why, and of which buckets nothing is known.
     """
     names: list[str] = []
+    refused: list[str] = []
+    unlisted: set[tuple[str, str]] = set()
     taken: set[tuple[str, str]] = set()  # buckets of several connections may share a log bucket
     lake.note(batch, f"listed-{provider}", at.isoformat())
     for (connection_id, form), sources in _log_sources(estate, provider).items():
-        client = client_of(provider, connection_id)
         found: dict[tuple[str, str], SourceFile] = {}
         for source in sorted(sources, key=lambda source: (source.bucket, source.prefix)):
-            since = None
-            if source.lookback_days is not None:
-                since = at.date() - timedelta(days=source.lookback_days)
-            listed = _listed(client, source, since, passed_over, may_begin_anywhere=provider in _LISTED_FROM_ANY_KEY)
-            accounts: set[str | None] = set()
-            while files := list(islice(listed, _LOOKED_UP_AT_ONCE)):
-                accounts |= {account_of(form, file.key) for file in files}
-                _refuse_more_than_one(accounts - {None}, source)
-                known = source_files.published(provider.value, source.bucket, [file.key for file in files])
-                for file in files:
-                    if (file.key, file.etag) not in known and (source.bucket, file.key) not in taken:
-                        found[source.bucket, file.key] = SourceFile(
-                            provider, source.bucket, file.key, file.etag, file.size_bytes, form, file.last_modified_at
-                        )
+            try:
+                files = _new_files(
+                    client_of(provider, connection_id),
+                    source,
+                    source_files,
+                    since=None if (days := source.lookback_days) is None else at.date() - timedelta(days=days),
+                    passed_over=passed_over,
+                    account_of=account_of,
+                )
+                new = {(file.bucket, file.key): file for file in files}
+            except TerminalError as exc:
+                unlisted |= {(provider.value, bucket) for bucket in sources[source]}
+                refused.append(
+                    f"{provider}: the logs of {', '.join(sorted(sources[source]))}, in {source.bucket!r} below "
+                    f"{source.prefix!r}, read through {connection_id!r}: {exc}"
+                )
+            else:
+                found |= {name: file for name, file in new.items() if name not in taken}
         taken |= found.keys()
-        for number, new in enumerate(even_chunks([found[key] for key in sorted(found)], chunk_bytes, chunk_files)):
+        for number, some in enumerate(even_chunks([found[key] for key in sorted(found)], chunk_bytes, chunk_files)):
             name = f"{provider}-{connection_id}-{form}-{number:05d}"
-            lake.note(batch, f"chunk-{name}", {"connection_id": connection_id, "files": [to_note(f) for f in new]})
+            lake.note(batch, f"chunk-{name}", {"connection_id": connection_id, "files": [to_note(f) for f in some]})
             names.append(name)
+    lake.note(batch, f"refused-{provider}", {"reasons": refused, "unlisted": sorted(unlisted)})
     lake.note(batch, f"chunks-{provider}", names)
     return names
 
 
-def _refuse_more_than_one(accounts: Collection[str | None], source: LogSource) -> None:
-    if len(accounts) > 1:
-        raise SettingsError(
-            f"the logs in {source.bucket!r} below {source.prefix!r} are those of {len(accounts)} storage accounts "
-            f"({', '.join(sorted(map(str, accounts)))}), whose containers may have the same names: let the prefix of "
-            "each bucket's logs in the estate file end with the account, `.../storageAccounts/<account>/`"
-        )
+def _new_files(
+    client: LogStore,
+    source: LogSource,
+    source_files: SourceFiles,
+    *,
+    since: date | None,
+    passed_over: PassedOver,
+    account_of: AccountOf,
+) -> Iterator[SourceFile]:
+    """Give the files of a source that are not published yet."""
+    provider = PROVIDER_OF_FORMAT[source.format]
+    listed = _listed(client, source, since, passed_over, may_begin_anywhere=provider in _LISTED_FROM_ANY_KEY)
+    accounts: set[str | None] = set()
+    while files := list(islice(listed, _LOOKED_UP_AT_ONCE)):
+        accounts |= {account_of(source.format, file.key) for file in files}
+        _refuse_more_than_one(accounts - {None}, source)
+        known = source_files.published(provider.value, source.bucket, [file.key for file in files])
+        for file in files:
+            if (file.key, file.etag) not in known:
+                yield SourceFile(
+                    provider, source.bucket, file.key, file.etag, file.size_bytes, source.format, file.last_modified_at
+                )
 
 
 def _listed(
@@ -104,12 +126,23 @@ def _listed(
                 yield file
 
 
-def _log_sources(estate: Estate, provider: Provider) -> dict[tuple[str, str], set[LogSource]]:
-    sources: dict[tuple[str, str], set[LogSource]] = {}
+def _refuse_more_than_one(accounts: Collection[str | None], source: LogSource) -> None:
+    if len(accounts) > 1:
+        raise SettingsError(
+            f"the logs in {source.bucket!r} below {source.prefix!r} are those of {len(accounts)} storage accounts "
+            f"({', '.join(sorted(map(str, accounts)))}), whose containers may have the same names: let the prefix of "
+            "each bucket's logs in the estate file end with the account, `.../storageAccounts/<account>/`"
+        )
+
+
+def _log_sources(estate: Estate, provider: Provider) -> dict[tuple[str, str], dict[LogSource, list[str]]]:
+    """Give the log sources, with the buckets that they tell of, by connection and format."""
+    sources: dict[tuple[str, str], dict[LogSource, list[str]]] = {}
     for bucket in estate.buckets:
         if bucket.provider is provider:
             for logs in bucket.logs:
-                sources.setdefault((bucket.connection_id, logs.format), set()).add(logs)
+                of_connection = sources.setdefault((bucket.connection_id, logs.format), {})
+                of_connection.setdefault(logs, []).append(bucket.bucket)
     return sources
 
 

@@ -135,6 +135,17 @@ def get(key: str, request_id: str, day: int = 6, **overrides: str) -> str:
     )
 
 
+def test_what_can_be_listed_is_published_when_a_source_is_refused(world: World) -> None:
+    gone = LogSource(bucket="gone", format="s3_server_access")
+    world.estate = Estate(buckets=(*world.estate.buckets, _settings(Provider.AWS, "other", gone)))
+    world.deliver(Provider.AWS, "s3/a", get("k", "R1"))
+    published = world.collect()
+    assert world.daily()["k"][0] == 1
+    assert published["unlisted"] == [["aws", "other"]]
+    (reason,) = published["refused"]
+    assert "'gone'" in reason
+
+
 def test_containers_are_told_apart_by_their_accounts_logs_when_names_are_the_same(world: World) -> None:
     # Of two accounts with a container "reports" each the estate names one; the other account's logs lie beside.
     place = "resourceId=/subscriptions/s/storageAccounts/{}/blobServices/default/"
@@ -170,6 +181,8 @@ def test_all_three_providers_are_collected_when_their_logs_are_delivered(world: 
         "days": 1,
         "touched": [("2026-11-06", "2026-11-06")],
         "collected_until": NOW.isoformat(),
+        "refused": [],
+        "unlisted": [],
         "notices": [],
     }
     assert world.daily() == {

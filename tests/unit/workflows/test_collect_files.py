@@ -12,7 +12,6 @@ from collecting import RecordedFiles
 
 from cloudflux.access_logs.formats import log_format
 from cloudflux.config import BucketSettings, Estate, LogSource
-from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
@@ -59,6 +58,27 @@ def found(folder: Path, client: Logs, *buckets: BucketSettings, files: RecordedF
         account_of=lambda form, key: log_format(form).account_of(key),
     )
     return [file["key"] for name in names for file in lake.noted("run-1", f"chunk-{name}")["files"]]
+
+
+def refused(folder: Path) -> dict[str, Any]:
+    lake = Lake(str(folder / "lake"), shards=1)
+    notes = [lake.noted("run-1", f"refused-{provider}") for provider in Provider]
+    (note,) = [note for note in notes if note is not None]
+    return note
+
+
+def test_the_other_sources_are_listed_when_one_cannot_be(tmp_path: Path) -> None:
+    client = Logs(Provider.AWS, "s3/a")
+    gone = LogSource(bucket="gone", prefix="s3/", format="s3_server_access")
+    here = LogSource(bucket="logs", prefix="s3/", format="s3_server_access")
+    buckets = settings(gone, "one"), settings(here, "two"), settings(gone, "three")
+    assert found(tmp_path, client, *buckets) == ["s3/a"]
+    note = refused(tmp_path)
+    assert note["unlisted"] == [["aws", "one"], ["aws", "three"]]
+    (reason,) = note["reasons"]
+    assert reason.startswith("aws: the logs of one, three, in 'gone' below 's3/', read through 'any': ")
+    found(tmp_path, client, settings(here, "two"))
+    assert refused(tmp_path) == {"reasons": [], "unlisted": []}
 
 
 def test_files_before_the_lookback_are_not_listed_when_names_begin_with_the_day(tmp_path: Path) -> None:
@@ -122,7 +142,8 @@ def test_source_is_refused_when_it_has_the_logs_of_several_accounts(tmp_path: Pa
         "resourceId=/SUBSCRIPTIONS/S/STORAGEACCOUNTS/OTHER/BLOBSERVICES/DEFAULT/y=2026/m=11/d=19/h=00/m=00/PT1H.json",
     ]
     client = Logs(Provider.AZURE, *keys)
-    with pytest.raises(SettingsError, match=r"'logs' below '' are those of 2 storage accounts \(acct, other\)"):
-        found(tmp_path, client, settings(LogSource(bucket="logs", format="azure_resource")))
+    assert found(tmp_path, client, settings(LogSource(bucket="logs", format="azure_resource"))) == []
+    (reason,) = refused(tmp_path)["reasons"]
+    assert "'logs' below '' are those of 2 storage accounts (acct, other)" in reason
     one = LogSource(bucket="logs", format="azure_resource", prefix="resourceId=/subscriptions/s/storageAccounts/acct/")
     assert found(tmp_path, client, settings(one)) == keys[:1]
