@@ -154,7 +154,8 @@ def moved_through(
     assert outcome.states.keys() <= {"done", "failed"}
     # settled: this raises when a move is neither done nor failed nor skipped
     assert close(Plans(engine), Ledger(engine), plan_id=plan_id, actor="tests", clock=now) == outcome.states
-    assert client.most == (1 if together is None else STEPS_AT_ONCE)
+    # How many changes meet depends on the faults of each: one step may wait for an answer while another looks.
+    assert client.most == 1 if together is None else 2 <= client.most <= STEPS_AT_ONCE
     return Moved(calls, outcome, records, held)
 
 
