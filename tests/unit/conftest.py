@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# When first imported it asks every loaded module for its names, and Airflow's warn of old ones: so before them.
+import skops.io  # noqa: F401
 from sqlalchemy import Engine, text
 
 from cloudflux.stores import make_engine, upgrade
