@@ -304,8 +304,10 @@ class Estate(_Strict):
         connections: dict[str, str] = {}
         for bucket in self.buckets:
             for logs in bucket.logs:
+                if logs.format != "azure_classic":
+                    continue
                 other = connections.setdefault(logs.bucket, bucket.connection_id)
-                if logs.format == "azure_classic" and other != bucket.connection_id:
+                if other != bucket.connection_id:
                     raise ValueError(
                         f"buckets: the classic logs in {logs.bucket!r} are read through {other!r} and "
                         f"{bucket.connection_id!r}: those of each account have the same names, so give all buckets of "

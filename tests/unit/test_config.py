@@ -119,3 +119,14 @@ def test_prefix_is_of_keys_when_an_address_in_the_bucket_is_written(text: str, k
 )
 def test_setting_is_refused_when_it_would_do_nothing(tmp_path: Path, settings: dict[str, object], reason: str) -> None:
     assert reason in refused(tmp_path, {"bucket": "b", "provider": "aws", **settings})
+
+
+def test_classic_logs_are_told_apart_from_other_clouds_logs_of_the_same_name(tmp_path: Path) -> None:
+    aws = {
+        "bucket": "a",
+        "provider": "aws",
+        "connection_id": "aws",
+        "price_book": "aws-us-east-1",
+        "logs": {"bucket": "$logs", "format": "s3_server_access"},
+    }
+    assert refused(tmp_path, aws, {"bucket": "b", "logs": CLASSIC}) == ""
