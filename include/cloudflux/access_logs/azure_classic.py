@@ -27,9 +27,10 @@ from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import listed, moment, timed, times
-from cloudflux.access_logs.parsed import MAX_BYTES_SENT, ParsedFile, assembled, with_excluded
+from cloudflux.access_logs.parsed import ParsedFile, assembled, with_excluded
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 
 WIDTHS: Final = {"1.0": 30, "2.0": 38}
 _FRONT_FIELDS: Final = 30
@@ -102,7 +103,7 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
         moment=moment("time"),
         listed=listed(KINDS),
         lifecycle=" OR ".join(f"contains(agent, '{agent}')" for agent in LIFECYCLE_AGENTS),
-        max_bytes=MAX_BYTES_SENT,
+        max_bytes=MAX_OBJECT_BYTES,
         binary=_binary(block),
         timed=timed(),
         requester=", concat_ws(chr(10), object_id, upn, app_id) AS requester" if exclusions.requesters else "",

@@ -26,7 +26,6 @@ from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import JsonRecords, listed, moment, sampled_records, timed, times
 from cloudflux.access_logs.parsed import (
     KIND_CODES,
-    MAX_BYTES_SENT,
     NO_KIND,
     ParsedFile,
     are_excluded,
@@ -39,6 +38,7 @@ from cloudflux.access_logs.scanning import azure_records
 from cloudflux.access_logs.scanning.texts import as_words
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 
 # monitor-blob-storage-reference, and the columns of storagebloblogs in the log's own spelling
 _FIELD_NAMES: Final = """
@@ -187,7 +187,7 @@ def _by_rules(block: Block, lines: pa.Table, places: npt.NDArray[np.int64] | Non
         listed=listed(KINDS),
         lifecycle=" OR ".join(f"contains(agent, '{agent}')" for agent in LIFECYCLE_AGENTS),
         requester=f", concat_ws(chr(10), {', '.join(_REQUESTER_PATHS)}) AS requester" if exclusions.requesters else "",
-        max_bytes=MAX_BYTES_SENT,
+        max_bytes=MAX_OBJECT_BYTES,
         timed=timed(),
     )
     return with_excluded(_RECORDS.found(lines, sql, times(block), places), exclusions)

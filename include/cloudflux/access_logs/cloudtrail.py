@@ -26,9 +26,10 @@ from cloudflux.access_logs.dated_names import passed_over
 from cloudflux.access_logs.drift import new_fields, notice, unknown_operations
 from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import JsonRecords, listed, moment, sampled_records, timed, times
-from cloudflux.access_logs.parsed import MAX_BYTES_SENT, ParsedFile, assembled, with_excluded
+from cloudflux.access_logs.parsed import ParsedFile, assembled, with_excluded
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 
 # As in the server access logs: HEAD, tagging, ACLs and listings are no use of an object's content; parts are no
 # writes, their completion is. A copy is one event: the write of its target, and the read of the source that it names.
@@ -163,7 +164,7 @@ def parse(block: Block, exclusions: Exclusions) -> ParsedFile:
         moment=moment("time"),
         listed=listed(KINDS),
         requester=", concat_ws(chr(10), arn, invoked_by) AS requester" if exclusions.requesters else "",
-        max_bytes=MAX_BYTES_SENT,
+        max_bytes=MAX_OBJECT_BYTES,
         timed=timed(),
     )
     found = with_excluded(_RECORDS.found(block.lines, sql, times(block)), exclusions)

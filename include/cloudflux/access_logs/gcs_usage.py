@@ -25,7 +25,6 @@ from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.json_records import listed, timed, times
 from cloudflux.access_logs.parsed import (
     KIND_CODES,
-    MAX_BYTES_SENT,
     NO_KIND,
     ParsedFile,
     are_excluded,
@@ -38,6 +37,7 @@ from cloudflux.access_logs.scanning import gcs_rows
 from cloudflux.access_logs.scanning.texts import as_words, strings_of
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 
 HEADER: Final = (
     "time_micros",
@@ -234,7 +234,7 @@ def _by_rules(
         lifecycle=LIFECYCLE_AGENT,
         unread=_UNREAD,
         begun=_BEGUN_UPLOAD,
-        max_bytes=MAX_BYTES_SENT,
+        max_bytes=MAX_OBJECT_BYTES,
         binary=binary,
         timed=timed(),
     )

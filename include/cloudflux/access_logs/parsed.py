@@ -24,8 +24,6 @@ from cloudflux.lake.schemas import ACCESS_EVENTS, LOG_HOURS, QUARANTINE
 
 RAW_CHARACTERS: Final = 2000
 """How much of a bad line is kept in quarantine."""
-MAX_BYTES_SENT: Final = 1 << 50
-"""More than the largest object of any provider (S3: 50 TB)."""
 FIRST_AT: Final = datetime(2006, 1, 1, tzinfo=UTC)
 """S3 opened in March 2006: nothing was logged before."""
 CLOCK_SKEW: Final = timedelta(days=1)

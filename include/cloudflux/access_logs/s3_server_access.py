@@ -24,7 +24,6 @@ from cloudflux.access_logs.formats import LogFormat
 from cloudflux.access_logs.parsed import (
     CLOCK_SKEW,
     FIRST_AT,
-    MAX_BYTES_SENT,
     NO_KIND,
     ParsedFile,
     are_excluded,
@@ -38,6 +37,7 @@ from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import as_words
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 
 # What counts follows Intelligent-Tiering's own list (intelligent-tiering-overview.html): GetObject, PutObject, the
 # source of CopyObject and UploadPartCopy, CompleteMultipartUpload do; HeadObject, tagging and listing do not.
@@ -305,7 +305,7 @@ def _query(sql: str) -> str:
         kind=_KIND_OF_DONE,
         once=_ONCE,
         object_key=_OBJECT_KEY,
-        max_bytes=MAX_BYTES_SENT,
+        max_bytes=MAX_OBJECT_BYTES,
     )
 
 
@@ -338,7 +338,7 @@ def _notice(block: Block, place: int, kind: NoticeKind, name: str, detail: str) 
     return FormatNotice(source.provider, source.bucket, "s3_server_access", kind, name, detail, source.key)
 
 
-_SIMPLE: Final = passed_over(r"(.*?)(\d{4})-(\d\d)-(\d\d)-\d\d-\d\d-\d\d-[0-9A-Z]+$", "%Y-%m-%d")
+_SIMPLE: Final = passed_over(r"(.*?)(\d{4})-(\d\d)-(\d\d)-\d\d-\d\d-\d\d-[0-9A-Z]+$", "%Y-%m-%d", by_year=True)
 # By the time of delivery, or by that of the events, which are delivered later (PartitionDateSource).
 _PASSED_OVER: Final = passed_over(
     r"(.*?\b\d{12}/[a-z0-9-]+/[^/]+/)(\d{4})/(\d\d)/(\d\d)/\d{4}-", "%Y/%m/%d/", days_early=1, otherwise=_SIMPLE

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cloudflux.access_logs.blocks import Block, Text
-from cloudflux.access_logs.parsed import KIND_CODES, KIND_NAMES, MAX_BYTES_SENT, NO_KIND, bounds_of, numbered
+from cloudflux.access_logs.parsed import KIND_CODES, KIND_NAMES, NO_KIND, bounds_of, numbered
 from cloudflux.access_logs.scanning.lines import ScannedLines
 from cloudflux.access_logs.scanning.texts import Words, strings_of
+from cloudflux.domain.objects import MAX_OBJECT_BYTES
 
 
 def kinds_of(operations: Sequence[str], kinds: Mapping[str, str]) -> npt.NDArray[np.int8]:
@@ -30,7 +31,7 @@ def plausible(block: Block, lines: ScannedLines) -> npt.NDArray[np.bool_]:
     """Tell which lines are regular, with a time and a size that can be; shape (lines,)."""
     first, latest = bounds_of(block)
     sure = lines.regular & (lines.at_micros >= first) & (lines.at_micros <= latest)
-    found: npt.NDArray[np.bool_] = sure & (lines.bytes_sent <= MAX_BYTES_SENT)
+    found: npt.NDArray[np.bool_] = sure & (lines.bytes_sent <= MAX_OBJECT_BYTES)
     return found
 
 

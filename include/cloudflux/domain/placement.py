@@ -29,9 +29,9 @@ Codes = NDArray[np.intp]
 _SMALLEST_EXPONENT: Final = 13
 _EXPONENT_STEP: Final = 2
 _LARGEST_EXPONENT: Final = 27
+"""Above 128 MiB the fees for a request are less than a thousandth of a month's storage: all sizes decide alike."""
 _ABOVE_MINIMUM: Final = (1.0, 1.25, 2.0)
 """Edges at and above each minimum size: there a move first pays, and each size that stands for many is a little off."""
-"""Above 128 MiB the fees for a request are less than a thousandth of a month's storage: all sizes decide alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ def ask_in_batch(
     """
     answers: dict[int, Answer | None] = {}
     pending = list(range(len(wanted)))
-    with suppress(LeftAlone):
+    with suppress(LeftAlone):  # what has no answer by then is given as None, like all that is not served
         for attempt in range(1, patience.attempts + 1):
             pace.admit(len(pending))
             sent = _Sent([], [])

@@ -236,7 +236,7 @@ def _of_estate(rows: pa.Table, estate: Estate, files: Mapping[str, SourceFile]) 
     names for the container.
     """
     if next(iter(files.values())).provider is Provider.AZURE:
-        rows = _of_their_sources(rows, estate, files)
+        return _of_their_sources(rows, estate, files)
     named = {(bucket.provider.value, bucket.bucket) for bucket in estate.buckets}
     # Few buckets, many rows: the names are looked at once each.
     present = rows.select(["provider", "bucket"]).group_by(["provider", "bucket"], use_threads=False).aggregate([])
@@ -255,7 +255,7 @@ def _of_estate(rows: pa.Table, estate: Estate, files: Mapping[str, SourceFile]) 
 
 
 def _of_their_sources(rows: pa.Table, estate: Estate, files: Mapping[str, SourceFile]) -> pa.Table:
-    """Leave out the rows that a file tells of a bucket whose logs, by the estate, lie elsewhere."""
+    """Leave out the rows of buckets that the estate does not name, or whose logs, by the estate, lie elsewhere."""
     if not rows.num_rows:
         return rows
     encoded = [rows[name].combine_chunks().dictionary_encode() for name in ("source_file", "bucket")]

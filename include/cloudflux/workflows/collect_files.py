@@ -97,10 +97,10 @@ def _new_files(
     """Give the files of a source that are not published yet."""
     provider = PROVIDER_OF_FORMAT[source.format]
     listed = _listed(client, source, since, passed_over, may_begin_anywhere=provider in _LISTED_FROM_ANY_KEY)
-    accounts: set[str | None] = set()
+    accounts: set[str] = set()
     while files := list(islice(listed, _LOOKED_UP_AT_ONCE)):
-        accounts |= {account_of(source.format, file.key) for file in files}
-        _refuse_more_than_one(accounts - {None}, source)
+        accounts |= {account for file in files if (account := account_of(source.format, file.key)) is not None}
+        _refuse_more_than_one(accounts, source)
         known = source_files.published(provider.value, source.bucket, [file.key for file in files])
         for file in files:
             if (file.key, file.etag) not in known:
@@ -126,11 +126,11 @@ def _listed(
                 yield file
 
 
-def _refuse_more_than_one(accounts: Collection[str | None], source: LogSource) -> None:
+def _refuse_more_than_one(accounts: Collection[str], source: LogSource) -> None:
     if len(accounts) > 1:
         raise SettingsError(
             f"the logs in {source.bucket!r} below {source.prefix!r} are those of {len(accounts)} storage accounts "
-            f"({', '.join(sorted(map(str, accounts)))}), whose containers may have the same names: let the prefix of "
+            f"({', '.join(sorted(accounts))}), whose containers may have the same names: let the prefix of "
             "each bucket's logs in the estate file end with the account, `.../storageAccounts/<account>/`"
         )
 
