@@ -78,7 +78,10 @@ def small_books(draw, classes=("STANDARD", "INTELLIGENT_TIERING", "STANDARD_IA",
                 scope=AutopilotScope.OBJECT,
                 monitoring_usd_month=draw(usd(1.0)),
                 monitored_min_bytes=GIB,
-                steps=(AutopilotStep(first, 20.0), AutopilotStep(first + draw(st.integers(1, 2)), 5.0)),
+                steps=(
+                    AutopilotStep(first, 20.0),
+                    AutopilotStep(first + draw(st.integers(1, 2)), 5.0, object_usd_month=draw(usd(20.0))),
+                ),
                 promotion_usd=draw(usd(1.0)),
                 promotion_from_idle_days=draw(st.integers(0, 3)),
                 leave_usd=draw(st.one_of(st.none(), usd(1.0))),
@@ -116,6 +119,7 @@ def small_books(draw, classes=("STANDARD", "INTELLIGENT_TIERING", "STANDARD_IA",
         client_move_up=charge(),
         lifecycle_early_deletion=draw(st.booleans()),
         lifecycle_retrieval=draw(st.booleans()),
+        soft_delete_days=draw(st.integers(0, 2)),
     )
 
 

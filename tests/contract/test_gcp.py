@@ -52,6 +52,17 @@ def test_the_old_generation_is_gone_when_an_object_of_a_versioned_bucket_moved(
     assert seen.ref.version_id not in generations
 
 
+@pytest.mark.parametrize(("seconds", "days"), [(7 * 86_400, 7), (7 * 86_400 + 1, 8), (0, 0), (None, 0)])
+def test_a_buckets_soft_delete_is_read_in_days(
+    client: GcpTierClient, gcs: Any, new_bucket: str, seconds: int | None, days: int
+) -> None:
+    bucket = gcs.bucket(new_bucket)
+    if seconds is not None:
+        bucket.soft_delete_policy.retention_duration_seconds = seconds
+    gcs.create_bucket(bucket)
+    assert client.soft_delete_days(new_bucket) == days
+
+
 def test_all_metadata_is_kept_when_an_object_moves(client: GcpTierClient, gcs: Any, new_bucket: str) -> None:
     client.create_bucket(new_bucket)
     blob = gcs.bucket(new_bucket).blob("a.bin")

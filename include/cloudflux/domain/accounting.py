@@ -36,6 +36,8 @@ class AutopilotTariff:
 
     usd_gib_day: Floats
     """Storage by days idle, shape (K + 1,); the last holds for K days and more."""
+    usd_object_day: Floats
+    """What each watched object is charged on top, whatever its size, of the same shape: an archive tier's overhead."""
     watched: NDArray[np.bool_]
     """Whether the object is large enough to be tiered, shape (N,)."""
     monitoring_usd_day: Floats
@@ -100,7 +102,7 @@ class Tariff:
             inside = np.flatnonzero((codes == code) & autopilot.watched[rows])
             watched = rows[inside]
             steps = np.minimum(idle_days[inside], len(autopilot.usd_gib_day) - 1)
-            storage[inside] = autopilot.usd_gib_day[steps] * self.size_gib[watched]
+            storage[inside] = autopilot.usd_gib_day[steps] * self.size_gib[watched] + autopilot.usd_object_day[steps]
             monitoring[inside] = autopilot.monitoring_usd_day[watched]
         return storage, monitoring
 
@@ -284,7 +286,8 @@ def _move(
         return there.transition_in_usd, float(back), book.lifecycle_early_deletion
     charge = book.client_move_down if target > source else book.client_move_up
     usd = charge.write_at_destination * there.write_usd + charge.read_at_source * request[source]
-    return float(usd), float(charge.retrieval_at_source * retrieval[source]), charge.early_deletion
+    per_gib = charge.retrieval_at_source * retrieval[source] + book.left_behind_usd_gib(source)
+    return float(usd), float(per_gib), charge.early_deletion
 
 
 def _autopilot(book: PriceBook, code: int, sizes: Floats) -> AutopilotTariff | None:
@@ -293,11 +296,14 @@ def _autopilot(book: PriceBook, code: int, sizes: Floats) -> AutopilotTariff | N
     if autopilot is None:
         return None
     by_day = np.full(autopilot.steps[-1].idle_days + 1, prices.storage_usd_gib_month / MONTH_DAYS)
+    by_object = np.zeros_like(by_day)
     for step in autopilot.steps:
         by_day[step.idle_days :] = step.storage_usd_gib_month / MONTH_DAYS
+        by_object[step.idle_days :] = step.object_usd_month / MONTH_DAYS
     watched = sizes >= autopilot.monitored_min_bytes
     return AutopilotTariff(
         usd_gib_day=by_day,
+        usd_object_day=by_object,
         watched=watched,
         monitoring_usd_day=np.where(watched, autopilot.monitoring_usd_month / MONTH_DAYS, 0.0),
         promotion_usd=autopilot.promotion_usd,

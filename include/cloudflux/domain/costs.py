@@ -258,11 +258,12 @@ def _autopilot_usd(prices: ClassPrices, autopilot: Autopilot, demand: Demand, id
     """Give what monitoring adds and idle tiers take off the frequent storage price over the horizon, shape (N,)."""
     gib = demand.size_bytes / GIB_BYTES
     change = np.full_like(gib, autopilot.monitoring_usd_month * demand.horizon_days / MONTH_DAYS)
-    above = prices.storage_usd_gib_month
+    above, object_above = prices.storage_usd_gib_month, 0.0
     for step in autopilot.steps:
         days = idle_time_days(demand, step.idle_days, idle_days)
-        change -= gib * (above - step.storage_usd_gib_month) * days / MONTH_DAYS
-        above = step.storage_usd_gib_month
+        saved = gib * (above - step.storage_usd_gib_month) + (object_above - step.object_usd_month)
+        change -= saved * days / MONTH_DAYS
+        above, object_above = step.storage_usd_gib_month, step.object_usd_month
     monitored: Floats = np.where(demand.size_bytes >= autopilot.monitored_min_bytes, change, 0.0)
     return monitored
 
@@ -308,7 +309,9 @@ def _client_move_rates(book: PriceBook) -> tuple[Floats, Floats]:
             fixed[source, destination] = (
                 charge.write_at_destination * prices.write_usd + charge.read_at_source * read[source]
             )
-            per_gib[source, destination] = charge.retrieval_at_source * retrieval[source]
+            per_gib[source, destination] = charge.retrieval_at_source * retrieval[source] + book.left_behind_usd_gib(
+                source
+            )
     return fixed, per_gib
 
 

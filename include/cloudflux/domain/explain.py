@@ -73,11 +73,12 @@ def explain_cost(book: PriceBook, outlook: Outlook, storage_class: str) -> CostP
     if there.autopilot is not None and outlook.size_bytes >= there.autopilot.monitored_min_bytes:
         monitoring = there.autopilot.monitoring_usd_month * months
         idle = 0.0 if moves else min(outlook.idle_days, outlook.days_in_class)
-        price = there.storage_usd_gib_month
+        price, for_object = there.storage_usd_gib_month, 0.0
         for step in there.autopilot.steps:
             days = _days_unread_for(outlook, step.idle_days, idle, chance)
             storage -= (price - step.storage_usd_gib_month) * gib * days / MONTH_DAYS
-            price = step.storage_usd_gib_month
+            storage += (step.object_usd_month - for_object) * days / MONTH_DAYS
+            price, for_object = step.storage_usd_gib_month, step.object_usd_month
 
     move = early = 0.0
     if moves:
@@ -133,7 +134,7 @@ def _move_usd(book: PriceBook, source: ClassPrices, destination: ClassPrices, gi
         total += source.read_usd + source.restore_request_usd
     if charge.retrieval_at_source:
         total += gib * _retrieval_usd_gib(book, source)
-    return total
+    return total + gib * source.storage_usd_gib_month * book.soft_delete_days / MONTH_DAYS
 
 
 def _charge(book: PriceBook, source: ClassPrices, destination: ClassPrices) -> MoveCharge:

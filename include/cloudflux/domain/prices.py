@@ -42,6 +42,8 @@ class AutopilotStep:
     storage_usd_gib_month: float
     name: str = ""
     """The provider's name of what the object is in then: an access tier of S3, a storage class of GCS or Azure."""
+    object_usd_month: float = 0.0
+    """What each object is charged on top of its size then: the overhead of S3's archive tiers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,18 @@ class ArchiveStep:
     max_idle_days: int
     storage_usd_gib_month: float
     restores: tuple[RestoreOption, ...]
+    overhead_class_bytes: int = 0
+    """Billed for each object at this tier's rate, on top of its size."""
+    overhead_standard_bytes: int = 0
+    """Billed for each object at the standard class's rate, on top of its size."""
+    from_idle_days: int | None = None
+    """When objects go there, where the owner has switched it on; None: it is off."""
+
+    def step(self, from_idle_days: int, standard_usd_gib_month: float) -> AutopilotStep:
+        """Give what an object costs there, if it goes there after so many idle days."""
+        at_class = self.overhead_class_bytes / GIB_BYTES * self.storage_usd_gib_month
+        at_standard = self.overhead_standard_bytes / GIB_BYTES * standard_usd_gib_month
+        return AutopilotStep(from_idle_days, self.storage_usd_gib_month, self.name, at_class + at_standard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +101,9 @@ class Autopilot:
     monitored_min_bytes: int
     """Smaller objects are neither monitored nor charged for it: they stay at the class's own price."""
     steps: tuple[AutopilotStep, ...]
-    """By rising ``idle_days``, with falling prices."""
+    """By rising ``idle_days``, with falling prices for a GiB; archive tiers that are switched on are among them."""
     archive_steps: tuple[ArchiveStep, ...] = ()
-    """Opt-in, never priced unless somebody asks for them: S3's Archive Access and Deep Archive Access."""
+    """Opt-in: S3's Archive Access and Deep Archive Access."""
     promotion_usd: float = 0.0
     """One object that goes back to the warmest price as it is read, if it was idle for long enough."""
     promotion_from_idle_days: int = 0
@@ -211,6 +225,8 @@ class PriceBook:
     """Whether a lifecycle rule pays retrieval at the class that it takes an object from."""
     lifecycle_min_bytes: int = 0
     """Lifecycle rules leave smaller objects where they are, unless the owner tells them otherwise."""
+    soft_delete_days: int = 0
+    """For how many days what a client's move overwrites is still billed, in its old class: GCS's soft delete."""
     list_usd: float | None = None
     """One LIST request, whatever the classes of what it lists; None: not known."""
     redundancy: str = ""
@@ -226,6 +242,13 @@ class PriceBook:
     def standard_code(self) -> int:
         """The position of the class that an upload gets when it names none."""
         return self.class_names.index(STANDARD_CLASS[self.provider])
+
+    def left_behind_usd_gib(self, source: int) -> float:
+        """Give what a GiB that a client moves out of a class is still billed there, until soft delete lets go of it.
+
+        Nobody says that these days count towards a class's minimum, so that they come on top of early deletion.
+        """
+        return self.classes[source].storage_usd_gib_month * self.soft_delete_days / MONTH_DAYS
 
     def code_of(self, storage_class: str) -> int:
         """Give a class's position. Raises ``KeyError`` naming the class and the book."""

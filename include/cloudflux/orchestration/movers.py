@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from cloudflux.domain.errors import BucketNotFound
+from cloudflux.domain.errors import BucketNotFound, CloudFluxError
 from cloudflux.domain.tiers import Provider
 from cloudflux.orchestration.edge import engine, now, settings
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from cloudflux.domain.batch_jobs import JobTerms
     from cloudflux.domain.plans import MigrationPlan
     from cloudflux.domain.prices import PriceBook
+    from cloudflux.providers.gcp import GcpTierClient
     from cloudflux.workflows.migrate import Mover
 
+
+_log = logging.getLogger(__name__)
 
 _RANGE_MOVES: Final = 5000
 """Moves of one mapped task: large enough that starting the task is a small part, small enough to repeat."""
@@ -115,6 +119,8 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             in_flight = together // STEPS_AT_ONCE if steps_together else together
             pace = Pace(max_in_flight=in_flight, max_per_second=rate)
             client, by_lifecycle = moving_client(named, pace, plan_id=plan_id, as_job=as_job)
+            if named.provider is Provider.GCP:
+                _warn_of_soft_delete(client, bucket, book)
             restore_of = restore_orders(
                 book, within_hours=named.restore_within_hours, keep_days=named.restore_keep_days
             )
@@ -136,6 +142,22 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             )
     finally:
         database.dispose()
+
+
+def _warn_of_soft_delete(client: GcpTierClient, bucket: str, book: PriceBook) -> None:
+    """Say in the task's log when moves cost more than they were planned with."""
+    with suppress(CloudFluxError):  # each move says by itself what is wrong with its bucket
+        days = client.soft_delete_days(bucket)
+        if days > book.soft_delete_days:
+            _log.warning(
+                "Bucket %s keeps what a move overwrites for %d days (soft delete) and bills it in its old class; price "
+                "book %s counts %d of them, so that moves cost more than their plan says. Name a price book with the "
+                "bucket's `moves.soft_delete_days` (gcs-us-central1-soft-delete has 7), or switch soft delete off.",
+                bucket,
+                days,
+                book.name,
+                book.soft_delete_days,
+            )
 
 
 def retire_rules(plan: MigrationPlan) -> None:

@@ -42,6 +42,8 @@ PRICE_KEYS: Final = (
 DISCOUNTS_SOURCE: Final = "discounts"
 """The source that a discounted figure cites besides its own; a derivation may say itself what it is."""
 
+_TIER_KEYS: Final = len(("autopilot", "archive_steps", 0, "from_idle_days"))
+
 _Share = Annotated[Decimal, Field(ge=0, lt=1, allow_inf_nan=False)]
 _Key = tuple[str | int, ...]
 
@@ -62,6 +64,9 @@ class DerivationFile(Strict):
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """By class and key, in the form of a complete book; not discounted."""
     moves: dict[str, Any] = Field(default_factory=dict)
+    archive_tiers: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """From how many idle days on the archive tiers hold that an autopilot's owner has switched on, by class and tier;
+    those that are not named are as in the base."""
     notes: tuple[NoteFact, ...] = ()
 
 
@@ -84,6 +89,7 @@ def derived_content(derivation: DerivationFile, base: BookFile) -> dict[str, Any
     _discount(content, by_name, derivation.discounts)
     _override(content, by_name, derivation)
     _follow(by_name, base, derivation)
+    _switch_on(by_name, derivation.archive_tiers)
     content["notes"] += [note.model_dump(mode="json") for note in derivation.notes]
     return content
 
@@ -95,6 +101,10 @@ def key_in_derivation(key: _Key, derivation: DerivationFile, base: BookFile) -> 
         rest = key[2:]
         if rest and rest[0] in derivation.overrides.get(name, {}):
             return ("overrides", name, *rest)
+        if rest[:2] == ("autopilot", "archive_steps") and rest[-1] == "from_idle_days" and len(rest) == _TIER_KEYS:
+            autopilot = base.classes[key[1]].autopilot
+            tiers = () if autopilot is None else autopilot.archive_steps
+            return ("archive_tiers", name, tiers[int(rest[2])].name)
         return (name, *rest)
     return key
 
@@ -175,6 +185,22 @@ def _override(content: dict[str, Any], by_name: dict[str, Any], derivation: Deri
                         fact[of_fact] = replaced[key]
     _known(derivation.moves, MovesFact, ("moves",))
     content["moves"] |= derivation.moves
+
+
+def _switch_on(by_name: dict[str, Any], archive_tiers: Mapping[str, Mapping[str, int]]) -> None:
+    for name, tiers in archive_tiers.items():
+        autopilot = by_name.get(name, {}).get("autopilot") or {}
+        steps = {step["name"]: step for step in autopilot.get("archive_steps", ())}
+        if not steps:
+            having = [key for key, prices in by_name.items() if (prices["autopilot"] or {}).get("archive_steps")]
+            raise KeyedError(
+                ("archive_tiers", name),
+                f"there is no class of this name with archive tiers, there is {', '.join(having) or 'none'}",
+            )
+        for tier, days in tiers.items():
+            if tier not in steps:
+                raise KeyedError(("archive_tiers", name, tier), f"there is no such tier, there are {', '.join(steps)}")
+            steps[tier]["from_idle_days"] = days
 
 
 def _known(stated: Mapping[str, Any], facts: type[BaseModel], where: _Key, besides: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -219,14 +220,36 @@ class ArchiveStepFact(Strict):
     src: Sources
     storage: Price
     restores: tuple[RestoreFact, ...] = Field(min_length=1)
+    overhead_class_bytes: BytesFact | None = None
+    overhead_standard_bytes: BytesFact | None = None
+    from_idle_days: Days | None = None
+    """When objects go there, in the buckets that this book is for; null: their owner has not switched it on."""
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         if self.max_idle_days < self.min_idle_days:
             raise KeyedError(("max_idle_days",), "it is below min_idle_days")
+        if self.from_idle_days is not None and not self.min_idle_days <= self.from_idle_days <= self.max_idle_days:
+            raise KeyedError(
+                ("from_idle_days",),
+                f"it is {self.from_idle_days}, and can be set from {self.min_idle_days} to {self.max_idle_days}",
+            )
         check_units({"storage": ("GiB-month",)}, self)
         check_restores(self.restores)
         return self
+
+    def step(self) -> ArchiveStep:
+        """Give the domain's value."""
+        return ArchiveStep(
+            name=self.name,
+            min_idle_days=self.min_idle_days,
+            max_idle_days=self.max_idle_days,
+            storage_usd_gib_month=self.storage.each_usd,
+            restores=tuple(fact.option() for fact in self.restores),
+            overhead_class_bytes=_value(self.overhead_class_bytes),
+            overhead_standard_bytes=_value(self.overhead_standard_bytes),
+            from_idle_days=self.from_idle_days,
+        )
 
 
 class PromotionFact(Strict):
@@ -283,27 +306,42 @@ class AutopilotFact(Strict):
         check_units({"leave": _REQUESTS}, self)
         return self
 
-    def autopilot(self) -> Autopilot:
-        """Give the domain's value."""
+    @model_validator(mode="after")
+    def _archive_tiers_follow_each_other(self) -> Self:
+        names = [step.name for step in self.archive_steps]
+        if len(set(names)) != len(names):
+            raise KeyedError(("archive_steps",), "two archive tiers have the same name")
+        switched_on = [step for step in self.archive_steps if step.from_idle_days is not None]
+        for warmer, colder in pairwise(switched_on):
+            if (warmer.from_idle_days or 0) >= (colder.from_idle_days or 0):
+                raise KeyedError(
+                    ("archive_steps", names.index(colder.name), "from_idle_days"),
+                    f"{colder.name} must begin later than {warmer.name}, which begins at {warmer.from_idle_days}",
+                )
+        if switched_on and self.scope is not AutopilotScope.OBJECT:
+            raise KeyedError(("archive_steps",), "they can be switched on where objects are put in one by one only")
+        return self
+
+    def autopilot(self, standard_usd_gib_month: float) -> Autopilot:
+        """Give the domain's value. ``standard_usd_gib_month``: storage in the standard class."""
         promotion, enable = self.promotion, self.enable
+        archive_steps = tuple(step.step() for step in self.archive_steps)
+        steps = {
+            step.idle_days: AutopilotStep(step.idle_days, step.storage.each_usd, step.name or step.as_class or "")
+            for step in self.steps
+        }
+        # an archive tier that begins on the day of another step takes the object there at once, and one that is colder
+        # than a later step keeps it
+        for archive in archive_steps:
+            if archive.from_idle_days is not None:
+                steps = {days: step for days, step in steps.items() if days < archive.from_idle_days}
+                steps[archive.from_idle_days] = archive.step(archive.from_idle_days, standard_usd_gib_month)
         return Autopilot(
             scope=self.scope,
             monitoring_usd_month=self.monitoring.each_usd,
             monitored_min_bytes=self.monitored_min_bytes.value,
-            steps=tuple(
-                AutopilotStep(step.idle_days, step.storage.each_usd, step.name or step.as_class or "")
-                for step in self.steps
-            ),
-            archive_steps=tuple(
-                ArchiveStep(
-                    name=step.name,
-                    min_idle_days=step.min_idle_days,
-                    max_idle_days=step.max_idle_days,
-                    storage_usd_gib_month=step.storage.each_usd,
-                    restores=tuple(fact.option() for fact in step.restores),
-                )
-                for step in self.archive_steps
-            ),
+            steps=tuple(steps.values()),
+            archive_steps=archive_steps,
             promotion_usd=0.0 if promotion is None else promotion.request.each_usd,
             promotion_from_idle_days=0 if promotion is None else promotion.from_idle_days.value,
             enable_usd=0.0 if enable is None else enable.request.each_usd,
@@ -390,10 +428,21 @@ class ClassFact(Strict):
             prices = [self.storage.usd, *(step.storage.usd for step in self.autopilot.steps)]
             if prices != sorted(prices, reverse=True):
                 raise KeyedError(("autopilot", "steps"), "storage prices must fall from step to step")
+            if self.restores and any(step.from_idle_days is not None for step in self.autopilot.archive_steps):
+                raise KeyedError(
+                    ("restores",), "an autopilot with archive tiers is restored as these say: leave it out here"
+                )
         return self
 
-    def prices(self) -> ClassPrices:
-        """Give the domain's value."""
+    def prices(self, standard_usd_gib_month: float) -> ClassPrices:
+        """Give the domain's value. ``standard_usd_gib_month``: storage in the standard class."""
+        switched_on = (
+            []
+            if self.autopilot is None
+            else [step for step in self.autopilot.archive_steps if step.from_idle_days is not None]
+        )
+        # what every archive tier that is on can do, the coldest can: nobody knows in which of them an object is
+        restores = switched_on[-1].restores if switched_on else self.restores
         return ClassPrices(
             storage_class=self.storage_class,
             storage_usd_gib_month=self.storage.each_usd,
@@ -406,12 +455,12 @@ class ClassFact(Strict):
             min_billable_bytes=_value(self.min_billable_bytes),
             overhead_class_bytes=_value(self.overhead_class_bytes),
             overhead_standard_bytes=_value(self.overhead_standard_bytes),
-            latency=self.latency.value,
+            latency=Latency.HOURS if switched_on else self.latency.value,
             single_az=self.single_az is not None and self.single_az.value,
             restore_request_usd=0.0 if self.restore_request is None else self.restore_request.each_usd,
             restored_copy_days=_value(self.restored_copy_days),
-            autopilot=None if self.autopilot is None else self.autopilot.autopilot(),
-            restores=tuple(fact.option() for fact in self.restores),
+            autopilot=None if self.autopilot is None else self.autopilot.autopilot(standard_usd_gib_month),
+            restores=tuple(fact.option() for fact in restores),
             storage_bands=tuple(StorageBand(band.up_to_gib, band.each_usd) for band in self.storage_bands),
             lifecycle_in_min_age_days=_value(self.lifecycle_in_min_age_days),
         )
@@ -439,6 +488,7 @@ class MovesFact(Strict):
     lifecycle_early_deletion: Flag
     lifecycle_retrieval: Flag | None = None
     lifecycle_min_bytes: BytesFact | None = None
+    soft_delete_days: DaysFact | None = None
 
 
 class FeeFact(Strict):
@@ -526,17 +576,19 @@ class BookFile(Strict):
 
     def book(self) -> PriceBook:
         """Give the domain's value."""
+        standard = next(prices for prices in self.classes if prices.storage_class == STANDARD_CLASS[self.provider])
         return PriceBook(
             name=self.name,
             provider=self.provider,
             region=self.region,
             seen_on=self.seen_on,
-            classes=tuple(prices.prices() for prices in self.classes),
+            classes=tuple(prices.prices(standard.storage.each_usd) for prices in self.classes),
             client_move_down=self.moves.client_down.charge(),
             client_move_up=self.moves.client_up.charge(),
             lifecycle_early_deletion=self.moves.lifecycle_early_deletion.value,
             lifecycle_retrieval=self.moves.lifecycle_retrieval is not None and self.moves.lifecycle_retrieval.value,
             lifecycle_min_bytes=_value(self.moves.lifecycle_min_bytes),
+            soft_delete_days=_value(self.moves.soft_delete_days),
             list_usd=None if self.list_ is None else self.list_.each_usd,
             redundancy=self.redundancy,
             fees=tuple(Fee(fee.name, float(fee.usd), fee.per) for fee in self.fees),

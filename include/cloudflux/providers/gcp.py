@@ -77,6 +77,7 @@ _CARRIED: Final = (
 )  # fmt: skip
 """What a rewrite must be told of an object, or it is lost. Retention is not: an object under it is not moved."""
 _REMEMBERED: Final = 20_000
+_DAY_SECONDS: Final = 86_400
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -87,6 +88,8 @@ class _BucketFacts:
     versioned: bool
     autoclass: bool
     has_acls: bool
+    soft_delete_days: int
+    """For how long the bucket keeps, and bills, what is deleted or overwritten."""
 
 
 class _Source(NamedTuple):
@@ -599,6 +602,13 @@ class GcpTierClient:
             source = self._sources.get((state.ref.bucket, state.ref.key))
         return source if source is not None and source.etag == state.etag else None
 
+    def soft_delete_days(self, bucket: str) -> int:
+        """Tell for how many days a bucket keeps, and bills, the generation that a move overwrites; 0: not at all.
+
+        Raises ``BucketNotFound``, or what the bucket's owner or network stands in the way with.
+        """
+        return self._bucket_facts(bucket).soft_delete_days
+
     def _bucket_facts(self, bucket: str) -> _BucketFacts:
         with self._facts_lock:
             if bucket not in self._facts:
@@ -610,10 +620,12 @@ class GcpTierClient:
                     raise refusal(answer, what)
                 told = answer.content
                 uniform = told.get("iamConfiguration", {}).get("uniformBucketLevelAccess", {}).get("enabled")
+                kept = told.get("softDeletePolicy", {})
                 self._facts[bucket] = _BucketFacts(
                     versioned=bool(told.get("versioning", {}).get("enabled")),
                     autoclass=bool(told.get("autoclass", {}).get("enabled")),
                     has_acls=not uniform,
+                    soft_delete_days=-(-int(kept.get("retentionDurationSeconds", 0)) // _DAY_SECONDS),
                 )
             return self._facts[bucket]
 

@@ -109,7 +109,7 @@ class ObjectRequests:
 
     def bucket(self, bucket: str) -> Answer:
         """Get what of a bucket decides how its objects are rewritten."""
-        query = {"fields": "versioning,autoclass,iamConfiguration"}
+        query = {"fields": "versioning,autoclass,iamConfiguration,softDeletePolicy"}
         return self.call(Call("GET", _target(f"{_ROOT}/b/{_quoted(bucket)}", query)))
 
     def list_page(self, bucket: str, prefix: str, *, start: str = "", token: str = "", limit: int) -> Answer:

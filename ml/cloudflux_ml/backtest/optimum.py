@@ -335,7 +335,9 @@ class _Clock:
         watched = autopilot.watched[rows][:, None]
         self.day: Floats = np.where(
             watched,
-            autopilot.usd_gib_day * gib[:, None] + autopilot.monitoring_usd_day[rows][:, None],
+            autopilot.usd_gib_day * gib[:, None]
+            + autopilot.usd_object_day
+            + autopilot.monitoring_usd_day[rows][:, None],
             storage[:, None],
         )
         """Storage and monitoring of a day, shape (n, K + 1)."""

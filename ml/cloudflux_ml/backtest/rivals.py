@@ -116,7 +116,7 @@ class AutopilotRule:
         if code is None:
             raise SettingsError(
                 f"policy {self.name} needs an autopilot's storage class, which price book {tariff.book.name} does not "
-                "have or does not offer for its redundancy"
+                "have, does not offer for its redundancy, or has with archive tiers only, which need --latency hours"
             )
         self._code = code
         autopilot = tariff.book.prices_of(tariff.class_names[code]).autopilot

@@ -160,7 +160,9 @@ def plain_optimum(tariff: Tariff, reads, row: int = 0) -> float:
     return values[tariff.standard_code, most[tariff.standard_code], 0]
 
 
-@pytest.mark.parametrize("name", ["aws-us-east-1", "azure-eastus-lrs", "gcs-us-central1"])
+@pytest.mark.parametrize(
+    "name", ["aws-us-east-1", "aws-us-east-1-archive", "azure-eastus-lrs", "gcs-us-central1-soft-delete"]
+)
 @pytest.mark.parametrize("latency", list(Latency))
 def test_agrees_with_a_plain_programme_by_the_shipped_books(name, latency):
     book = load_book(name)

@@ -100,6 +100,22 @@ def test_no_policy_is_cheaper_than_the_optimum(name, seed, latency):
     assert result.regret(OPTIMUM) == 1
 
 
+def test_archive_tiers_make_the_autopilot_cheaper_and_nothing_cheaper_than_the_optimum():
+    archive = load_book("aws-us-east-1-archive")
+    trace = random_trace(3, objects=25)
+    plain, with_archive = (backtest(trace, book, [*FACTORIES], latency=Latency.HOURS) for book in (AWS, archive))
+    optimum = with_archive.policies[OPTIMUM].usd
+    assert all(found.usd >= optimum * (1 - 1e-9) for found in with_archive.policies.values())
+    assert optimum <= plain.policies[OPTIMUM].usd * (1 + 1e-9)
+    dead = trace_with(np.zeros((2, 400), dtype=int), [GIB, GIB], [0, 0], eval_from=20)
+    usd = [
+        backtest(dead, book, ["autopilot"], latency=Latency.HOURS).policies["autopilot"].usd for book in (AWS, archive)
+    ]
+    assert usd[1] < usd[0]
+    with pytest.raises(SettingsError, match="or has with archive tiers only, which need --latency hours"):
+        backtest(dead, archive, ["autopilot"], latency=Latency.MS)
+
+
 @pytest.mark.parametrize("name", [*FACTORIES])
 def test_the_same_trace_gives_the_same_figures(name):
     one, other = (backtest(random_trace(5, objects=15), AWS, [name]) for _ in range(2))

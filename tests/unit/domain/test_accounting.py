@@ -85,6 +85,8 @@ class PlainObject:
                 usd += here.read_usd + here.restore_request_usd
             if charge.retrieval_at_source:
                 usd += retrieval
+            # soft delete holds on to what was overwritten, at the price of a GiB in its class
+            usd += self.size / GIB * here.storage_usd_gib_month / 30 * self.book.soft_delete_days
             owes = charge.early_deletion
         self.bill["moves"] += usd
         if owes and self.days_in_class < here.min_days:
@@ -100,6 +102,11 @@ class PlainObject:
             for step in here.autopilot.steps:
                 if self.idle_days >= step.idle_days:
                     month = self.size / GIB * step.storage_usd_gib_month
+            standard = self.book.classes[self.book.standard_code].storage_usd_gib_month
+            for tier in here.autopilot.archive_steps:
+                if tier.from_idle_days is not None and self.idle_days >= tier.from_idle_days:
+                    month = (self.size + tier.overhead_class_bytes) / GIB * tier.storage_usd_gib_month
+                    month += tier.overhead_standard_bytes / GIB * standard
             if reads and self.idle_days >= here.autopilot.promotion_from_idle_days:
                 self.bill["moves"] += here.autopilot.promotion_usd
         self.bill["storage"] += month / 30
@@ -200,6 +207,44 @@ def test_every_pair_of_classes_is_charged_as_the_plain_engine_says(name):
                 assert account.move(np.array([0]), np.array([book.code_of(target)])) == (source != target)
                 assert account.usd[0, MOVES] == pytest.approx(plain.bill["moves"], rel=1e-12)
                 assert account.usd[0, EARLY_DELETION] == pytest.approx(plain.bill["early_deletion"], rel=1e-12)
+
+
+def test_archive_tiers_of_intelligent_tiering_hold_from_the_days_that_were_set_with_their_overhead():
+    book = BOOKS["aws-us-east-1-archive"]
+    tariff = tariff_of(book, [GIB], ["INTELLIGENT_TIERING"])
+    account = Account(tariff, 0)
+    everything = np.array([0])
+    daily = []
+    for day in range(200):
+        before = account.usd[0, STORAGE]
+        account.pass_day(everything, everything[:0], [])
+        daily.append(30 * (account.usd[0, STORAGE] - before))
+        if day == 184:
+            account.pass_day(everything, everything, [1])
+    for_metadata = 8 / 1024**2 * 0.023
+    access, deep = 0.0036 * (1 + 32 / 1024**2) + for_metadata, 0.00099 * (1 + 32 / 1024**2) + for_metadata
+    assert daily[:30] == pytest.approx([0.023] * 30)
+    assert daily[30:90] == pytest.approx([0.0125] * 60)
+    assert daily[90:180] == pytest.approx([access] * 90)  # never Archive Instant Access: the archive begins at once
+    assert daily[180:185] == pytest.approx([deep] * 5)
+    assert daily[185:] == pytest.approx([0.023] * 15)  # read: for nothing but the request
+    assert account.parts_usd()["retrieval"] == 0
+    assert account.parts_usd()["requests"] == pytest.approx(4e-7)
+
+
+def test_what_a_rewrite_leaves_to_soft_delete_is_billed_for_seven_days_and_lifecycle_rules_leave_nothing():
+    book, without = BOOKS["gcs-us-central1-soft-delete"], BOOKS["gcs-us-central1"]
+    standard, nearline = book.code_of("STANDARD"), book.code_of("NEARLINE")
+    paid = {}
+    for by_client in (True, False):
+        for source, target in ((standard, nearline), (nearline, standard)):
+            accounts = [Account(tariff_of(b, [GIB], by_client=by_client), source, 5) for b in (book, without)]
+            for account in accounts:
+                account.move(np.array([0]), np.array([target]))
+            paid[by_client, source] = accounts[0].total_usd - accounts[1].total_usd
+    assert paid[True, standard] == pytest.approx(0.020 * 7 / 30)
+    assert paid[True, nearline] == paid[False, nearline] == pytest.approx(0.010 * 7 / 30)
+    assert paid[False, standard] == 0
 
 
 def test_who_has_left_azures_smart_tier_never_goes_back_in_and_pays_one_write_for_leaving():

@@ -51,6 +51,24 @@ def test_unread_object_goes_where_its_size_pays_when_milliseconds_are_needed(boo
     assert chosen(book, size_bytes=kib * KIB, current_class=standard) == expected
 
 
+@pytest.mark.parametrize("latency", list(Latency))
+def test_intelligent_tiering_with_archive_tiers_is_for_those_who_can_wait(latency):
+    limits = OwnerLimits(latency=latency, allowed_classes=("STANDARD", "INTELLIGENT_TIERING"))
+    book = BOOKS["aws-us-east-1-archive"]
+    in_it = "INTELLIGENT_TIERING" if latency == Latency.HOURS else "STANDARD"
+    assert chosen(book, limits, size_bytes=GIB, current_class="STANDARD") == in_it
+    assert chosen(AWS, limits, size_bytes=GIB, current_class="STANDARD") == "INTELLIGENT_TIERING"
+
+
+def test_a_move_has_to_earn_what_soft_delete_keeps_of_it():
+    # ARCHIVE saves 0.0188 USD a GiB and month, over 180 days 0.1128; a read within that costs 0.05 and what comes of it
+    with_it = decide(objects_of(size_bytes=GIB, current_class="STANDARD"), BOOKS["gcs-us-central1-soft-delete"])
+    without = decide(objects_of(size_bytes=GIB, current_class="STANDARD"), GCS)
+    assert with_it.chosen_class[0] == without.chosen_class[0] == "ARCHIVE"
+    assert with_it.one_time_usd[0] - without.one_time_usd[0] == pytest.approx(0.020 * 7 / 30)
+    assert without.saving_usd[0] - with_it.saving_usd[0] == pytest.approx(0.020 * 7 / 30)
+
+
 @pytest.mark.parametrize(("book", "standard"), [(AWS, "STANDARD"), (AZURE, "Hot"), (GCS, "STANDARD")])
 def test_object_stays_in_the_standard_class_when_it_is_read_daily(book, standard):
     assert chosen(book, size_bytes=MIB, current_class=standard, expected_reads=180.0) == standard

@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import text
 
 from cloudflux.config import BatchOperations, BucketSettings, Estate
-from cloudflux.domain.errors import TransientError
+from cloudflux.domain.errors import BucketNotFound, TransientError
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.plans import Guardrails, MigrationPlan, PlanGroup, PlannedMove, PlanState, PlanTotals
 from cloudflux.domain.tiers import Provider
 from cloudflux.orchestration import clients, movers
+from cloudflux.price_books import load_book
 from cloudflux.providers.memory import MemoryTierClient
 from cloudflux.providers.pace import Pace
 from cloudflux.stores import make_engine
@@ -121,6 +122,31 @@ def test_moves_are_carried_out_and_their_cost_recorded(world: World) -> None:
         assert mover.carry_out("plan-1", 0, 2).ended == {"done": 3}
     done = list(Ledger(world.database).entries("plan-1", states=[MigrationState.DONE]))
     assert [(entry.actor, entry.cost_usd) for entry in done] == [("me", Decimal("0.0000204"))] * 3
+
+
+@pytest.mark.parametrize(
+    ("kept_days", "price_book", "warned"),
+    [
+        (7, "gcs-us-central1", True),
+        (7, "gcs-us-central1-soft-delete", False),
+        (30, "gcs-us-central1-soft-delete", True),
+        (0, "gcs-us-central1", False),
+        (None, "gcs-us-central1", False),  # the bucket cannot be looked at: its moves will say why
+    ],
+)
+def test_soft_delete_that_the_price_book_does_not_know_is_warned_of(
+    kept_days: int | None, price_book: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def soft_delete_days(bucket: str) -> int:
+        if kept_days is None:
+            raise BucketNotFound(f"there is no bucket {bucket!r}")
+        return kept_days
+
+    client: Any = SimpleNamespace(soft_delete_days=soft_delete_days)
+    movers._warn_of_soft_delete(client, "media", load_book(price_book))
+    assert len(caplog.messages) == warned
+    if warned:
+        assert f"Bucket media keeps what a move overwrites for {kept_days} days" in caplog.text
 
 
 def test_the_bucket_is_shared_by_its_tasks_as_its_owner_allows(world: World) -> None:

@@ -39,7 +39,14 @@ def figures(node, key=""):
 
 
 def test_books_of_three_providers_are_there_when_listed():
-    assert available_books() == ("aws-us-east-1", "azure-eastus-lrs", "gcs-us-central1", "gcs-us-multi")
+    assert available_books() == (
+        "aws-us-east-1",
+        "aws-us-east-1-archive",
+        "azure-eastus-lrs",
+        "gcs-us-central1",
+        "gcs-us-central1-soft-delete",
+        "gcs-us-multi",
+    )
     assert {load_book(name).provider for name in available_books()} == set(Provider)
 
 

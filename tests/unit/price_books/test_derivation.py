@@ -51,6 +51,67 @@ def test_closest_discount_holds_when_several_fit(tmp_path, file_name):
     assert [of(c.storage_class).min_days for c in base.classes] == [c.min_days for c in base.classes]
 
 
+@pytest.mark.parametrize(
+    ("tiers", "steps"),
+    [
+        (
+            {"Archive Access": 120, "Deep Archive Access": 400},
+            [(30, 0.0125), (90, 0.004), (120, 0.0036), (400, 0.00099)],
+        ),
+        ({"Deep Archive Access": 180}, [(30, 0.0125), (90, 0.004), (180, 0.00099)]),
+        ({"Archive Access": 90}, [(30, 0.0125), (90, 0.0036)]),
+    ],
+)
+def test_archive_tiers_are_switched_on_for_the_days_that_are_stated(tmp_path, tiers, steps):
+    prices = load_book(derived(tmp_path, archive_tiers={"INTELLIGENT_TIERING": tiers})).prices_of("INTELLIGENT_TIERING")
+    assert [(step.idle_days, step.storage_usd_gib_month) for step in prices.autopilot.steps] == steps
+    assert prices.latency == "hours"
+    speeds = ["standard", "bulk"] if "Deep Archive Access" in tiers else ["expedited", "standard", "bulk"]
+    assert [option.name for option in prices.restores] == speeds
+
+
+@pytest.mark.parametrize(
+    ("tiers", "problem"),
+    [
+        (
+            {"STANDARD": {"Archive Access": 90}},
+            "archive_tiers.STANDARD: there is no class of this name with archive tie",
+        ),
+        (
+            {"INTELLIGENT_TIERING": {"Archive": 90}},
+            "archive_tiers.INTELLIGENT_TIERING.Archive: there is no such tier, th",
+        ),
+        (
+            {"INTELLIGENT_TIERING": {"Archive Access": 89}},
+            "archive_tiers.INTELLIGENT_TIERING.Archive Access: it is 89, and can be set from 90 to 730",
+        ),
+        (
+            {"INTELLIGENT_TIERING": {"Archive Access": 200, "Deep Archive Access": 180}},
+            "archive_tiers.INTELLIGENT_TIERING.Deep Archive Access: Deep Archive Access must begin later than Archive",
+        ),
+        (
+            {"INTELLIGENT_TIERING": {"Archive Access": "soon"}},
+            "archive_tiers.INTELLIGENT_TIERING.Archive Access: Input sh",
+        ),
+    ],
+)
+def test_archive_tiers_that_cannot_be_are_refused_by_their_key(tmp_path, tiers, problem):
+    with pytest.raises(SettingsError) as caught:
+        load_book(derived(tmp_path, archive_tiers=tiers))
+    assert problem in str(caught.value)
+
+
+def test_a_book_of_google_has_no_archive_tiers_to_switch_on(tmp_path):
+    path = derived(tmp_path, extends="gcs-us-central1", archive_tiers={"AUTOCLASS": {"Archive Access": 90}})
+    with pytest.raises(SettingsError, match=r"archive_tiers.AUTOCLASS: .* there is none"):
+        load_book(path)
+
+
+def test_days_of_soft_delete_are_stated_among_the_moves(tmp_path):
+    moves = {"soft_delete_days": {"value": 30, "src": "C"}}
+    assert load_book(derived(tmp_path, extends="gcs-us-multi", moves=moves)).soft_delete_days == 30
+
+
 def test_bands_steps_and_restores_are_discounted_with_the_price_that_they_belong_to(tmp_path):
     discounts = {"*.storage": 0.5, "*.retrieval": 0.1, "*.restore_request": 0.2, "*.monitoring": 0.4}
     book, base = load_book(derived(tmp_path, discounts=discounts)), load_book("aws-us-east-1")

@@ -21,7 +21,7 @@ from cloudflux.domain.prices import (
 )
 from cloudflux.domain.tiers import Provider
 from cloudflux.price_books import available_books, load_book
-from cloudflux.price_books.loader import read_book
+from cloudflux.price_books.loader import is_derived, path_of, read_book
 from cloudflux.price_books.schema import shared_meters
 
 KIB = 1024
@@ -121,7 +121,7 @@ def approximately(rows):
 
 
 def test_every_book_and_class_is_in_the_table():
-    assert set(TABLE) == set(available_books())
+    assert set(TABLE) == {name for name in available_books() if not is_derived(path_of(name))}
     for name, (_, classes) in TABLE.items():
         assert load_book(name).class_names == tuple(classes)
 
@@ -168,8 +168,35 @@ def test_archive_options_of_intelligent_tiering_are_opt_in_and_restored_for_noth
         ("bulk", 0.0, 0.0, 300, 720),
     ]
     assert restores_of(deep.restores) == [("standard*", 0.0, 0.0, 0, 720), ("bulk", 0.0, 0.0, 0, 2880)]
+    assert [(step.overhead_class_bytes, step.overhead_standard_bytes) for step in (access, deep)] == [
+        (32 * KIB, 8 * KIB)
+    ] * 2
+    assert (access.from_idle_days, deep.from_idle_days) == (None, None)
     others = [name for name in AUTOPILOTS if name != "aws-us-east-1"]
     assert all(autopilot_of(name).archive_steps == () for name in others)
+
+
+def test_the_book_with_archive_tiers_differs_in_intelligent_tiering_only():
+    base, book = load_book("aws-us-east-1"), load_book("aws-us-east-1-archive")
+    name = "INTELLIGENT_TIERING"
+    was, prices = base.prices_of(name), book.prices_of(name)
+    assert [c for c in book.classes if c is not prices] == [c for c in base.classes if c is not was]
+    assert dataclasses.replace(book, name=base.name, classes=base.classes) == base
+    assert [(step.idle_days, step.storage_usd_gib_month, step.name) for step in prices.autopilot.steps] == [
+        (30, 0.0125, "Infrequent Access"),
+        (90, 0.0036, "Archive Access"),
+        (180, 0.00099, "Deep Archive Access"),
+    ]
+    overheads = [(32 * rate + 8 * 0.023) / 1024**2 for rate in (0.0036, 0.00099)]
+    assert [step.object_usd_month for step in prices.autopilot.steps] == pytest.approx([0.0, *overheads])
+    assert (was.latency, prices.latency) == (Latency.MS, Latency.HOURS)
+    assert restores_of(prices.restores) == [("standard*", 0.0, 0.0, 0, 720), ("bulk", 0.0, 0.0, 0, 2880)]
+
+
+def test_the_book_with_soft_delete_differs_in_that_only():
+    base, book = load_book("gcs-us-central1"), load_book("gcs-us-central1-soft-delete")
+    assert book.soft_delete_days == 7
+    assert dataclasses.replace(book, name=base.name, soft_delete_days=0) == base
 
 
 @pytest.mark.parametrize(("name", "class_a"), [("gcs-us-central1", 0.005), ("gcs-us-multi", 0.01)])
@@ -203,7 +230,7 @@ def test_restores_are_priced_and_timed_by_their_speed(name, storage_class):
 
 
 def test_only_archives_have_restores_and_a_high_priority_read_has_its_own_price():
-    for name in available_books():
+    for name in TABLE:
         for prices in load_book(name).classes:
             assert bool(prices.restores) == ((name, prices.storage_class) in RESTORES)
     high, standard = load_book("azure-eastus-lrs").prices_of("Archive").restores
@@ -225,7 +252,8 @@ def test_volume_bands_are_the_published_ones(name, storage_class, bands):
 
 
 def test_lifecycle_rules_differ_by_provider():
-    aws, azure, gcs, multi = (load_book(name) for name in available_books())
+    aws, azure, gcs, multi = (load_book(name) for name in sorted(TABLE))
+    assert all(load_book(name).soft_delete_days == 0 for name in TABLE)
     assert [b.lifecycle_early_deletion for b in (aws, azure, gcs, multi)] == [True, True, False, False]
     assert [b.lifecycle_retrieval for b in (aws, azure, gcs, multi)] == [False] * 4
     assert [b.lifecycle_min_bytes for b in (aws, azure, gcs, multi)] == [128 * KIB, 0, 0, 0]

@@ -95,6 +95,13 @@ def test_the_cheapest_restore_is_chosen_that_is_fast_enough(from_class: str, hou
     assert order_of(move) == RestoreOrder(priority, 3)
 
 
+def test_who_may_lie_in_an_archive_tier_of_intelligent_tiering_is_restored_for_nothing() -> None:
+    move, _ = a_move("INTELLIGENT_TIERING", "STANDARD")
+    book = load_book("aws-us-east-1-archive")
+    assert restore_orders(book, within_hours=48, keep_days=2)(move) == RestoreOrder("standard", 2)
+    assert restore_orders(load_book("aws-us-east-1"), within_hours=48, keep_days=2)(move) is None
+
+
 def test_azure_rehydrates_at_high_priority_only_when_there_is_no_time() -> None:
     move, _ = a_move("Archive", "Hot", provider=Provider.AZURE)
     book = load_book("azure-eastus-lrs")

@@ -68,7 +68,8 @@ def _books(names: list[str] | None, files: list[Path] | None) -> Iterable[BookFi
     if names is None:
         if files:
             raise SettingsError("--from needs --book: name the book that the list is for")
-        names = [name for name in available_books() if read_book(name).provider is not Provider.GCP]
+        complete = [name for name in available_books() if not is_derived(path_of(name))]
+        names = [name for name in complete if read_book(name).provider is not Provider.GCP]
     for name in names:
         if is_derived(path_of(name)):
             raise SettingsError(

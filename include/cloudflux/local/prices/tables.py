@@ -32,9 +32,9 @@ def books_table(books: Iterable[BookFile]) -> Table:
     """Give one line for each book."""
     table = Table(title="Price books", title_justify="left")
     for name in ("name", "provider", "region"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold", no_wrap=name == "name")
     for name in ("classes", "figures", "unverified"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     table.add_column("newest source as of")
     table.add_column("looked up on")
     for book in books:
@@ -151,7 +151,9 @@ def _value(node: dict[str, Any]) -> str:
     if "idle_days" in node:
         return f"from {node['idle_days']} idle days"
     if "min_idle_days" in node:
-        return f"from {node['min_idle_days']} to {node['max_idle_days']} idle days"
+        bounds = f"from {node['min_idle_days']} to {node['max_idle_days']} idle days"
+        begins = node.get("from_idle_days")
+        return f"{bounds}, off" if begins is None else f"{bounds}, on from {begins} idle days"
     return ", ".join(f"{name} {str(value).lower()}" for name, value in node.items() if isinstance(value, bool))
 
 
