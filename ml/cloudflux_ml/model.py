@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import d2_tweedie_score, log_loss
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # published without types
 
@@ -244,6 +244,18 @@ class AccessForecaster(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     def predict(self, X: Any) -> Floats:
         """Expect reads in the next 30 days. Shape (n,)."""
         return self.distribution(X).expected_reads[:, MONTH]
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Give the share of the Poisson deviance of the next 30 days' reads that ``predict`` explains, 1 at best.
+
+        0 is what the mean of ``y`` itself would reach, as for scikit-learn's ``PoissonRegressor``. ``y`` as in ``fit``.
+        Raises ``ValueError`` when nothing at all was read: then there is nothing to explain.
+        """
+        reads = _labels(y)[:, MONTH]
+        if not reads.any():
+            raise ValueError("y holds no read: there is nothing to explain")
+        expected = np.maximum(self.predict(X), _NO_READ_AT_ALL)  # the deviance of a read that was ruled out is infinite
+        return float(d2_tweedie_score(reads, expected, sample_weight=sample_weight, power=1))
 
     def predict_proba(self, X: Any) -> Floats:
         """Give the probability of each tier in the next 30 days, in the order of ``classes_``. Shape (n, 3)."""

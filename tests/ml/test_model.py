@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import estimator_checks
 from synthetic_access import FIRST_DAY, MemoryLake, rhythmic_history
 
 from cloudflux.domain.access import BANDS, FORECAST_TIERS, AccessBand, tier_codes
@@ -49,6 +51,42 @@ def test_settings_are_kept_as_given_when_an_estimator_is_made() -> None:
     made = AccessForecaster(max_iter=3, threads=2)
     assert vars(made) == made.get_params()
     assert made.set_params(max_iter=4).get_params() == AccessForecaster(max_iter=4, threads=2).get_params()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_do_not_raise_errors_in_init_or_set_params,
+        estimator_checks.check_estimator_cloneable,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_estimator_tags_renamed,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_set_params,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_scikit_learns_own_checks_pass_that_fit_no_data_of_their_own(check: Callable[[str, object], None]) -> None:
+    check("AccessForecaster", AccessForecaster())
+
+
+def test_score_is_the_share_of_the_deviance_that_is_explained(forecaster: AccessForecaster, dataset: Dataset) -> None:
+    rows = data_frame(dataset.holdout.values)
+    reads = dataset.holdout.horizon_reads[:, MONTH]
+    expected = forecaster.predict(rows)
+
+    def deviance(mean: np.ndarray) -> float:
+        logs = np.where(reads > 0, reads * np.log(np.maximum(reads, 1e-300) / mean), 0.0)
+        return float(2 * (logs - reads + mean).sum())
+
+    score = forecaster.score(rows, reads)
+    assert score == pytest.approx(1 - deviance(expected) / deviance(np.full(len(reads), reads.mean())))
+    assert 0.5 < score < 1
+    assert forecaster.score(rows, dataset.holdout.horizon_reads) == score
+    twice = forecaster.score(rows, reads, sample_weight=np.where(reads > 0, 2.0, 1.0))
+    assert twice != score
+    with pytest.raises(ValueError, match="there is nothing to explain"):
+        forecaster.score(rows, np.zeros(len(reads)))
 
 
 def test_clone_has_the_same_settings_and_is_not_fitted_when_made_from_a_fitted_one(
