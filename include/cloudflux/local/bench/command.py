@@ -337,8 +337,13 @@ def _tables(figures: dict[str, Any]) -> list[Any]:
     from rich.table import Table
 
     s3 = Table(title="S3 server access logs: bytes to published daily access", title_justify="left")
-    beside_names = ("x read_csv, its rows in a table", "x read_csv, sums of two columns", "x read_csv, Parquet")
-    for name in ("lines", "seconds", "lines/s", "x goaccess", *beside_names, "peak MiB", "audits s", "lake bytes/line"):
+    s3.caption = (
+        "x read_csv: with all columns of all rows in a table in memory; with sums of two columns and nothing kept; "
+        "with all columns in a Parquet file. Asked: 5 x goaccess, 0.4 x read_csv."
+    )
+    s3.caption_justify = "left"
+    names = ("lines", "seconds", "lines/s", "x goaccess", "x read_csv: rows", "sums", "Parquet", "peak MiB", "audits s")
+    for name in (*names, "lake bytes/line"):
         s3.add_column(name, justify="right")
     for row in figures["s3"]:
         seconds = row["seconds"]["all"]
