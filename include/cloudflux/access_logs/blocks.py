@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import mmap
 import queue
-import re
 import threading
 import weakref
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -22,32 +19,22 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import zstandard
 
+from cloudflux.access_logs import unpacked
 from cloudflux.access_logs.scanning.texts import PADDING, looked_at
+from cloudflux.access_logs.unpacked import Content, Unpacked
 from cloudflux.domain.source_files import SourceFile
 
 BLOCK_BYTES: Final = 24 << 20
 """How much text is parsed at once. Larger blocks are slower: their buffers are mapped anew each time."""
 MAX_WHOLE_BYTES: Final = 1 << 30
 """A file that must be read as a whole may not grow beyond this when it is unpacked."""
-MAX_UNPACKED_BYTES: Final = 16 << 30
-"""A gzip file may not grow beyond this."""
 MAX_LINE_BYTES: Final = 8 << 20
 """No provider writes a longer line (an S3 key has 1,024 bytes, a request line some thousands)."""
 
 _BATCH_ROWS: Final = 8192  # DuckDB works on the record batches of a table in parallel
 _SCAN_BYTES: Final = 128 << 10
 """How much is looked at in one step: the temporary arrays stay in a core's own cache."""
-_READ_BYTES: Final = 1 << 20
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPED: Final = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
-"""A frame that holds no text, which a file may begin with (RFC 8878, 3.1.2)."""
-_ZSTD_BYTES: Final = 256
-"""So much is unpacked at once: a few bytes may stand for 128 KiB, and this for 10 MiB at most."""
-_BOM: Final = b"\xef\xbb\xbf"
-_RAW_BYTES: Final = 64
 _BUFFERS_KEPT: Final = 4
 _LINES_AT_ONCE: Final = 64
 _SAMPLED_LINES: Final = 64
@@ -180,8 +167,6 @@ class Block:
         )
 
 
-Content = Iterator[bytes]
-"""A file's bytes in pieces of any size."""
 Lined = Callable[[Iterator[bytes]], Iterator[bytes]]
 """Rewrites a file's text, piece by piece, so that each record stands on a line of its own."""
 
@@ -208,16 +193,16 @@ def read_blocks(
     pending = _Pending()
     for source, content in files:
         file = pending.begin(source)
-        unpacked = _Unpacked(content)
-        head = unpacked.peek()
+        unpacking = Unpacked(content)
+        head = unpacking.peek()
         if whole(head):
-            pending.add_whole(file, unpacked.rest(MAX_WHOLE_BYTES))
+            pending.add_whole(file, unpacking.rest(MAX_WHOLE_BYTES))
         else:
             relined = lined(head)
-            pieces = iter(unpacked) if relined is None else relined(iter(unpacked))
+            pieces = iter(unpacking) if relined is None else relined(iter(unpacking))
             yield from _cut(pending, file, pieces, block_bytes)
-        if unpacked.reason is not None:
-            pending.whole.append((pending.current(file), 0, unpacked.reason, unpacked.first.hex(" ")))
+        if unpacking.reason is not None:
+            pending.whole.append((pending.current(file), 0, unpacking.reason, unpacking.first.hex(" ")))
         if pending.size >= block_bytes:
             yield pending.block()
     if pending.files:
@@ -279,142 +264,6 @@ def _cut(pending: _Pending, file: SourceFile, pieces: Iterator[bytes], block_byt
             yield pending.block(carry=file)
     if begun_size:
         pending.add(file, [*begun, b"\n"])
-
-
-class _Unpacked:
-    """A file's bytes, unpacked, in pieces of at most 1 MiB; remembers why it ended too early."""
-
-    def __init__(self, content: Content) -> None:
-        self.reason: str | None = None
-        self.first = b""
-        self._pieces = self._unpack(_even_pieces(content))
-        self._ahead: list[bytes] = []
-
-    def peek(self) -> bytes:
-        """Give the first line, or the first 64 KiB, without taking it."""
-        head = b""
-        for piece in self._pieces:
-            self._ahead.append(piece)
-            head += piece
-            if b"\n" in head.lstrip() or len(head) >= 1 << 16:
-                break
-        return head
-
-    def rest(self, limit: int) -> bytes:
-        """Give all that follows; nothing when it is longer than ``limit``."""
-        kept: list[bytes] = []
-        size = 0
-        for piece in self:
-            size += len(piece)
-            if size > limit:
-                self.reason = f"more than {limit} bytes in one document"
-                return b""
-            kept.append(piece)
-        return b"".join(kept)
-
-    def __iter__(self) -> Iterator[bytes]:
-        while self._ahead:
-            yield self._ahead.pop(0)
-        yield from self._pieces
-
-    def _unpack(self, content: Content) -> Iterator[bytes]:
-        first = next(content, b"")
-        self.first = first[:_RAW_BYTES]
-        if first.startswith(_GZIP):
-            yield from self._gzip(first, content)
-        elif first.startswith(_ZSTD) or _ZSTD_SKIPPED.match(first):
-            yield from self._zstd(first, content)
-        else:
-            yield first.removeprefix(_BOM)
-            yield from content
-
-    def _gzip(self, first: bytes, content: Content) -> Iterator[bytes]:
-        feed = chain((first,), content)
-        packed = b""
-        stream = None
-        room = MAX_UNPACKED_BYTES
-        start = True
-        while packed := packed or next(feed, b""):
-            if stream is None:  # a gzip file may have several members, and zeros after the last
-                packed += next(feed, b"") if len(packed) < len(_GZIP) else b""
-                if not packed.startswith(_GZIP):
-                    if packed.strip(b"\0") or any(piece.strip(b"\0") for piece in feed):
-                        self.reason = "gzip: something follows the last member"
-                    return
-                stream = zlib.decompressobj(wbits=31)
-            try:
-                piece = stream.decompress(packed, _READ_BYTES)
-            except zlib.error:
-                self.reason = "gzip: the file is damaged"
-                return
-            room -= len(piece)
-            if room < 0:
-                self.reason = f"gzip: more than {MAX_UNPACKED_BYTES} bytes unpacked"
-                return
-            if piece:
-                yield piece.removeprefix(_BOM) if start else piece
-                start = False
-            packed = stream.unconsumed_tail
-            if stream.eof:
-                packed, stream = stream.unused_data, None
-        if stream is not None:
-            self.reason = "gzip: the file ends too early"
-            yield stream.flush()
-
-    def _zstd(self, first: bytes, content: Content) -> Iterator[bytes]:
-        unpacker = zstandard.ZstdDecompressor()
-        stream = None
-        room = MAX_UNPACKED_BYTES
-        start = True
-        held: list[bytes] = []
-        size = 0
-        for packed in chain((first,), content):
-            place = 0
-            while place < len(packed):
-                stream = stream or unpacker.decompressobj()
-                some = packed[place : place + _ZSTD_BYTES]
-                try:
-                    piece = stream.decompress(some)
-                except zstandard.ZstdError:
-                    self.reason = "zstd: the file is damaged"
-                    yield b"".join(held)
-                    return
-                place += len(some)
-                if stream.eof:  # a file may have several frames, and frames to be skipped
-                    place -= len(stream.unused_data)
-                    stream = None
-                room -= len(piece)
-                if room < 0:
-                    self.reason = f"zstd: more than {MAX_UNPACKED_BYTES} bytes unpacked"
-                    return
-                held.append(piece.removeprefix(_BOM) if start else piece)
-                size += len(piece)
-                start = start and not piece
-                if size >= _READ_BYTES:
-                    yield b"".join(held)
-                    held.clear()
-                    size = 0
-        if stream is not None:
-            self.reason = "zstd: the file ends too early"
-        yield b"".join(held)
-
-
-def _even_pieces(content: Content) -> Content:
-    """Cut and join pieces to 1 MiB each, so that blocks do not depend on how a file was downloaded."""
-    held = bytearray()
-    for piece in content:
-        if not held and len(piece) == _READ_BYTES:
-            yield piece
-            continue
-        held += piece
-        if len(held) >= _READ_BYTES:
-            view = memoryview(bytes(held))
-            whole = len(held) - len(held) % _READ_BYTES
-            for start in range(0, whole, _READ_BYTES):
-                yield bytes(view[start : start + _READ_BYTES])
-            held = bytearray(view[whole:])
-    if held:
-        yield bytes(held)
 
 
 _Piece = bytes | memoryview
@@ -562,7 +411,7 @@ class _Buffers:
             place = next(fitting, None)
             storage = None if place is None else self._free.pop(place)
         if storage is None:
-            length = max(size, BLOCK_BYTES + _READ_BYTES) + PADDING
+            length = max(size, BLOCK_BYTES + unpacked.READ_BYTES) + PADDING
             storage = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: the first touch then costs a fraction
                 storage.madvise(mmap.MADV_HUGEPAGE)

@@ -11,8 +11,9 @@ from datetime import date
 from importlib import import_module
 from typing import Final
 
-from cloudflux.access_logs.blocks import Block, Content, Lined, ahead, one_piece, read_blocks
+from cloudflux.access_logs.blocks import Block, Lined, ahead, one_piece, read_blocks
 from cloudflux.access_logs.parsed import ParsedFile, joined
+from cloudflux.access_logs.unpacked import Content
 from cloudflux.domain.exclusions import Exclusions
 from cloudflux.domain.source_files import SourceFile
 

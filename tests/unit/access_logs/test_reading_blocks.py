@@ -15,7 +15,7 @@ from access_log_lines import source
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudflux.access_logs import blocks
+from cloudflux.access_logs import blocks, unpacked
 from cloudflux.access_logs.blocks import Block, ahead, one_piece, read_blocks
 from cloudflux.access_logs.scanning import texts
 
@@ -60,7 +60,7 @@ def test_every_line_is_in_one_block_with_its_number(files: list[bytes], piece: i
     found: dict[tuple[str, int], str] = {}
     too_long: dict[tuple[str, int], str] = {}
     # a line is known to be too long when a piece has no end: pieces as small as that find all
-    with patch.object(blocks, "MAX_LINE_BYTES", _LONGEST), patch.object(blocks, "_READ_BYTES", 1):
+    with patch.object(blocks, "MAX_LINE_BYTES", _LONGEST), patch.object(unpacked, "READ_BYTES", 1):
         made = list(read_blocks(zip(sources, map(pieces, contents), strict=True), block_bytes=block))
     for one in made:
         assert one.text is None or one.text.size == len(one.text.data) - texts.PADDING
@@ -121,8 +121,8 @@ def test_memory_of_a_text_is_used_again_only_when_nothing_looks_at_it() -> None:
 
 def test_a_text_that_outgrows_its_room_keeps_what_is_written() -> None:
     pieces = [bytes([65 + number]) * number + b"\n" for number in range(20)]
-    small = {"BLOCK_BYTES": 8, "_READ_BYTES": 8, "_BUFFERS": blocks._Buffers()}
-    with patch.multiple(blocks, **small):
+    small = {"BLOCK_BYTES": 8, "_BUFFERS": blocks._Buffers()}
+    with patch.multiple(blocks, **small), patch.object(unpacked, "READ_BYTES", 8):
         writing = blocks._Writing()
         assert sum(writing.add([piece]) for piece in pieces) == 20
     whole = b"".join(pieces)

@@ -10,7 +10,7 @@ from access_log_lines import PROVIDERS, Request, source, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudflux.access_logs import blocks
+from cloudflux.access_logs import blocks, unpacked
 from cloudflux.access_logs.formats import FORMATS, log_format
 from cloudflux.access_logs.parsed import ParsedFile, joined
 from cloudflux.domain.exclusions import Exclusions
@@ -66,7 +66,7 @@ def parsed_in_blocks(name: str, data: bytes, block_bytes: int, piece_bytes: int)
         for start in range(0, len(data), piece_bytes):
             yield data[start : start + piece_bytes]
 
-    with patch.object(blocks, "_READ_BYTES", min(block_bytes, 1 << 20)):
+    with patch.object(unpacked, "READ_BYTES", min(block_bytes, 1 << 20)):
         cut = blocks.read_blocks([(file, pieces())], whole=form.is_whole, lined=form.lined, block_bytes=block_bytes)
         return joined([form.parse(block, EXCLUSIONS) for block in cut])
 
