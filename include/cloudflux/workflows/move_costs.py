@@ -14,7 +14,7 @@ from cloudflux.domain.costs import early_deletion_usd, lifecycle_move_usd, one_t
 from cloudflux.domain.migrations import RestoreOrder
 from cloudflux.domain.objects import ObjectState
 from cloudflux.domain.plans import PlannedMove
-from cloudflux.domain.prices import PriceBook, RestoreOption
+from cloudflux.domain.prices import ClassPrices, PriceBook, RestoreOption
 
 _DAY_SECONDS: Final = 86_400
 _GIB: Final = 2**30
@@ -104,10 +104,11 @@ def restore_orders(
     """Give the function that chooses how to restore an object: the cheapest option that is done in time.
 
     When none is fast enough, the fastest one. None for a class that needs no restore. What a request costs and what a
-    GiB costs decide by the object's size.
+    GiB costs decide by the object's size. An object of an autopilot with archive tiers may lie in one of them, also
+    where the book does not know that its owner has switched them on: then it is restored as these say.
     """
     patience_minutes = within_hours * 60
-    options_of = {prices.storage_class: [o for o in prices.restores if _is_priced(o)] for prices in book.classes}
+    options_of = {prices.storage_class: list(filter(_is_priced, _restores_of(prices))) for prices in book.classes}
 
     def order_of(move: PlannedMove) -> RestoreOrder | None:
         options = options_of.get(move.from_class)
@@ -121,6 +122,12 @@ def restore_orders(
         return RestoreOrder(chosen.name, keep_days)
 
     return order_of
+
+
+def _restores_of(prices: ClassPrices) -> Sequence[RestoreOption]:
+    if prices.restores or prices.autopilot is None or not prices.autopilot.archive_steps:
+        return prices.restores
+    return prices.autopilot.archive_steps[-1].restores
 
 
 def restore_usd(option: RestoreOption, gib: float) -> float:
