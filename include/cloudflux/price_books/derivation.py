@@ -13,16 +13,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
-from cloudflux.price_books.schema import (
-    BookFile,
-    ClassFact,
-    KeyedError,
-    MovesFact,
-    NoteFact,
-    SourceFact,
-    Strict,
-    shared_meters,
-)
+from cloudflux.price_books.facts import KeyedError, SourceFact, Strict
+from cloudflux.price_books.schema import BookFile, ClassFact, MovesFact, NoteFact, shared_meters
 
 PRICE_KEYS: Final = (
     "storage",

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.prices import PriceBook
 from cloudflux.price_books.derivation import DerivationFile, derived_content, key_in_derivation
-from cloudflux.price_books.schema import BookFile, KeyedError, shared_meters
+from cloudflux.price_books.facts import KeyedError
+from cloudflux.price_books.schema import BookFile, shared_meters
 
 BOOKS: Final = Path(__file__).parent
 SUFFIXES: Final = (".json", ".yaml", ".yml")

@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from cloudflux.local.prices.listed import COUNTED_BY, Listed, PriceList
-from cloudflux.price_books.schema import COUNT_OF, BookFile, Price, shared_meters
+from cloudflux.price_books.facts import COUNT_OF, Price
+from cloudflux.price_books.schema import BookFile, shared_meters
 
 _OWN: Final = ("storage", "write", "read", "retrieval", "transition_in", "restore_request")
 
