@@ -14,11 +14,12 @@ publishing when it was killed, replaces what was read of it before.
 
 **What a failure means**
 
-- `name_refused_log_sources` fails: some logs cannot be listed (the log bucket is gone, the connection is refused, one
-  source has the logs of several Azure accounts). The message names log bucket, connection and the buckets concerned.
+- `name_refused_log_sources` fails: some logs cannot be listed (the log bucket is gone, the connection is refused, the
+  provider was away or throttled at every attempt, one source has the logs of several Azure accounts). The log of the
+  task has a line for each, with log bucket, connection and the buckets concerned.
   All others are published. Days that are not listed have no coverage, so that decisions on these buckets are withheld
   before long. Mend it; the next run takes what has gathered.
-- `find_*` fails: a provider throttles or is away, or our database is. Clear the task.
+- `find_*` fails: our database is away, or the estate file is wrong. Clear the task.
 - `parse_*` fails: a log bucket is away or throttles. Clear the task; its files are taken again from the start.
 - `publish_daily_access` fails with an expectation's name: the batch is wrong as a whole and stays unpublished. Look
   at the examples in the message and at **Data Docs** in the navigation; then clear the task, or mend the cause and let

@@ -12,11 +12,11 @@ listed live.
 - `name_refused_buckets` fails: the snapshot is published, and all that follows runs, but some bucket has no report that
   can be used. The message names each, with the reason: the report is not there, is older than 8 days, lacks a column,
   is one of several configurations, is damaged, has more than 1 % of rows that cannot be read, or less than 1 % of the
-  objects of the last snapshot; or the bucket is gone.
+  objects of the last snapshot; or the bucket is gone, or its provider was away at every attempt.
   Nothing is listed live in a report's place. The bucket keeps the objects of its last snapshot until what that was made
   of is 8 days old. After that, and where there is none, the snapshot has none of its objects: nothing is decided about
   them and nothing moves. Mend it and start a new run.
-- `find_*` and `list_*` fail: a provider throttles or is away, or our database is. Clear the task; the run goes on.
+- `find_*` and `list_*` fail: our database is away, or the estate file is wrong. Clear the task; the run goes on.
 - `publish_inventory` fails with the buckets' names: all of them are refused. With an expectation's name: the snapshot
   is wrong as a whole. Either way it stays unpublished; the one of the day before stays in force.
 """

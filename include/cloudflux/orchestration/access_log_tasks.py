@@ -11,6 +11,7 @@ from cloudflux.orchestration.edge import (
     audit,
     batch_of_run,
     engine,
+    given_up_on,
     lake,
     now,
     settings,
@@ -43,6 +44,7 @@ def find_new_log_files(provider: str) -> list[dict[str, str]]:
         at=now(),
         passed_over=lambda form, key, day: log_format(form).passed_over(key, day),
         account_of=lambda form, key: log_format(form).account_of(key),
+        given_up_on=given_up_on(),
     )
     return [{"chunk": name} for name in names]
 
@@ -79,6 +81,8 @@ def name_refused_log_sources(published: Mapping[str, Any]) -> None:
     from cloudflux.domain.errors import TerminalError
 
     refused = published["refused"]
+    for reason in refused:
+        _log.error("%s", reason)  # a line for each: the error below is one long line in Airflow's pages
     if refused:
         raise TerminalError(
             f"what could be listed is published, but {len(refused)} log source{'s' if len(refused) > 1 else ''} could "

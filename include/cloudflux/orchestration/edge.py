@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from cloudflux.config import Settings
+    from cloudflux.domain.errors import CloudFluxError
     from cloudflux.lake.partitions import Lake
 
 PROVIDERS: Final = ("aws", "azure", "gcp")
@@ -59,6 +60,18 @@ def terminal_errors_fail(function: _Function) -> _Function:
             raise AirflowFailException(str(exc)) from exc
 
     return wrapper  # type: ignore[return-value]  # the wrapper has the function's own signature
+
+
+def given_up_on() -> tuple[type[CloudFluxError], ...]:
+    """Tell which errors of one bucket or source the running task gives up on, so that the others go on without it.
+
+    Those that no retry can help; and on the task's last attempt those that might have passed: a provider that is away
+    for longer must not hold up what the other two have.
+    """
+    from cloudflux.domain.errors import TerminalError, TransientError
+
+    task = get_current_context()["ti"]
+    return (TerminalError, TransientError) if task.try_number > task.max_tries else (TerminalError,)
 
 
 def now() -> datetime:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from cloudflux.orchestration.edge import audit, batch_of_run, day_of_run, engine, now, settings, terminal_errors_fail
+from cloudflux.orchestration.edge import (
+    audit,
+    batch_of_run,
+    day_of_run,
+    engine,
+    given_up_on,
+    now,
+    settings,
+    terminal_errors_fail,
+)
 
 if TYPE_CHECKING:
     from cloudflux.domain.tiers import Provider
@@ -33,6 +42,7 @@ def find_inventories(provider: str) -> list[dict[str, str]]:
         provider=Provider(provider),
         batch=batch_of_run(),
         now=now(),
+        given_up_on=given_up_on(),
     )
 
 
@@ -53,6 +63,7 @@ def collect_part(provider: str, bucket: str, chunk: str) -> dict[str, int]:
         batch=batch_of_run(),
         day=day_of_run(),
         clock=now,
+        given_up_on=given_up_on(),
     )
 
 
@@ -90,6 +101,8 @@ def name_refused_buckets(published: Mapping[str, Any]) -> None:
     from cloudflux.domain.errors import TerminalError
 
     refused = published["refused"]
+    for reason in refused:
+        _log.error("%s", reason)  # a line for each: the error below is one long line in Airflow's pages
     if refused:
         raise TerminalError(
             f"the snapshot is published, but for {len(refused)} bucket{'s' if len(refused) > 1 else ''}, refused: "

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 from cloudflux.config import PROVIDER_OF_FORMAT, Estate, LogSource
-from cloudflux.domain.errors import SettingsError, TerminalError
+from cloudflux.domain.errors import CloudFluxError, SettingsError, TerminalError
 from cloudflux.domain.source_files import SourceFile
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows.collect_ports import (
@@ -40,6 +40,7 @@ def find_new_files(
     at: datetime,
     passed_over: PassedOver = lambda form, key, day: key,
     account_of: AccountOf = lambda form, key: None,
+    given_up_on: tuple[type[CloudFluxError], ...] = (TerminalError,),
     chunk_bytes: int = 512 * 2**20,
     chunk_files: int = 4000,
 ) -> list[str]:
@@ -48,6 +49,7 @@ def find_new_files(
     Each chunk is a note of the batch with the files of one format. Returns the chunks' names. ``at`` is the time now.
     A source that cannot be listed, or has the logs of several Azure accounts (containers are told apart by name), is
     refused: the others go on, and ``refused-`` of the batch's notes says why, and of which buckets nothing is known.
+    ``given_up_on``: the errors that refuse a source; others are raised.
     """
     names: list[str] = []
     refused: list[str] = []
@@ -67,7 +69,7 @@ def find_new_files(
                     account_of=account_of,
                 )
                 new = {(file.bucket, file.key): file for file in files}
-            except TerminalError as exc:
+            except given_up_on as exc:
                 unlisted |= {(provider.value, bucket) for bucket in sources[source]}
                 refused.append(
                     f"{provider}: the logs of {', '.join(sorted(sources[source]))}, in {source.bucket!r} below "

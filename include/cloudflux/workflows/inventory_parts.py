@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from cloudflux.config import Estate
-from cloudflux.domain.errors import ObjectNotFound, TerminalError
+from cloudflux.domain.errors import CloudFluxError, ObjectNotFound, TerminalError
 from cloudflux.domain.format_notices import FormatNotice, NoticeKind
 from cloudflux.domain.inventory_reports import DamagedFile, InventoryReport, ReportFile
 from cloudflux.domain.objects import ObjectRef
@@ -41,10 +41,12 @@ def collect_part(
     batch: str,
     day: date,
     clock: Callable[[], datetime],
+    given_up_on: tuple[type[CloudFluxError], ...] = (TerminalError,),
 ) -> dict[str, int]:
     """Stage one part of a bucket's inventory: a chunk of its report, or the bucket listed live.
 
-    Where that is refused for good, the part's note says why and ``refused`` is 1: the other buckets go on without it.
+    Where that ends with an error of ``given_up_on``, the part's note says why and ``refused`` is 1: the other buckets
+    go on without it.
     Raises ``TerminalError`` when the chunk was not found by this run.
     """
     named = estate.bucket(provider, bucket)
@@ -56,7 +58,7 @@ def collect_part(
         if chunk == LIVE:
             return list_bucket(client, lake, batch=batch, provider=provider, bucket=bucket, day=day, clock=clock)
         return read_chunk(client, format_of, lake, batch=batch, provider=provider, bucket=bucket, chunk=chunk, day=day)
-    except TerminalError as exc:
+    except given_up_on as exc:
         lake.note(batch, part_name(provider, bucket, chunk), {"refused": f"{provider} bucket {bucket!r}: {exc}"})
         return {"refused": 1}
 

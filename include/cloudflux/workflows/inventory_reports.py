@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cloudflux.config import BucketSettings, Estate, InventorySource
-from cloudflux.domain.errors import ObjectNotFound, TerminalError
+from cloudflux.domain.errors import CloudFluxError, ObjectNotFound, TerminalError
 from cloudflux.domain.format_notices import FormatNotice
 from cloudflux.domain.inventory_reports import InventoryReport, ReportFile, UnusableReport
 from cloudflux.domain.objects import ObjectRef
@@ -58,12 +58,14 @@ def find_inventories(
     provider: Provider,
     batch: str,
     now: datetime,
+    given_up_on: tuple[type[CloudFluxError], ...] = (TerminalError,),
     chunk_bytes: int = _CHUNK_BYTES,
 ) -> list[dict[str, str]]:
     """Find what the inventory of each bucket of a provider is made of, and cut it into parts of even size.
 
     Gives ``bucket`` and ``chunk`` of every part. A bucket whose report is missing, too old or without a column that is
-    needed has no parts, and its plan says why: the others go on, and it is not listed live, which may take days.
+    needed has no parts, and its plan says why: the others go on, and it is not listed live, which may take days. So is
+    one whose reports cannot be looked for because of ``given_up_on``; other errors are raised.
     """
     if lake.noted(batch, OUTCOME) is not None:  # the run is made again
         lake.note(batch, OUTCOME, None)
@@ -81,7 +83,7 @@ def find_inventories(
                     recorded=reports.latest(provider.value, settings.bucket),
                     now=now,
                 )
-            except TerminalError as exc:
+            except given_up_on as exc:
                 plan |= {"chunks": {}, "refused": str(exc)}
             else:
                 plan = {

@@ -12,6 +12,7 @@ from collecting import RecordedFiles
 
 from cloudflux.access_logs.formats import log_format
 from cloudflux.config import BucketSettings, Estate, LogSource
+from cloudflux.domain.errors import TerminalError, TransientError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 from cloudflux.lake.partitions import Lake
@@ -44,7 +45,9 @@ def settings(logs: LogSource, bucket: str = "media", connection_id: str = "any",
     )
 
 
-def found(folder: Path, client: Logs, *buckets: BucketSettings, files: RecordedFiles | None = None) -> list[str]:
+def found(
+    folder: Path, client: Logs, *buckets: BucketSettings, files: RecordedFiles | None = None, **options: Any
+) -> list[str]:
     lake = Lake(str(folder / "lake"), shards=1)
     names = find_new_files(
         Estate(buckets=buckets),
@@ -56,6 +59,7 @@ def found(folder: Path, client: Logs, *buckets: BucketSettings, files: RecordedF
         at=NOW,
         passed_over=lambda form, key, day: log_format(form).passed_over(key, day),
         account_of=lambda form, key: log_format(form).account_of(key),
+        **options,
     )
     return [file["key"] for name in names for file in lake.noted("run-1", f"chunk-{name}")["files"]]
 
@@ -79,6 +83,24 @@ def test_the_other_sources_are_listed_when_one_cannot_be(tmp_path: Path) -> None
     assert reason.startswith("aws: the logs of one, three, in 'gone' below 's3/', read through 'any': ")
     found(tmp_path, client, settings(here, "two"))
     assert refused(tmp_path) == {"reasons": [], "unlisted": []}
+
+
+def test_a_source_that_is_away_is_given_up_on_at_the_last_attempt_only(tmp_path: Path) -> None:
+    class HalfAway(Logs):
+        def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[Any]:
+            if prefix == "away/":
+                raise TransientError("503 Slow Down")
+            return super().list_files(bucket, prefix, start_from)
+
+    client = HalfAway(Provider.AWS, "s3/a")
+    sources = [LogSource(bucket="logs", prefix=prefix, format="s3_server_access") for prefix in ("away/", "s3/")]
+    buckets = settings(sources[0], "one"), settings(sources[1], "two")
+    with pytest.raises(TransientError):
+        found(tmp_path, client, *buckets)
+    assert found(tmp_path, client, *buckets, given_up_on=(TerminalError, TransientError)) == ["s3/a"]
+    note = refused(tmp_path)
+    assert note["unlisted"] == [["aws", "one"]]
+    assert note["reasons"][0].endswith(": 503 Slow Down")
 
 
 def test_files_before_the_lookback_are_not_listed_when_names_begin_with_the_day(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from inventory_report_files import azure_report, azure_row, s3_report, s3_row
 from unit.workflows.inventory.world import AT, DAY, World, a_bucket, days_before
 
-from cloudflux.domain.errors import TerminalError
+from cloudflux.domain.errors import TerminalError, TransientError
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 
@@ -49,6 +49,38 @@ def test_others_are_published_when_no_bucket_of_a_provider_has_a_report(tmp_path
     world.deliver(azure_report([[azure_row("b")]]), Provider.AZURE)
     assert len(world.collect()["refused"]) == 1
     assert world.published_keys() == ["b"]
+
+
+def away(world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise TransientError("the provider is away")
+
+    for method in ("list_files", "list_inventory"):
+        monkeypatch.setattr(world.clients[provider], method, breaks)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_others_are_published_when_a_provider_is_away_at_the_last_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    world = World(tmp_path, a_bucket(), a_bucket("media", Provider.AZURE, live=live))
+    world.deliver(s3_report([[s3_row("a")]]))
+    if live:
+        world.clients[Provider.AZURE].put_object(ObjectRef(Provider.AZURE, "media", "b"), b"1")
+    else:
+        world.deliver(azure_report([[azure_row("b")]]), Provider.AZURE)
+    world.collect("first")
+    assert world.published_keys() == ["a", "b"]
+    away(world, Provider.AZURE, monkeypatch)
+    with pytest.raises(TransientError):  # not the last attempt: Airflow makes another
+        world.collect("next")
+    given_up = (TerminalError, TransientError)
+    parts = world.find("next", given_up_on=given_up)
+    told = world.read(parts, "next", given_up_on=given_up)
+    assert {"refused": 1} in told or not live
+    (reason,) = world.publish("next")["refused"]
+    assert "the provider is away" in reason
+    assert world.published_keys() == ["a", "b"]  # what was known of it a moment ago
 
 
 def test_nothing_is_published_when_all_buckets_are_refused(tmp_path: Path) -> None:

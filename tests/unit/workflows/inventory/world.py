@@ -116,6 +116,7 @@ class World:
         now: datetime = AT,
         chunk_bytes: int = 1 << 28,
         providers: Iterable[Provider] = tuple(Provider),
+        **options: Any,
     ) -> list[tuple[Provider, dict[str, str]]]:
         return [
             (provider, part)
@@ -130,11 +131,12 @@ class World:
                 batch=batch,
                 now=now,
                 chunk_bytes=chunk_bytes,
+                **options,
             )
         ]
 
     def read(
-        self, parts: Iterable[tuple[Provider, dict[str, str]]], batch: str = "b", *, now: datetime = AT
+        self, parts: Iterable[tuple[Provider, dict[str, str]]], batch: str = "b", *, now: datetime = AT, **options: Any
     ) -> list[dict[str, int]]:
         return [
             inventory_parts.collect_part(
@@ -147,6 +149,7 @@ class World:
                 batch=batch,
                 day=now.date(),
                 clock=lambda: now,
+                **options,
             )
             for provider, part in parts
         ]
