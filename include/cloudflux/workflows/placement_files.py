@@ -19,14 +19,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from cloudflux.domain import accounting, costs, placement, usage
+from cloudflux.domain import accounting, costs, placement, prices, usage
 from cloudflux.domain.errors import CloudFluxError
 from cloudflux.domain.placement import PlacementTables
 from cloudflux.domain.prices import PriceBook
 
 KIND: Final = "placements"
 """Where the lake keeps them."""
-_SOLVED_BY: Final[tuple[ModuleType, ...]] = (placement, accounting, costs, usage)
+_SOLVED_BY: Final[tuple[ModuleType, ...]] = (placement, accounting, costs, prices, usage)
 _ARRAYS: Final = (
     "size_edges_bytes",
     "clock_starts",
