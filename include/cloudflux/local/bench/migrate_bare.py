@@ -7,6 +7,7 @@ ways to send the same requests the fastest is taken.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -156,7 +157,13 @@ def azure_ways(service: Any, container: str) -> tuple[Ways, Ways]:
 
 
 def gcs_ways(client: Any, bucket: str) -> tuple[Ways, Ways]:
-    """Give the ways to rewrite objects, singly and in batches of 100, and to look at them, one by one or by listing."""
+    """Give the ways to rewrite objects, singly and in batches of 100, and to look at them, one by one or by listing.
+
+    A rewrite depends on the generation that was seen and asks for the new one's fields, as ours do: without that the
+    emulator would do less for it. The requests are all made before the clock starts.
+    """
+    from cloudflux.providers.gcp_requests import rewrite
+
     base = client._connection.API_BASE_URL.rstrip("/")
     objects = f"/storage/v1/b/{bucket}/o"
     as_json = {"Content-Type": "application/json"}
@@ -164,22 +171,25 @@ def gcs_ways(client: Any, bucket: str) -> tuple[Ways, Ways]:
     def named(key: str) -> str:
         return quote(key, safe="")
 
-    def rewrite_path(key: str) -> str:
-        return f"{objects}/{named(key)}/rewriteTo/b/{bucket}/o/{named(key)}"
+    def targets(keys: Sequence[str], to_class: str) -> Iterable[tuple[str, str]]:
+        """Give path and body of each rewrite."""
+        seen = {blob.name: blob for blob in client.list_blobs(bucket)}
+        for key in keys:
+            blob = seen[key]
+            conditions = {"generation": str(blob.generation), "metageneration": str(blob.metageneration)}
+            body = {"contentType": blob.content_type, "storageClass": to_class}
+            yield rewrite(bucket, key, body, **conditions).target, json.dumps(body)
 
     def rewrites(keys: Sequence[str], to_class: str) -> Iterable[Asked]:
-        body = f'{{"storageClass": "{to_class}"}}'.encode()
-        return (Asked("POST", base + rewrite_path(key), as_json, body) for key in keys)
+        return [Asked("POST", base + path, as_json, body.encode()) for path, body in targets(keys, to_class)]
 
     def batches(keys: Sequence[str], to_class: str) -> Iterable[Asked]:
-        body = f'{{"storageClass": "{to_class}"}}'
-        for first in range(0, len(keys), _GCS_BATCH):
-            calls = [
-                f"POST {rewrite_path(key)} HTTP/1.1\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n{body}"
-                for key in keys[first : first + _GCS_BATCH]
-            ]
-            yield _batch(f"{base}/batch/storage/v1", calls, {})
+        calls = [
+            f"POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+            for path, body in targets(keys, to_class)
+        ]
+        some = (calls[first : first + _GCS_BATCH] for first in range(0, len(calls), _GCS_BATCH))
+        return [_batch(f"{base}/batch/storage/v1", batch, {}) for batch in some]
 
     def heads(keys: Sequence[str]) -> Iterable[Asked]:
         return (Asked("GET", f"{base}{objects}/{named(key)}") for key in keys)
