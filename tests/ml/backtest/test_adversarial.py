@@ -138,6 +138,7 @@ def test_cloudflux_costs_at_most_a_tenth_more_than_the_best_rival(name):
 
 OTHER_BOOKS = [
     ("aws-us-east-1", "hours"),
+    ("aws-us-east-1-archive", "hours"),
     ("azure-eastus-lrs", "ms"),
     ("azure-eastus-lrs", "hours"),
     ("gcs-us-central1", "ms"),
@@ -152,6 +153,7 @@ DEARER = {
     ("a crawl in the history and in the window", "gcs-us-central1", "ms"): 1.35,
     ("everything every 120 days", "aws-us-east-1", "hours"): 1.15,
     ("read after 31 and 91 idle days", "aws-us-east-1", "hours"): 1.15,
+    ("read after 31 and 91 idle days", "aws-us-east-1-archive", "hours"): 1.15,
     # Four reads of one object are all there is to learn from.
     ("one object, read now and then", "gcs-us-central1", "ms"): 1.5,
 }
