@@ -84,11 +84,13 @@ class ArchiveStep:
     from_idle_days: int | None = None
     """When objects go there, where the owner has switched it on; None: it is off."""
 
-    def step(self, from_idle_days: int, standard_usd_gib_month: float) -> AutopilotStep:
-        """Give what an object costs there, if it goes there after so many idle days."""
+    def step(self, standard_usd_gib_month: float) -> AutopilotStep | None:
+        """Give what an object costs there, and from when on; None where it is off."""
+        if self.from_idle_days is None:
+            return None
         at_class = self.overhead_class_bytes / GIB_BYTES * self.storage_usd_gib_month
         at_standard = self.overhead_standard_bytes / GIB_BYTES * standard_usd_gib_month
-        return AutopilotStep(from_idle_days, self.storage_usd_gib_month, self.name, at_class + at_standard)
+        return AutopilotStep(self.from_idle_days, self.storage_usd_gib_month, self.name, at_class + at_standard)
 
 
 @dataclass(frozen=True, slots=True)

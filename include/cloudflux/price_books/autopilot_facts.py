@@ -138,16 +138,20 @@ class AutopilotFact(Strict):
         names = [step.name for step in self.archive_steps]
         if len(set(names)) != len(names):
             raise KeyedError(("archive_steps",), "two archive tiers have the same name")
-        switched_on = [step for step in self.archive_steps if step.from_idle_days is not None]
-        for warmer, colder in pairwise(switched_on):
+        for warmer, colder in pairwise(self.switched_on):
             if (warmer.from_idle_days or 0) >= (colder.from_idle_days or 0):
                 raise KeyedError(
                     ("archive_steps", names.index(colder.name), "from_idle_days"),
                     f"{colder.name} must begin later than {warmer.name}, which begins at {warmer.from_idle_days}",
                 )
-        if switched_on and self.scope is not AutopilotScope.OBJECT:
+        if self.switched_on and self.scope is not AutopilotScope.OBJECT:
             raise KeyedError(("archive_steps",), "they can be switched on where objects are put in one by one only")
         return self
+
+    @property
+    def switched_on(self) -> tuple[ArchiveStepFact, ...]:
+        """The archive tiers that objects go to, the warmest first."""
+        return tuple(step for step in self.archive_steps if step.from_idle_days is not None)
 
     def autopilot(self, standard_usd_gib_month: float) -> Autopilot:
         """Give the domain's value. ``standard_usd_gib_month``: storage in the standard class."""
@@ -160,9 +164,10 @@ class AutopilotFact(Strict):
         # an archive tier that begins on the day of another step takes the object there at once, and one that is colder
         # than a later step keeps it
         for archive in archive_steps:
-            if archive.from_idle_days is not None:
-                steps = {days: step for days, step in steps.items() if days < archive.from_idle_days}
-                steps[archive.from_idle_days] = archive.step(archive.from_idle_days, standard_usd_gib_month)
+            archived = archive.step(standard_usd_gib_month)
+            if archived is not None:
+                steps = {days: step for days, step in steps.items() if days < archived.idle_days}
+                steps[archived.idle_days] = archived
         return Autopilot(
             scope=self.scope,
             monitoring_usd_month=self.monitoring.each_usd,

@@ -115,7 +115,7 @@ class ClassFact(Strict):
             prices = [self.storage.usd, *(step.storage.usd for step in self.autopilot.steps)]
             if prices != sorted(prices, reverse=True):
                 raise KeyedError(("autopilot", "steps"), "storage prices must fall from step to step")
-            if self.restores and any(step.from_idle_days is not None for step in self.autopilot.archive_steps):
+            if self.restores and self.autopilot.switched_on:
                 raise KeyedError(
                     ("restores",), "an autopilot with archive tiers is restored as these say: leave it out here"
                 )
@@ -123,11 +123,7 @@ class ClassFact(Strict):
 
     def prices(self, standard_usd_gib_month: float) -> ClassPrices:
         """Give the domain's value. ``standard_usd_gib_month``: storage in the standard class."""
-        switched_on = (
-            []
-            if self.autopilot is None
-            else [step for step in self.autopilot.archive_steps if step.from_idle_days is not None]
-        )
+        switched_on = () if self.autopilot is None else self.autopilot.switched_on
         # what every archive tier that is on can do, the coldest can: nobody knows in which of them an object is
         restores = switched_on[-1].restores if switched_on else self.restores
         return ClassPrices(
