@@ -116,11 +116,11 @@ def lake() -> Lake:
     return Lake(current.lake_url, current.shards)
 
 
-def engine() -> Engine:
-    """Open our own database."""
+def engine(*, connections: int = 2) -> Engine:
+    """Open our own database; so many connections are kept once they were used."""
     from cloudflux.stores.engine import make_engine
 
-    return make_engine(settings().database_url)
+    return make_engine(settings().database_url, pool_size=connections)
 
 
 def kafka_bootstrap_servers() -> str:

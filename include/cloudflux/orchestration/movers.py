@@ -97,7 +97,8 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
 
     named = settings().load_estate().bucket(provider, bucket)
     book = book_of(named)
-    database = engine()
+    # a step that finds no connection would open one for each of its transactions
+    database = engine(connections=STEPS_AT_ONCE)
     try:
         with (
             range_lock(database, plan_id, first) as held,

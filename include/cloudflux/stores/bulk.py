@@ -6,7 +6,7 @@ import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import orjson
 import psycopg
@@ -16,6 +16,10 @@ from psycopg import sql
 from sqlalchemy import Connection
 
 from cloudflux.stores.engine import raise_if_passing
+
+_NULL: Final = "\\N"
+_ESCAPED: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+"""postgresql.org/docs/current/sql-copy.html, text format: all that may not stand in a cell as it is."""
 
 
 @contextmanager
@@ -35,25 +39,26 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: 
             copy.write_row(row)
 
 
-def copy_lines(
-    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]]
-) -> None:
-    """COPY rows whose cells are text as PostgreSQL reads it, or None; thousands of them are joined in one go.
-
-    Cells in which something has to be escaped are left to psycopg, with all others of the call.
-    """
-    nulls = sum(row.count(None) for row in rows)
-    lines = "\n".join("\t".join(["\\N" if cell is None else cell for cell in row]) for row in rows)
+def copy_columns(connection: Connection, table: str, columns: Mapping[str, Sequence[str | None]]) -> None:
+    """COPY columns whose cells are text as PostgreSQL reads it, or None; thousands of rows are joined in one go."""
+    rows = max(map(len, columns.values()), default=0)
+    if not rows:
+        return
+    cells = [[_NULL if cell is None else cell for cell in column] for column in columns.values()]
+    nulls = sum(column.count(None) for column in columns.values())
+    lines = "\n".join(map("\t".join, zip(*cells, strict=True)))
     plain = (
         lines.count("\\") == nulls
-        and lines.count("\t") == len(rows) * (len(columns) - 1)
-        and lines.count("\n") == len(rows) - 1
+        and lines.count("\t") == rows * (len(columns) - 1)
+        and lines.count("\n") == rows - 1
         and "\r" not in lines
     )
     if not plain:
-        copy_rows(connection, table, columns, rows)
-        return
-    with _copying(connection, _copy_statement(table, columns)) as copy:
+        cells = [
+            [_NULL if cell is None else cell.translate(_ESCAPED) for cell in column] for column in columns.values()
+        ]
+        lines = "\n".join(map("\t".join, zip(*cells, strict=True)))
+    with _copying(connection, _copy_statement(table, list(columns))) as copy:
         copy.write(f"{lines}\n")
 
 

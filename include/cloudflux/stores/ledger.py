@@ -2,78 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import psycopg
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine, select
 
 from cloudflux.domain.ledger import InvalidTransition, LedgerConflict, LedgerEntry, StateTotals
 from cloudflux.domain.migrations import NEXT_STATES, MigrationState
 from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.tiers import Provider
-from cloudflux.stores.bulk import copy_lines, storable, temporary_copy_of
+from cloudflux.stores.bulk import copy_columns, storable
 from cloudflux.stores.object_states import state_from_json, state_to_json
 from cloudflux.stores.tables import LedgerRow
 
 _TABLE: Final = "cloudflux.ledger"
-_COLUMNS: Final = (
-    "plan_id", "move_no", "provider", "bucket", "key", "version_id", "state", "at", "from_class", "to_class", "etag",
-    "size_bytes", "detail", "request_id", "one_time_usd", "expected_saving_usd", "actor", "object_state", "cost_usd",
-)  # fmt: skip
-_LISTED: Final = ", ".join(_COLUMNS)
+_MAY_FOLLOW: Final = {
+    # every move of a stored plan is planned, whether or not an entry says so
+    "": NEXT_STATES[MigrationState.PLANNED] | {MigrationState.PLANNED},
+    **{str(state): following for state, following in NEXT_STATES.items()},
+}
 
-# Every move of a stored plan is planned, whether or not an entry says so.
-_ALLOWED: Final = [
-    ("", MigrationState.PLANNED.value),
-    *(("", state.value) for state in sorted(NEXT_STATES[MigrationState.PLANNED])),
-    *((before.value, after.value) for before, states in NEXT_STATES.items() for after in sorted(states)),
-]
-
-# One statement: of what came in, drop what is recorded already, chain the rest to each move's newest entry and to one
-# another, and insert all of it or, when one link is not allowed, none.
-_APPEND: Final = f"""
-WITH incoming AS (
-    SELECT DISTINCT ON (plan_id, move_no, state) * FROM ledger_in ORDER BY plan_id, move_no, state, ledger_id
-), recorded AS MATERIALIZED (
-    SELECT plan_id, move_no, state, step FROM {_TABLE} WHERE {{recorded}}
-), fresh AS (
-    SELECT i.* FROM incoming i WHERE NOT EXISTS (
-        SELECT FROM recorded r WHERE r.plan_id = i.plan_id AND r.move_no = i.move_no AND r.state = i.state)
-), newest AS (
-    SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state AS newest_state, step AS newest_step
-    FROM recorded ORDER BY plan_id, move_no, step DESC
-), chained AS (
-    SELECT fresh.*, coalesce(lag(state) OVER entries, newest_state, '') AS previous,
-        coalesce(newest_step, 0) + row_number() OVER entries AS step
-    FROM fresh LEFT JOIN newest USING (plan_id, move_no)
-    WINDOW entries AS (PARTITION BY plan_id, move_no ORDER BY ledger_id)
-), wrong AS (
-    SELECT * FROM chained
-    WHERE (previous, state) NOT IN (SELECT * FROM unnest(%(before)s::text[], %(after)s::text[]))
-), inserted AS (
-    INSERT INTO {_TABLE} ({_LISTED}, step) SELECT {_LISTED}, step FROM chained
-    WHERE NOT EXISTS (SELECT FROM wrong) ORDER BY ledger_id RETURNING 1
-)
-SELECT (SELECT count(*) FROM inserted) AS added, (SELECT count(*) FROM wrong) AS wrong,
-    (SELECT string_agg(format('move %%s of %%s (%%s) from %%s to %%s', move_no, plan_id, key,
-        coalesce(nullif(previous, ''), 'planned'), state), '; ')
-     FROM (SELECT * FROM wrong ORDER BY plan_id, move_no LIMIT 3) AS first_ones) AS examples
-"""  # noqa: S608  # our own names
-
-# What is recorded of the moves that came in: of a step's moves, which follow one another, one range of the index.
-_APPEND_RANGE: Final = _APPEND.format(
-    recorded="plan_id = %(plan_id)s AND move_no BETWEEN %(first)s::bigint AND %(last)s::bigint"
-)
-_APPEND_SPARSE: Final = _APPEND.format(recorded="(plan_id, move_no) IN (SELECT plan_id, move_no FROM ledger_in)")
 _SPARSE: Final = 4
 """Where a plan's moves that come in are fewer than one of so many in their range, they are looked up one by one."""
 
-_LOCK: Final = "pg_advisory_xact_lock(hashtextextended('cloudflux.ledger/' || %(plan_id)s::text, 0))"
-# Nothing tells the planner how many rows came in or are recorded: joined by a loop, 1,000 of each would take a second.
-_LOCK_RANGE: Final = f"SELECT {_LOCK}, set_config('enable_nestloop', 'off', true)"
+_BLOCK_MOVES: Final = 1000
+_FEW_BLOCKS: Final = 8
+"""Who appends to more blocks of a plan's moves than that has the whole plan for itself."""
+
+# Whoever appends to the same moves waits here: what is read next must be what the other has recorded. Steps of one plan
+# append to moves of their own, and do not wait for one another.
+_KEY: Final = "hashtextextended('cloudflux.ledger/' || %(plan_id)s::text, 0)"
+_LOCK_PLAN: Final = f"SELECT pg_advisory_xact_lock({_KEY})"
+_SHARE_PLAN: Final = f"SELECT pg_advisory_xact_lock_shared({_KEY})"
+_LOCK_BLOCKS: Final = """
+SELECT pg_advisory_xact_lock(hashtextextended('cloudflux.ledger/' || %(plan_id)s::text || '/' || block, 0))
+FROM unnest(%(blocks)s::bigint[]) AS block
+"""
+_RECORDED: Final = (
+    f"SELECT move_no, state FROM {_TABLE} WHERE plan_id = %(plan_id)s AND {{moves}} ORDER BY move_no, step"  # noqa: S608  # our own names
+)
+_RECORDED_RANGE: Final = _RECORDED.format(moves="move_no BETWEEN %(first)s::bigint AND %(last)s::bigint")
+_RECORDED_SPARSE: Final = _RECORDED.format(moves="move_no = ANY(%(numbers)s::bigint[])")
 
 _NEWEST: Final = f"""
 SELECT DISTINCT ON (plan_id, move_no) plan_id, move_no, state, detail, size_bytes, one_time_usd, expected_saving_usd
@@ -98,47 +69,30 @@ class Ledger:
 
         A move's first entry follows ``planned``, which it may also name. Returns how many were new. Raises
         ``InvalidTransition`` naming moves whose state may not follow, or that no plan has; ``LedgerConflict`` when
-        somebody recorded the same move at the same moment. Takes thousands of entries a call: one COPY, one statement.
+        somebody recorded the same move at the same moment. Takes thousands of entries a call: they are one COPY.
         """
         if not entries:
             return 0
-        plan_ids = sorted({entry.plan_id for entry in entries})
-        numbers = [entry.move_no for entry in entries]
-        first, last = min(numbers), max(numbers)
-        as_range = len(plan_ids) == 1 and last - first < _SPARSE * len(entries)
+        moves: dict[str, set[int]] = {}
+        for entry in entries:
+            moves.setdefault(entry.plan_id, set()).add(entry.move_no)
         try:
-            with (
-                self._engine.begin() as connection,
-                temporary_copy_of(connection, _TABLE, ("ledger_id", *_COLUMNS), name="ledger_in"),
-            ):
-                times = {at: at.isoformat() for at in {entry.at for entry in entries}}  # one time for thousands
-                rows = [_cells(entry, number, times[entry.at]) for number, entry in enumerate(entries)]
-                copy_lines(connection, "ledger_in", ("ledger_id", *_COLUMNS), rows)
-                # whoever appends to the same plan waits here: the statement below must see what the other recorded
-                for plan_id in plan_ids:
-                    lock = _LOCK_RANGE if as_range else f"SELECT {_LOCK}"
-                    connection.exec_driver_sql(lock, {"plan_id": plan_id})
-                values = {"before": [pair[0] for pair in _ALLOWED], "after": [pair[1] for pair in _ALLOWED]}
-                within = {"plan_id": plan_ids[0], "first": first, "last": last} if as_range else {}
-                outcome = connection.exec_driver_sql(
-                    _APPEND_RANGE if as_range else _APPEND_SPARSE, {**values, **within}
-                ).one()
-                if outcome.wrong:
-                    raise InvalidTransition(
-                        f"{outcome.wrong} ledger entries do not follow from what is recorded, nothing was appended: "
-                        f"{outcome.examples}"
-                    )
-                return int(outcome.added)
-        except IntegrityError as exc:
-            if isinstance(exc.orig, psycopg.errors.ForeignKeyViolation):
-                raise InvalidTransition(
-                    f"a ledger entry is for a move that no stored plan has: {exc.orig.diag.message_detail}"
-                ) from exc
-            if isinstance(exc.orig, psycopg.errors.UniqueViolation):
-                raise LedgerConflict(
-                    f"another run recorded the same move at the same moment: {exc.orig.diag.message_detail}"
-                ) from exc
-            raise
+            with self._engine.begin() as connection:
+                for plan_id in sorted(moves):
+                    _lock(connection, plan_id, moves[plan_id])
+                entered = {plan_id: _entered(connection, plan_id, numbers) for plan_id, numbers in moves.items()}
+                fresh = _chained(entries, entered)
+                if fresh:
+                    copy_columns(connection, _TABLE, _cells(fresh))
+                return len(fresh)
+        except psycopg.errors.ForeignKeyViolation as exc:
+            raise InvalidTransition(
+                f"a ledger entry is for a move that no stored plan has: {exc.diag.message_detail}"
+            ) from exc
+        except psycopg.errors.UniqueViolation as exc:
+            raise LedgerConflict(
+                f"another run recorded the same move at the same moment: {exc.diag.message_detail}"
+            ) from exc
 
     def states(
         self, plan_id: str, first: int | None = None, last: int | None = None
@@ -243,13 +197,85 @@ class Ledger:
                 )
 
 
-def _cells(entry: LedgerEntry, number: int, at: str) -> tuple[str | None, ...]:
-    """Write an entry as PostgreSQL reads it."""
-    ref, object_state, cost = entry.ref, entry.object_state, entry.cost_usd
-    return (
-        str(number), entry.plan_id, str(entry.move_no), ref.provider, ref.bucket, ref.key, ref.version_id,
-        entry.state, at, entry.from_class, entry.to_class, entry.etag, str(entry.size_bytes),
-        storable(entry.detail), entry.request_id, str(entry.one_time_usd), str(entry.expected_saving_usd),
-        storable(entry.actor), None if object_state is None else state_to_json(object_state),
-        None if cost is None else str(cost),
-    )  # fmt: skip
+def _lock(connection: Connection, plan_id: str, numbers: Collection[int]) -> None:
+    """Let nobody else append to moves of a plan until the transaction ends; in order: no two wait in a circle."""
+    blocks = sorted({number // _BLOCK_MOVES for number in numbers})
+    if len(blocks) > _FEW_BLOCKS:
+        connection.exec_driver_sql(_LOCK_PLAN, {"plan_id": plan_id})
+        return
+    connection.exec_driver_sql(_SHARE_PLAN, {"plan_id": plan_id})
+    connection.exec_driver_sql(_LOCK_BLOCKS, {"plan_id": plan_id, "blocks": blocks})
+
+
+def _entered(connection: Connection, plan_id: str, numbers: Collection[int]) -> dict[int, list[str]]:
+    """Give the states that moves of a plan have entered, in their order."""
+    first, last = min(numbers), max(numbers)
+    if last - first < _SPARSE * len(numbers):
+        values = {"plan_id": plan_id, "first": first, "last": last}
+        rows = connection.exec_driver_sql(_RECORDED_RANGE, values)
+    else:
+        rows = connection.exec_driver_sql(_RECORDED_SPARSE, {"plan_id": plan_id, "numbers": list(numbers)})
+    entered: dict[int, list[str]] = {}
+    for move_no, state in rows.all():
+        entered.setdefault(move_no, []).append(state)
+    return entered
+
+
+def _chained(
+    entries: Sequence[LedgerEntry], entered: Mapping[str, dict[int, list[str]]]
+) -> list[tuple[LedgerEntry, int]]:
+    """Drop entries that are recorded already, and chain the others to what is and to one another; with their steps.
+
+    ``entered`` is written into. Raises ``InvalidTransition`` when a state may not follow.
+    """
+    fresh: list[tuple[LedgerEntry, int]] = []
+    wrong: list[tuple[LedgerEntry, str]] = []
+    for entry in entries:
+        states = entered[entry.plan_id].setdefault(entry.move_no, [])
+        if entry.state in states:
+            continue
+        before = states[-1] if states else ""
+        if entry.state not in _MAY_FOLLOW[before]:
+            wrong.append((entry, before))
+        states.append(entry.state)
+        fresh.append((entry, len(states)))
+    if wrong:
+        wrong.sort(key=lambda one: (one[0].plan_id, one[0].move_no))
+        examples = "; ".join(
+            f"move {entry.move_no} of {entry.plan_id} ({entry.ref.key}) from {before or 'planned'} to {entry.state}"
+            for entry, before in wrong[:3]
+        )
+        raise InvalidTransition(
+            f"{len(wrong)} ledger entries do not follow from what is recorded, nothing was appended: {examples}"
+        )
+    return fresh
+
+
+def _cells(chained: Sequence[tuple[LedgerEntry, int]]) -> dict[str, Sequence[str | None]]:
+    """Write entries as PostgreSQL reads them, column by column."""
+    entries = [entry for entry, _ in chained]
+    refs = [entry.ref for entry in entries]
+    states = [entry.object_state for entry in entries]
+    times = {at: at.isoformat() for at in {entry.at for entry in entries}}  # one time for thousands
+    return {
+        "plan_id": [entry.plan_id for entry in entries],
+        "move_no": [str(entry.move_no) for entry in entries],
+        "step": [str(step) for _, step in chained],
+        "provider": [ref.provider for ref in refs],
+        "bucket": [ref.bucket for ref in refs],
+        "key": [ref.key for ref in refs],
+        "version_id": [ref.version_id for ref in refs],
+        "state": [entry.state for entry in entries],
+        "at": [times[entry.at] for entry in entries],
+        "from_class": [entry.from_class for entry in entries],
+        "to_class": [entry.to_class for entry in entries],
+        "etag": [entry.etag for entry in entries],
+        "size_bytes": [str(entry.size_bytes) for entry in entries],
+        "detail": [storable(entry.detail) for entry in entries],
+        "request_id": [entry.request_id for entry in entries],
+        "one_time_usd": [str(entry.one_time_usd) for entry in entries],
+        "expected_saving_usd": [str(entry.expected_saving_usd) for entry in entries],
+        "actor": [storable(entry.actor) for entry in entries],
+        "object_state": [None if state is None else state_to_json(state) for state in states],
+        "cost_usd": [None if entry.cost_usd is None else str(entry.cost_usd) for entry in entries],
+    }

@@ -47,7 +47,7 @@ class World:
             lambda: SimpleNamespace(load_estate=lambda: Estate(buckets=(self.named(**settings),))),
         )
         self.configure()
-        monkeypatch.setattr(movers, "engine", lambda: make_engine(database_url))
+        monkeypatch.setattr(movers, "engine", lambda *, connections=2: make_engine(database_url, pool_size=connections))
         monkeypatch.setattr(clients, "moving_client", self.moving_client)
         monkeypatch.setattr(clients, "tier_client", lambda provider, connection_id: self.client)
 

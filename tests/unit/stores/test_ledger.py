@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -24,6 +25,7 @@ from cloudflux.domain.plans import (
 )
 from cloudflux.domain.quiet_hours import QuietHours
 from cloudflux.domain.tiers import Provider
+from cloudflux.stores import ledger as ledger_store
 from cloudflux.stores.ledger import Ledger
 from cloudflux.stores.plans import InvalidPlanState, MoveRange, PlanNotFound, Plans, PlanTampered, StoredPlan
 from cloudflux.workflows.planned_moves import moves_table
@@ -367,6 +369,47 @@ def test_one_of_two_wins_when_both_record_the_same_move_at_once(engine: Engine, 
         thread.join(30)
     assert sorted(str(type(outcome).__name__) for outcome in outcomes) == ["InvalidTransition", "int"]
     assert len(list(ledger.entries())) == 6
+
+
+def test_only_those_wait_for_one_another_who_append_to_the_same_moves(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(engine, moves=10_000)
+    at_it, go_on = threading.Event(), threading.Event()
+    copied = ledger_store.copy_columns
+
+    def hold(*wanted: Any) -> None:
+        if threading.current_thread().name == "first":
+            at_it.set()
+            assert go_on.wait(30)
+        copied(*wanted)
+
+    monkeypatch.setattr(ledger_store, "copy_columns", hold)
+
+    def start(name: str, numbers: Sequence[int], state: S) -> threading.Thread:
+        wanted = [an_entry(number, state) for number in numbers]
+        thread = threading.Thread(target=Ledger(engine).append, args=(wanted,), name=name)
+        thread.start()
+        return thread
+
+    first = start("first", [0, 1], S.SUBMITTED)
+    assert at_it.wait(30)
+    try:
+        other = start("other moves", range(1000, 1002), S.SUBMITTED)
+        other.join(30)
+        assert not other.is_alive()
+        waiting = [
+            start("same moves", [1, 2], S.SUBMITTED),
+            start("half the plan", [number * 1000 + 1 for number in range(10)], S.SUBMITTED),
+        ]
+        waiting[0].join(0.5)
+        assert [thread.name for thread in waiting if thread.is_alive()] == ["same moves", "half the plan"]
+    finally:
+        go_on.set()
+        first.join(30)
+    for thread in waiting:
+        thread.join(30)
+    assert len(list(Ledger(engine).entries())) == 2 + 2 + 1 + 8
 
 
 def test_thousands_are_appended_when_they_come_in_one_call(engine: Engine) -> None:

@@ -420,8 +420,9 @@ def _database(url: str) -> Iterator[tuple[Any, Any]]:
     from cloudflux.stores import make_engine
     from cloudflux.stores.ledger import Ledger
     from cloudflux.stores.plans import Plans
+    from cloudflux.workflows.migrate import STEPS_AT_ONCE
 
-    engine = make_engine(url)
+    engine = make_engine(url, pool_size=STEPS_AT_ONCE)
     try:
         yield Plans(engine), Ledger(engine)
     finally:
