@@ -19,10 +19,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 from cloudflux.domain.access import BANDS, FORECAST_TIERS, band_codes, tier_codes
-from cloudflux.domain.prices import PriceBook
 from cloudflux.domain.rules import classify
 from cloudflux_ml import registry
-from cloudflux_ml.backtest.holdout import HoldoutBacktest, sample_holdout
+from cloudflux_ml.backtest.holdout import Bucket, BucketPrices, HoldoutBacktest, sample_holdout
 from cloudflux_ml.champion import REGISTERED_MODEL
 from cloudflux_ml.dataset import (
     Dataset,
@@ -81,7 +80,7 @@ def train_and_register(
     experiment: str = REGISTERED_MODEL,
     registered_model: str = REGISTERED_MODEL,
     content_types: pa.Table | None = None,
-    book: PriceBook | None = None,
+    prices: Mapping[Bucket, BucketPrices] = MappingProxyType({}),
     tags: Mapping[str, str] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> TrainingOutcome:
@@ -89,7 +88,8 @@ def train_and_register(
 
     until : the day after the newest complete day.
     tracking_uri : MLflow's address; None takes it from ``MLFLOW_TRACKING_URI``.
-    book : what placement on the holdout is charged by, so that costs have a say in who is champion, or None.
+    prices : what placement on the holdout is charged by, so that costs have a say in who is champion: of each bucket
+        whose objects count.
     tags : further tags of the run, e.g. the DAG run's id.
     params : settings of ``AccessForecaster`` that differ from its defaults.
 
@@ -117,7 +117,7 @@ def train_and_register(
         usage = f"not fitted: {exc}"
     holdout = data_frame(dataset.holdout.values)
     metrics = evaluate(forecaster, dataset.holdout) | baselines(dataset.holdout)
-    window = holdout_backtest(lake, dataset, shards=shards, book=book)
+    window = holdout_backtest(lake, dataset, shards=shards, prices=prices)
     rivals = {} if window is None else window.rivals_usd()
     metrics |= {f"backtest_{name}_usd": usd for name, usd in rivals.items()}
     metrics |= cost_figures(backtest_cost(forecaster, window), rivals)
@@ -136,7 +136,7 @@ def train_and_register(
     mlflow.set_tracking_uri(tracking_uri or mlflow.get_tracking_uri())
     chosen = mlflow.set_experiment(experiment)
     with mlflow.start_run(experiment_id=chosen.experiment_id, run_name=f"until-{until}", tags=dict(tags or {})) as run:
-        mlflow.log_params(_parameters(forecaster, dataset))
+        mlflow.log_params(_parameters(forecaster, dataset, window))
         mlflow.log_metrics(metrics)
         mlflow.set_tags(
             {
@@ -276,14 +276,14 @@ def fit_usage(
 
 
 def holdout_backtest(
-    lake: LakeReader, dataset: Dataset, *, shards: int, book: PriceBook | None
+    lake: LakeReader, dataset: Dataset, *, shards: int, prices: Mapping[Bucket, BucketPrices]
 ) -> HoldoutBacktest | None:
-    """Read what the backtest of the holdout's window charges; None without a price book or an inventory.
+    """Read what the backtest of the holdout's window charges; None without prices, an inventory, or objects of theirs.
 
     It is read once for all, so that challenger, champion and rivals are charged for the same objects, days and prices.
     """
-    sample = None if book is None else sample_holdout(lake, dataset, shards=shards)
-    return None if book is None or sample is None else HoldoutBacktest.of(sample, book)
+    sample = sample_holdout(lake, dataset, shards=shards) if prices else None
+    return None if sample is None else HoldoutBacktest.of(sample, prices)
 
 
 def backtest_cost(forecaster: AccessForecaster, window: HoldoutBacktest | None) -> float | None:
@@ -356,7 +356,7 @@ def _agreement(prefix: str, truth: NDArray[Any], forecast: NDArray[Any]) -> dict
     return {f"{prefix}accuracy": float(accuracy_score(truth, forecast)), f"{prefix}macro_f1": float(macro_f1)}
 
 
-def _parameters(forecaster: AccessForecaster, dataset: Dataset) -> dict[str, Any]:
+def _parameters(forecaster: AccessForecaster, dataset: Dataset, window: HoldoutBacktest | None) -> dict[str, Any]:
     windows = dataset.windows
     learnt = [str(days) for days, known in zip(HORIZONS, forecaster.learnt_, strict=True) if known]
     return {
@@ -371,6 +371,8 @@ def _parameters(forecaster: AccessForecaster, dataset: Dataset) -> dict[str, Any
         "holdout_rows_before_sampling": dataset.holdout_rows_found,
         "usage_states": 0 if forecaster.usage_ is None else len(forecaster.usage_.seen_),
         "usage_rows": 0 if forecaster.usage_ is None else int(forecaster.usage_.seen_.sum()),
+        "backtest_objects": 0 if window is None else window.objects,
+        "backtest_price_books": "" if window is None else " ".join(window.book_names),
         "learnt_horizons": " ".join(learnt),
         "tier_thresholds": " ".join(f"{value:.2f}" for value in forecaster.tier_thresholds_),
         "calibration": " ".join(f"{slope:.2f}x{shift:+.2f}" for slope, shift in forecaster.calibration_),

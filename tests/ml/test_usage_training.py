@@ -17,9 +17,12 @@ from foreign_warnings import MLFLOW
 from mlflow.tracking import MlflowClient
 from synthetic_access import FIRST_DAY, MemoryLake, daily_access, rhythmic_history
 
+from cloudflux.domain.prices import Latency
 from cloudflux.price_books import load_book
 from cloudflux_ml import registry
 from cloudflux_ml import train as training
+from cloudflux_ml.backtest.holdout import BucketPrices
+from cloudflux_ml.backtest.run import classes_of
 from cloudflux_ml.dataset import TooLittleHistory, build_dataset
 from cloudflux_ml.features import FEATURE_NAMES
 from cloudflux_ml.model import AccessForecaster, data_frame
@@ -166,6 +169,8 @@ def test_usage_is_registered_when_trained(lake: MemoryLake, tracking_uri: str) -
 def test_costs_are_logged_and_the_dearer_challenger_is_kept_back_when_there_are_prices(
     lake: MemoryLake, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    book = load_book("aws-us-east-1")
+
     def train() -> TrainingOutcome:
         return train_and_register(
             lake,
@@ -174,11 +179,14 @@ def test_costs_are_logged_and_the_dearer_challenger_is_kept_back_when_there_are_
             tracking_uri=tracking_uri,
             registered_model="priced",
             params={"max_iter": 2},
-            book=load_book("aws-us-east-1"),
+            prices={("aws", "data"): BucketPrices(book, classes_of(book, Latency.MS))},
         )
 
     first = train()
-    logged = MlflowClient(tracking_uri).get_run(str(first.run_id)).data.metrics
+    run = MlflowClient(tracking_uri).get_run(str(first.run_id)).data
+    logged = run.metrics
+    assert run.params["backtest_price_books"] == "aws-us-east-1"
+    assert int(run.params["backtest_objects"]) > 100
     names = {"cost", "stay", "rules", "persistence", "optimum"}
     assert {f"backtest_{name}_usd" for name in names} <= logged.keys()
     cost, optimum = logged["backtest_cost_usd"], logged["backtest_optimum_usd"]

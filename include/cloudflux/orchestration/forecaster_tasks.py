@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
 
 from cloudflux.orchestration.edge import lake, now, recent_content_types, settings, terminal_errors_fail
 
+if TYPE_CHECKING:
+    from cloudflux.config import Estate
+    from cloudflux_ml.backtest.holdout import Bucket, BucketPrices
+
 
 @terminal_errors_fail
 def train_forecaster() -> dict[str, Any]:
     """Train on all complete days, register the version, and promote it when it is no worse than the champion."""
-    from cloudflux.price_books import load_book
     from cloudflux_ml.train import train_and_register
 
     current = settings()
-    name = commonest(bucket.price_book for bucket in current.load_estate().buckets)
     context = get_current_context()
     outcome = train_and_register(
         lake(),
@@ -27,7 +27,7 @@ def train_forecaster() -> dict[str, Any]:
         history_days=current.history_days,
         registered_model=current.registered_model,
         content_types=recent_content_types(),
-        book=None if name is None else load_book(name),
+        prices=bucket_prices(current.load_estate()),
         tags={"airflow.dag_id": context["dag"].dag_id, "airflow.run_id": context["dag_run"].run_id},
     )
     print(outcome.reason)  # noqa: T201  # the task's log says why a version is, or is not, champion
@@ -43,7 +43,26 @@ def train_forecaster() -> dict[str, Any]:
     }
 
 
-def commonest(price_books: Iterable[str]) -> str | None:
-    """Give the price book that most buckets name, of several the first by name; None without buckets."""
-    counted = Counter(price_books)
-    return min(counted, key=lambda name: (-counted[name], name), default=None)
+def bucket_prices(estate: Estate) -> dict[Bucket, BucketPrices]:
+    """Give by what challenger and champion are charged: each bucket's own price book, and the classes it allows.
+
+    A bucket whose provider chooses the classes is left out, as no forecast moves its objects. What holds for single
+    prefixes of a bucket is not looked at. Raises ``SettingsError`` as ``books_of`` does.
+    """
+    from cloudflux.domain.policy import OwnerLimits, allowed_classes
+    from cloudflux.domain.prices import Latency
+    from cloudflux.orchestration.estate_books import books_of
+    from cloudflux_ml.backtest.holdout import BucketPrices
+
+    books, found = books_of(estate), {}
+    for bucket in estate.buckets:
+        if bucket.autopilot:
+            continue
+        book = books[bucket.price_book]
+        allowed = {
+            book.class_names[book.standard_code],
+            *allowed_classes(book, OwnerLimits(Latency(bucket.latency), bucket.allowed_classes)),
+        }
+        names = tuple(name for name in book.class_names if name in allowed)
+        found[(str(bucket.provider), bucket.bucket)] = BucketPrices(book, names)
+    return found

@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from cloudflux.domain.accounting import Account, Tariff, tariff_of
 from cloudflux.domain.costs import Codes, Floats
 from cloudflux.domain.errors import SettingsError
 from cloudflux.domain.placement import solve_placement
-from cloudflux.domain.prices import Latency, PriceBook
+from cloudflux.domain.prices import PriceBook
 from cloudflux.domain.usage import UsageChain
 from cloudflux_ml.backtest.optimum import optimal_schedule
 from cloudflux_ml.backtest.replay import Moves, Policy, replay
 from cloudflux_ml.backtest.rivals import RuleTiersDaily, Stay
-from cloudflux_ml.backtest.run import classes_of
 from cloudflux_ml.backtest.trace import Trace
 from cloudflux_ml.dataset import Dataset, LakeReader, read_history, usage_start
 from cloudflux_ml.features import Integers, ReadsByDay
@@ -37,6 +37,19 @@ HORIZON_DAYS: Final = 180
 _PERSISTENCE_DAYS: Final = 30
 
 
+Bucket = tuple[str, str]
+"""Provider and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPrices:
+    """By what the objects of a bucket are charged, and where they may lie."""
+
+    book: PriceBook
+    class_names: tuple[str, ...]
+    """The classes of the book that an owner allows; the standard one, in which all objects begin, is one of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class HoldoutSample:
     """Objects that existed before the holdout's window, with their history and what came of them."""
@@ -45,6 +58,18 @@ class HoldoutSample:
     """What is charged; the evaluation window is the holdout's."""
     noticed: Trace
     """The same without the reads of crawls: what usage features are made of."""
+    buckets: tuple[Bucket, ...]
+    bucket_codes: Codes
+    """The place of each object's bucket in ``buckets``, shape (N,)."""
+
+    def only(self, rows: Codes) -> HoldoutSample:
+        """Give the sample of some of the objects, whose places are given in rising order."""
+        return replace(
+            self,
+            trace=self.trace.only(rows),
+            noticed=self.noticed.only(rows),
+            bucket_codes=self.bucket_codes[rows],
+        )
 
 
 def sample_holdout(
@@ -61,6 +86,8 @@ def sample_holdout(
     share = min(1.0, most / max(1, dataset.objects))
     found = 0
     keys, sizes, created = [], [], []
+    buckets: dict[Bucket, int] = {}
+    codes: list[Codes] = []
     parts: dict[bool, list[tuple[Integers, Codes, Floats]]] = {False: [], True: []}
     for shard in range(shards):
         history = read_history(lake, shard, start, windows.end, dataset.inventory_day)
@@ -74,7 +101,14 @@ def sample_holdout(
         for crawls, reads in ((True, charged), (False, history.daily_reads(windows.end))):
             parts[crawls].append(_reads_of(reads, place))
         found += len(rows)
-        keys.append(history.objects["key"].gather(rows.tolist()).to_numpy())
+        sampled = history.objects[rows.tolist()]
+        keys.append(sampled["key"].to_numpy())
+        named = sampled.select("provider", "bucket")
+        places = [
+            buckets.setdefault(bucket, len(buckets)) for bucket in named.unique().sort("provider", "bucket").rows()
+        ]
+        ranks = named.select(pl.struct("provider", "bucket").rank("dense")).to_series().to_numpy().astype(np.intp)
+        codes.append(np.array(places, dtype=np.intp)[ranks - 1])
         sizes.append(size[rows].astype(np.int64))
         created.append(charged.created[rows])
     rows, counts, starts = _by_day(parts[True], days)
@@ -92,41 +126,76 @@ def sample_holdout(
         known_days=days,
     )
     rows, counts, starts = _by_day(parts[False], days)
-    return HoldoutSample(trace, replace(trace, read_rows=rows, read_counts=counts, starts=starts))
+    noticed = replace(trace, read_rows=rows, read_counts=counts, starts=starts)
+    return HoldoutSample(trace, noticed, tuple(buckets), np.concatenate(codes))
 
 
 @dataclass(frozen=True, slots=True)
-class HoldoutBacktest:
-    """Charges policies for the sample's window by one price book."""
+class HoldoutPart:
+    """The sample's objects that are charged alike, and their prices."""
 
     sample: HoldoutSample
-    book: PriceBook
     tariff: Tariff
 
-    @classmethod
-    def of(cls, sample: HoldoutSample, book: PriceBook) -> HoldoutBacktest:
-        """Price the sample in the classes that answer at once, in more than one zone."""
-        return cls(sample, book, tariff_of(book, sample.trace.size_bytes, classes_of(book, Latency.MS)))
-
-    def usage_usd(self, usage: UsageStates, horizon_days: int = HORIZON_DAYS) -> float:
-        """Charge placement by a usage chain."""
-        return self._usd("cloudflux", ByUsage(self.sample.noticed, self.tariff, usage, horizon_days=horizon_days))
+    def usd(self, name: str, policy: Policy) -> float:
+        """Charge a policy for the window."""
+        result = replay(self.sample.trace, self.tariff, name, policy)
+        return result.usd + result.owed_usd
 
     def rivals_usd(self) -> Mapping[str, float]:
         """Charge what needs no training, and the clairvoyant optimum; the rules where the book has their classes."""
         trace = self.sample.trace
         usd = {
             "optimum": float(optimal_schedule(trace, self.tariff, owed_at_end=True).usd.sum()),
-            "stay": self._usd("stay", Stay()),
-            "persistence": self._usd("persistence", Persistence(self.sample.noticed, self.tariff)),
+            "stay": self.usd("stay", Stay()),
+            "persistence": self.usd("persistence", Persistence(self.sample.noticed, self.tariff)),
         }
-        with suppress(SettingsError):  # the book does not have a class that the rules would use
-            usd["rules"] = self._usd("rules", RuleTiersDaily(trace.before(trace.eval_from), self.tariff))
+        with suppress(SettingsError):  # the rules would use a class that is not there
+            usd["rules"] = self.usd("rules", RuleTiersDaily(trace.before(trace.eval_from), self.tariff))
         return usd
 
-    def _usd(self, name: str, policy: Policy) -> float:
-        result = replay(self.sample.trace, self.tariff, name, policy)
-        return result.usd + result.owed_usd
+
+@dataclass(frozen=True, slots=True)
+class HoldoutBacktest:
+    """Charges policies for the sample's window, each object by the prices of its own bucket."""
+
+    parts: tuple[HoldoutPart, ...]
+
+    @classmethod
+    def of(cls, sample: HoldoutSample, prices: Mapping[Bucket, BucketPrices]) -> HoldoutBacktest | None:
+        """Price the sample; objects of buckets without prices are left out. None when none is left."""
+        alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for code, bucket in enumerate(sample.buckets):
+            if bucket in prices:
+                alike.setdefault((prices[bucket].book.name, prices[bucket].class_names), []).append(code)
+        parts = []
+        for _, codes in sorted(alike.items()):
+            found = prices[sample.buckets[codes[0]]]
+            some = sample.only(np.flatnonzero(np.isin(sample.bucket_codes, codes)))
+            parts.append(HoldoutPart(some, tariff_of(found.book, some.trace.size_bytes, found.class_names)))
+        return cls(tuple(parts)) if parts else None
+
+    @property
+    def objects(self) -> int:
+        """Count the objects that are charged."""
+        return sum(part.sample.trace.objects for part in self.parts)
+
+    @property
+    def book_names(self) -> tuple[str, ...]:
+        """Name the price books, each once."""
+        return tuple(sorted({part.tariff.book.name for part in self.parts}))
+
+    def usage_usd(self, usage: UsageStates, horizon_days: int = HORIZON_DAYS) -> float:
+        """Charge placement by a usage chain."""
+        return sum(
+            part.usd("cloudflux", ByUsage(part.sample.noticed, part.tariff, usage, horizon_days=horizon_days))
+            for part in self.parts
+        )
+
+    def rivals_usd(self) -> Mapping[str, float]:
+        """Charge what needs no training, and the clairvoyant optimum; the rules where every book has their classes."""
+        each = [part.rivals_usd() for part in self.parts]
+        return {name: sum(usd[name] for usd in each) for name in each[0] if all(name in usd for usd in each)}
 
 
 class ByUsage:

@@ -92,6 +92,22 @@ class Trace:
             known_days=day,
         )
 
+    def only(self, rows: Codes) -> Trace:
+        """Give the trace of some of the objects, whose places are given in rising order."""
+        place = np.full(self.objects, -1, dtype=np.intp)
+        place[rows] = np.arange(len(rows))
+        kept = place[self.read_rows] >= 0
+        before = np.concatenate([[0], np.cumsum(kept)]).astype(np.intp)
+        return replace(
+            self,
+            object_ids=self.object_ids[rows],
+            size_bytes=self.size_bytes[rows],
+            created=self.created[rows],
+            read_rows=place[self.read_rows[kept]],
+            read_counts=self.read_counts[kept],
+            starts=before[self.starts],
+        )
+
 
 def read_trace(path: Path, eval_share: float = EVAL_SHARE) -> Trace:
     """Read a trace from a Parquet file, or from CSV where the name ends in ``.csv``.
