@@ -164,15 +164,17 @@ class HoldoutBacktest:
     @classmethod
     def of(cls, sample: HoldoutSample, prices: Mapping[Bucket, BucketPrices]) -> HoldoutBacktest | None:
         """Price the sample; objects of buckets without prices are left out. None when none is left."""
-        alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        kinds: list[BucketPrices] = []
+        kind_of = np.full(len(sample.buckets), -1, dtype=np.intp)
         for code, bucket in enumerate(sample.buckets):
             if bucket in prices:
-                alike.setdefault((prices[bucket].book.name, prices[bucket].class_names), []).append(code)
+                if prices[bucket] not in kinds:  # two books of owners' own may have one name
+                    kinds.append(prices[bucket])
+                kind_of[code] = kinds.index(prices[bucket])
         parts = []
-        for _, codes in sorted(alike.items()):
-            found = prices[sample.buckets[codes[0]]]
-            some = sample.only(np.flatnonzero(np.isin(sample.bucket_codes, codes)))
-            parts.append(HoldoutPart(some, tariff_of(found.book, some.trace.size_bytes, found.class_names)))
+        for number, kind in enumerate(kinds):
+            some = sample.only(np.flatnonzero(kind_of[sample.bucket_codes] == number))
+            parts.append(HoldoutPart(some, tariff_of(kind.book, some.trace.size_bytes, kind.class_names)))
         return cls(tuple(parts)) if parts else None
 
     @property
