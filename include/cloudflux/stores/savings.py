@@ -105,7 +105,8 @@ WITH mine AS (
     WHERE p.undoes = ANY(%(plan_ids)s) AND l.state = 'done' GROUP BY 1, 2
 )
 SELECT mine.plan_id, mine.provider, mine.bucket, mine.key, mine.size_bytes, mine.class_since_at, mine.from_class,
-    mine.to_class, mine.role = 'hold_out' AS held_out, mine.monthly_saving_usd::float8 AS monthly_saving_usd,
+    mine.to_class, mine.role = 'hold_out' AS held_out, mine.payback_days IS NULL AS pinned,
+    mine.monthly_saving_usd::float8 AS monthly_saving_usd,
     mine.one_time_usd::float8 AS planned_cost_usd,
     CASE WHEN mine.role = 'hold_out' THEN halfway.at ELSE l.at END AS done_at, u.at AS undone_at,
     l.cost_usd::float8 AS cost_usd, taken_back.cost_usd::float8 AS undo_cost_usd,

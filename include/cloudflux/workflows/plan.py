@@ -149,6 +149,7 @@ def build_plan(
     scored, before, horizon_days = _scored(decisions)
     wanted = _wanted(decisions, guardrails)
     held_out = object_numbers(wanted, _HOLD_OUT_KEY) < guardrails.hold_out_share
+    held_out &= ~wanted["pinned"].to_numpy()  # their owner wants them there, whatever it saves
     movable = wanted.filter(pa.array(~held_out))
     within = fitting(movable["size_bytes"].to_numpy(), movable["one_time_usd"].to_numpy(), guardrails)
     chosen = movable.filter(pa.array(within))
@@ -254,8 +255,7 @@ def _would_have_moved(wanted: pa.Table, chosen: pa.Table, guardrails: Guardrails
     taken[chosen["place"].to_numpy()] = True
     alike = would_fit(wanted, taken, guardrails)
     saving, pinned = wanted["saving_usd"].to_numpy(), wanted["pinned"].to_numpy()
-    for kind in (pinned, ~pinned):
-        alike &= ~kind | (saving >= saving[taken & kind].min(initial=np.inf))
+    alike &= ~pinned & (saving >= saving[taken & ~pinned].min(initial=np.inf))
     return alike
 
 

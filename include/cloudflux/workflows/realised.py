@@ -49,6 +49,7 @@ MEASURED_MOVES: Final = pa.schema(
         pa.field("from_class", pa.string(), nullable=False),
         pa.field("to_class", pa.string(), nullable=False),
         pa.field("held_out", pa.bool_(), nullable=False),
+        pa.field("pinned", pa.bool_(), nullable=False),  # none of them is held out: there is nothing to compare it with
         pa.field("monthly_saving_usd", pa.float64(), nullable=False),
         pa.field("planned_cost_usd", pa.float64(), nullable=False),
         pa.field("done_at", pa.timestamp("us", tz="UTC")),  # of a hold-out: when half of its plan's moves were done
@@ -222,7 +223,7 @@ class _Book:
         sums.one_time[:, day] += added(once)
         sums.planned_cost[:, day] += added(planned)
         projected = rows.before[chosen] * months
-        compared = (self.days > 0) & ~np.isnan(projected)
+        compared = (self.days > 0) & ~np.isnan(projected) & ~rows.pinned[chosen]
         sums.compared_cost[:, day] += added(np.where(compared, once, 0.0))
         sums.moved[:, day] += cost_sums(self.plans, moved & compared, projected, actual, count)
         sums.held[:, day] += cost_sums(self.plans, self.held_out & compared, projected, actual, count)
@@ -241,7 +242,7 @@ class _Book:
             self.plans[known], weights=rows.monthly_saving[chosen][known], minlength=count
         )
         before = rows.before[chosen]
-        compared = measured & ~np.isnan(before)
+        compared = measured & ~np.isnan(before) & ~rows.pinned[chosen]
         sums.moved_month += cost_sums(self.plans, moved & compared, before, actual, count)
         sums.held_month += cost_sums(self.plans, self.held_out & compared, before, actual, count)
         once = self.cost + np.where(rows.undone[chosen] < NEVER, rows.undo_cost[chosen], 0.0)

@@ -78,6 +78,7 @@ class Rows:
     """Which days' logs can be believed, shape (buckets, days)."""
     plans: Ints
     held_out: Flags
+    pinned: Flags
     size_bytes: Ints
     held_days: Ints
     """In the class that it came from."""
@@ -138,6 +139,7 @@ class Rows:
             covered=np.array([axis.covered.get(place, silent) for place in known]).reshape(len(known), axis.days),
             plans=of_plan,
             held_out=table["held_out"].to_numpy(),
+            pinned=table["pinned"].to_numpy(),
             size_bytes=table["size_bytes"].to_numpy(),
             held_days=np.where(start < NEVER, np.maximum(start - since, 0), 0),
             from_class=table["from_class"].to_numpy(),

@@ -115,6 +115,7 @@ def test_each_move_is_in_the_shard_of_its_object(engine: Engine, recorder: Recor
 
 def test_done_moves_and_the_hold_out_are_measured(engine: Engine, recorder: Recorder) -> None:
     moves = [recorder.move(number, f"k{number}") for number in range(5)]
+    moves[1] = replace(moves[1], payback_days=None)  # to a pinned class
     held = recorder.move(5, "k5", role=MoveRole.HOLD_OUT)
     recorder.plan("p", [*moves, held])
     recorder.plan("not carried out", [recorder.move(0, "k9"), recorder.move(1, "k8", role=MoveRole.HOLD_OUT)])
@@ -125,6 +126,7 @@ def test_done_moves_and_the_hold_out_are_measured(engine: Engine, recorder: Reco
     assert [(row["key"], row["held_out"]) for row in found] == [
         ("k0", False), ("k1", False), ("k2", False), ("k5", True),
     ]  # fmt: skip
+    assert [row["pinned"] for row in found] == [False, True, False, False]
     assert [row["cost_usd"] for row in found] == [0.02, 0.02, None, None]
     assert found[0]["expected_etag"] == "e0-done"
     assert (found[0]["expected_class"], found[0]["expected_since_at"]) == ("GLACIER_IR", AT)

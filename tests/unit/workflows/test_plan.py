@@ -241,9 +241,17 @@ def test_guardrails_hold_for_pinned_objects() -> None:
     plan, moves = build_both(rows, limits(excluded_prefixes=("s3://media/legal",), max_objects=4))
     assert {move["key"] for move in moves} < set(names("models", 5))
     assert (plan.totals.objects, plan.totals.left_out) == (4, 1)
-    plan, moves = build_both([pinned(key) for key in names("a", 1_000)], limits(hold_out_share=0.1))
-    assert plan.totals.objects + plan.totals.held_out == 1_000
-    assert 60 <= plan.totals.held_out <= 140
+
+
+def test_pinned_objects_are_not_held_out() -> None:
+    rows = [*(pinned(key) for key in names("a", 500)), *(decision(key) for key in names("b", 500))]
+    plan, moves = build_both(rows, limits(hold_out_share=0.1))
+    held_out = [move["key"] for move in moves if move["role"] == "hold_out"]
+    assert 25 <= len(held_out) <= 75
+    assert {key[0] for key in held_out} == {"b"}
+    assert (plan.totals.objects, plan.totals.held_out) == (1_000 - len(held_out), len(held_out))
+    plan, _ = build_both([pinned(key) for key in names("a", 500)], limits(hold_out_share=0.1))
+    assert (plan.totals.objects, plan.totals.held_out) == (500, 0)
 
 
 def test_pinned_objects_move_when_the_others_save_too_little_as_a_whole() -> None:

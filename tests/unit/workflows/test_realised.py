@@ -67,6 +67,7 @@ def move(key: str, **overrides: Any) -> dict[str, Any]:
         "from_class": "STANDARD",
         "to_class": "GLACIER_IR",
         "held_out": held_out,
+        "pinned": False,
         "monthly_saving_usd": 0.019,
         "planned_cost_usd": 0.00002,
         "done_at": noon(MOVED_ON),
@@ -472,6 +473,19 @@ def test_it_says_so_when_there_is_no_hold_out(world: World) -> None:
     assert found.held_out is found.against_hold_out_month is found.against_hold_out_since is None
     assert all(one.against_hold_out_usd is one.standard_error_usd is None for one in found.days)
     assert float(found.realised.since_usd) == pytest.approx(truth, rel=1e-6)
+
+
+def test_pinned_objects_are_measured_but_not_compared_with_the_hold_out(world: World) -> None:
+    world.decisions(dict.fromkeys(("a", "p", "h", "i"), 0.023))
+    alone, both = (
+        world.measure([move("a"), *more, move("h", held_out=True), move("i", held_out=True)], days=10)
+        for more in ([], [move("p", pinned=True)])
+    )
+    assert (both.moves.done, both.moves.measured, both.moves.compared) == (2, 2, 1)
+    assert float(both.realised.since_usd) == pytest.approx(2 * float(alone.realised.since_usd), abs=1e-9)
+    assert both.against_hold_out_since == alone.against_hold_out_since
+    assert both.against_hold_out_month == alone.against_hold_out_month
+    assert both.against_hold_out_since is not None
 
 
 def test_error_is_unknown_when_one_object_is_held_out(world: World) -> None:
