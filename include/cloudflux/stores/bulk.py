@@ -40,7 +40,10 @@ def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: 
 
 
 def copy_columns(connection: Connection, table: str, columns: Mapping[str, Sequence[str | None]]) -> None:
-    """COPY columns whose cells are text as PostgreSQL reads it, or None; thousands of rows are joined in one go."""
+    """COPY columns whose cells are text as PostgreSQL reads it, or None; thousands of rows are joined in one go.
+
+    Columns without cells copy nothing.
+    """
     rows = max(map(len, columns.values()), default=0)
     if not rows:
         return

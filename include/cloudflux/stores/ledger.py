@@ -82,8 +82,7 @@ class Ledger:
                     _lock(connection, plan_id, moves[plan_id])
                 entered = {plan_id: _entered(connection, plan_id, numbers) for plan_id, numbers in moves.items()}
                 fresh = _chained(entries, entered)
-                if fresh:
-                    copy_columns(connection, _TABLE, _cells(fresh))
+                copy_columns(connection, _TABLE, _cells(fresh))
                 return len(fresh)
         except psycopg.errors.ForeignKeyViolation as exc:
             raise InvalidTransition(

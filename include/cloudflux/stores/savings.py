@@ -82,6 +82,7 @@ LANGUAGE sql IMMUTABLE AS $$
 $$
 """
 
+# a move without a payback is one to a class that its owner has pinned: all others pay back, or are not planned
 _MEASURED: Final = """
 WITH mine AS (
     SELECT m.*, p.created_at FROM cloudflux.planned_moves m JOIN cloudflux.plans p USING (plan_id)
