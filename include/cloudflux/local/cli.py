@@ -219,7 +219,7 @@ def _status(options: argparse.Namespace) -> int:
         return 0 if running else 3
     console = Console(highlight=False)
     console.print(status_table(rows))
-    if not running and (orphans := stack.processes()):
+    if not stack.is_up() and (orphans := stack.processes()):
         console.print(f"supervisord is gone and left {len(orphans)} processes behind: end them with ./cloudflux down")
     if options.credentials:
         print_credentials(console, stack)

@@ -531,7 +531,8 @@ class _Start:
 
     def _wait(self, services: Collection[str], healthy: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not healthy():
+        # one that answers sooner than supervisord believes in it would be shown as still starting
+        while not (healthy() and all(self._supervisor.state(service) == "RUNNING" for service in services)):
             if self._cancelled.is_set():
                 raise _Cancelled(", ".join(services))
             for service in services:
