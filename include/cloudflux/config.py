@@ -219,6 +219,12 @@ class BucketSettings(_Strict):
     batch_operations: BatchOperations | None = None
     """None: all S3 objects are copied by our own requests."""
 
+    def latency_of(self, key: str) -> Literal["ms", "hours"]:
+        """Tell the slowest first byte that the owner accepts of one object."""
+        fitting = [below for below in self.prefixes if below.latency is not None and key.startswith(below.prefix)]
+        longest = max(fitting, key=lambda below: len(below.prefix), default=None)
+        return self.latency if longest is None or longest.latency is None else longest.latency
+
     @field_validator("excluded_prefixes")
     @classmethod
     def _excluded_prefixes_are_of_keys(cls, prefixes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:

@@ -136,6 +136,7 @@ _BUCKET_QUESTIONS = {
     "ownershipControls": "GetBucketOwnershipControls",
     "object-lock": "GetObjectLockConfiguration",
     "encryption": "GetBucketEncryption",
+    "intelligent-tiering": "ListBucketIntelligentTieringConfigurations",
     "lifecycle": "GetBucketLifecycleConfiguration",
     "versions": "ListObjectVersions",
     "uploads": "ListMultipartUploads",

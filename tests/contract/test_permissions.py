@@ -154,6 +154,14 @@ def aws_versions(client: Any, s3: Any, bucket: str) -> None:
     move_and_back(client, large, "GLACIER_IR")
 
 
+def aws_intelligent_tiering(client: Any, s3: Any, bucket: str) -> None:
+    from cloudflux.providers.aws_archive_rules import archive_rules
+
+    client.create_bucket(bucket)
+    assert archive_rules(s3, bucket) == []
+    move_and_back(client, client.put_object(ref(Provider.AWS, bucket), b"content"), "INTELLIGENT_TIERING")
+
+
 def aws_uploads(client: Any, s3: Any, bucket: str) -> None:
     from cloudflux.providers.aws_uploads import S3Uploads
 
@@ -260,6 +268,7 @@ AWS_SCENARIOS: dict[str, Callable[[Any, Any, str], None]] = {
     "look": aws_look,
     "move": aws_move,
     "versions": aws_versions,
+    "intelligent-tiering": aws_intelligent_tiering,
     "uploads": aws_uploads,
     "restore": aws_restore,
     "acls": aws_acls,

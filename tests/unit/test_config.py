@@ -102,6 +102,17 @@ def test_prefix_is_of_keys_when_an_address_in_the_bucket_is_written(text: str, k
     assert [(below.prefix, below.pinned_class) for below in settings.prefixes] == [(keys, "GLACIER")]
 
 
+def test_the_longest_prefix_that_speaks_of_latency_says_what_is_accepted_of_an_object() -> None:
+    below = [
+        {"prefix": "a/", "latency": "hours"},
+        {"prefix": "a/b/c", "latency": "ms"},
+        {"prefix": "a/b/", "pinned_class": "GLACIER"},
+    ]
+    settings = on_aws(prefixes=below)
+    keys = ("x", "a/", "a/b/x", "a/b/c", "A/")
+    assert [settings.latency_of(key) for key in keys] == ["ms", "hours", "hours", "ms", "ms"]
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

@@ -11,6 +11,7 @@ from cloudflux.domain.tiers import Provider
 
 if TYPE_CHECKING:
     from cloudflux.config import BucketSettings
+    from cloudflux.domain.archive_rules import ArchiveRule
     from cloudflux.providers.aws_uploads import S3Uploads
     from cloudflux.providers.pace import Pace
     from cloudflux.providers.protocol import ObjectStore, TierClient
@@ -75,6 +76,15 @@ def _moving_aws_client(named: BucketSettings, pace: Pace, *, plan_id: str, as_jo
         pace_of=lambda _bucket: pace,
     )
     return jobs, False
+
+
+def archive_rules_of(named: BucketSettings) -> list[ArchiveRule]:
+    """Read by which rules S3 Intelligent-Tiering archives a bucket's objects. Raises as ``archive_rules`` does."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    from cloudflux.providers.aws_archive_rules import archive_rules
+
+    return archive_rules(S3Hook(aws_conn_id=named.connection_id).get_conn(), named.bucket)
 
 
 def unfinished_uploads(connection_id: str) -> S3Uploads:

@@ -85,7 +85,8 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
     Raises ``RangeTaken`` or ``SlotsTaken`` (both ``TransientError``) when other processes hold them.
     """
     from cloudflux.domain.batch_jobs import JOB_MOVES, job_prices
-    from cloudflux.orchestration.clients import moving_client
+    from cloudflux.orchestration.archive_guard import archive_guard
+    from cloudflux.orchestration.clients import archive_rules_of, moving_client
     from cloudflux.orchestration.estate_books import book_of
     from cloudflux.providers.pace import Pace
     from cloudflux.stores.ledger import Ledger
@@ -114,7 +115,8 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             rate = None if named.max_requests_per_second is None else named.max_requests_per_second / named.max_tasks
             together = max(1, named.max_in_flight // named.max_tasks)
             plans = Plans(database)
-            as_job = _as_job(named, _moves_in(plans.get(plan_id), bucket))
+            plan = plans.get(plan_id)
+            as_job = _as_job(named, _moves_in(plan, bucket))
             # Clients that keep a bucket's rules, or jobs, as their state are asked by one step at a time.
             steps_together = together >= STEPS_AT_ONCE and not as_job
             in_flight = together // STEPS_AT_ONCE if steps_together else together
@@ -138,6 +140,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
                 steps_together=steps_together and not by_lifecycle,
                 step_moves=JOB_MOVES if as_job else STEP_MOVES,
                 costs_of=costs_of,
+                objection_to=archive_guard(plan, named, book, archive_rules_of),
                 raise_if_superseded=raise_if_superseded,
                 withdraw=client.withdraw if by_lifecycle else lambda _: None,
             )

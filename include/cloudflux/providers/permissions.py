@@ -54,6 +54,10 @@ _AWS_OPERATIONS: Final = (
     _s3("GetBucketOwnershipControls", "GetBucketOwnershipControls"),
     _s3("GetObjectLockConfiguration", "GetBucketObjectLockConfiguration"),
     _s3("GetBucketEncryption", "GetEncryptionConfiguration"),
+    _s3(
+        "ListBucketIntelligentTieringConfigurations", "GetIntelligentTieringConfiguration",
+        source=f"{_S3_API}ListBucketIntelligentTieringConfigurations.html", why="one action reads one and lists all",
+    ),
     _s3("CopyObject", "GetObject", "GetObjectTagging", "PutObject", "PutObjectTagging"),
     _s3(
         "CopyObject (version)", "GetObjectVersion", "GetObjectVersionTagging", "PutObject", "PutObjectTagging",
@@ -245,6 +249,15 @@ _AWS_FEATURES: Final = (
                 _actions("GetObjectVersion", "DeleteObjectVersion"),
             ),
         ),
+        ("move",),
+    ),
+    Feature(
+        Provider.AWS,
+        "intelligent-tiering",
+        "Move objects to Intelligent-Tiering",
+        "It may be told to archive what nobody reads. Without this, objects that must be readable at once are skipped "
+        "with that reason.",
+        (Grant("KnowTheArchiveTiers", _BUCKET, _actions("GetIntelligentTieringConfiguration")),),
         ("move",),
     ),
     Feature(

@@ -175,6 +175,8 @@ class Mover:
     """What moves cost once, by what each object was before and when it moved."""
     withdraw: Callable[[Sequence[ObjectRef]], object] = lambda _: None
     """Takes back what an attempt left on objects that are not to move any more: a tag for a lifecycle rule."""
+    objection_to: Callable[[PlannedMove, ObjectState], str | None] | None = None
+    """Tells of an object that was just looked at what else stands against its move; None: nothing ever does."""
     raise_if_superseded: Callable[[], None] = lambda: None
     """Asked before each step's changes: raises when another process may be at work on the same moves by now."""
 
@@ -288,7 +290,7 @@ class Mover:
         changes: list[tuple[PlannedMove, TierChange]] = []
         unavailable = 0
         looks = self.client.head_many([move.ref for move in moves])
-        plan_id, at = plan.plan_id, self.clock()
+        plan_id, at, objection_to = plan.plan_id, self.clock(), self.objection_to
         for move, now in zip(moves, looks, strict=True):
             if isinstance(now, Unseen):
                 if now.passing:
@@ -299,6 +301,8 @@ class Mover:
                 continue
             attempted = move.move_no in seen
             reason = reason_to_skip(move, now, plan.guardrails, attempted=attempted)
+            if reason is None and now is not None and not attempted and objection_to is not None:
+                reason = objection_to(move, now)
             if reason is not None or now is None:
                 entries.append(self._entry(plan_id, move, MigrationState.SKIPPED, at, reason or "not seen"))
                 continue

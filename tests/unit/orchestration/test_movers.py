@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from cloudflux.config import BatchOperations, BucketSettings, Estate
+from cloudflux.domain.archive_rules import ArchiveRule
 from cloudflux.domain.errors import BucketNotFound, TransientError
 from cloudflux.domain.migrations import MigrationState
 from cloudflux.domain.objects import ObjectRef, ObjectState
@@ -147,6 +148,18 @@ def test_soft_delete_that_the_price_book_does_not_know_is_warned_of(
     assert len(caplog.messages) == warned
     if warned:
         assert f"Bucket media keeps what a move overwrites for {kept_days} days" in caplog.text
+
+
+def test_what_its_bucket_would_archive_does_not_go_to_intelligent_tiering(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.plan("STANDARD", "INTELLIGENT_TIERING")
+    monkeypatch.setattr(clients, "archive_rules_of", lambda named: [ArchiveRule(f"of {named.bucket}", 90)])
+    with movers.bucket_mover("plan-1", **RANGE, actor="me") as mover:
+        assert mover.carry_out("plan-1", 0, 2).ended == {"skipped": 3}
+    told = {detail for _, detail in Ledger(world.database).states("plan-1").values()}
+    assert len(told) == 1
+    assert "'of media' would archive it after 90 idle days" in told.pop()
 
 
 def test_the_bucket_is_shared_by_its_tasks_as_its_owner_allows(world: World) -> None:

@@ -16,6 +16,7 @@ What this module adds to moto:
   ``RestoreAlreadyInProgress``.
 - ``GET /_cloudflux/requests?bucket=NAME``: how many requests of each operation were answered with success and with
   refusals, and which objects were changed by how many of which; ``DELETE`` forgets them.
+- A bucket's Intelligent-Tiering configurations are kept and told (``s3_intelligent_tiering``).
 - Unfinished uploads are listed with their class and when they began, page by page and with URL-quoted keys.
 - The tags and the ACL of an object in GLACIER or DEEP_ARCHIVE can be read, as on S3.
 - Contents over 4 KiB lie in files below the data folder, opened when they are read: neither memory nor the number of
@@ -55,7 +56,6 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import parse_qs, quote_plus, unquote
 from uuid import uuid4
-from xml.sax.saxutils import escape
 
 import moto.s3.models as moto_s3
 from moto.core import DEFAULT_ACCOUNT_ID
@@ -65,6 +65,8 @@ from moto.s3.responses import S3Response
 
 from cloudflux.local.emulators.http_server import EmulatorServer, WSGIApplication
 from cloudflux.local.emulators.s3_control import S3Control
+from cloudflux.local.emulators.s3_errors import error_body
+from cloudflux.local.emulators.s3_intelligent_tiering import IntelligentTiering
 
 _SIMPLE_TARGET: Final = re.compile(rb"/(?:[A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})+")
 _SIMPLE_HEADERS: Final = frozenset(
@@ -398,6 +400,7 @@ class _ConditionalS3:
         self._app = app
         self.lock = threading.RLock()
         self.counts = _Counts()
+        self._tiering = IntelligentTiering(lambda name: name in moto_s3.s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         _receive(environ)
@@ -411,10 +414,12 @@ class _ConditionalS3:
             return start_response(status, headers, *rest)
 
         with self.lock:
-            refusal = self._refusal(environ, operation, query)
-            if refusal is None:
+            answer = self._refusal(environ, operation, query)
+            if answer is None and not key and "intelligent-tiering" in query:
+                answer = self._tiering.answer(environ, bucket, query)
+            if answer is None:
                 return self._app(environ, counted)
-        status, body = refusal
+        status, body = answer
         headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
         counted(status, headers)
         return [body]
@@ -559,12 +564,7 @@ def _receive(environ: dict[str, Any]) -> None:
 
 
 def _error(status: str, code: str, message: str, **details: str) -> tuple[str, bytes]:
-    extra = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in details.items())
-    body = (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{escape(message)}</Message>'
-        f"{extra}<RequestId>{uuid4().hex[:16].upper()}</RequestId></Error>"
-    )
-    return status, body.encode()
+    return status, error_body(code, message, **details)
 
 
 if __name__ == "__main__":

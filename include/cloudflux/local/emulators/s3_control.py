@@ -47,6 +47,8 @@ import moto.s3.models as moto_s3
 from moto.core import DEFAULT_ACCOUNT_ID
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from cloudflux.local.emulators.s3_errors import error_body
+
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Answer = tuple[int, bytes, Mapping[str, str]]
 
@@ -127,7 +129,7 @@ class S3Control:
         try:
             status, body, headers = answer(environ)
         except _Refused as refusal:
-            status, body = refusal.status, _error(refusal.code, refusal.message)
+            status, body = refusal.status, error_body(refusal.code, refusal.message)
             headers = {"Content-Type": "application/xml"}
         return _send(start_response, status, body, headers)
 
@@ -468,10 +470,3 @@ def _send(start_response: Callable[..., Any], status: int, body: bytes, headers:
     sent = {**headers, "Content-Length": str(len(body)), "x-amz-request-id": uuid4().hex[:16].upper()}
     start_response(f"{status} {_STATUS_TEXT.get(status, 'Error')}", list(sent.items()))
     return [body]
-
-
-def _error(code: str, message: str) -> bytes:
-    return (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{escape(message)}</Message>'
-        f"<RequestId>{uuid4().hex[:16].upper()}</RequestId></Error>"
-    ).encode()

@@ -15,10 +15,8 @@ from cloudflux.domain.migrations import (
     ChangeOutcome,
     MigrationState,
 )
-from cloudflux.domain.plans import (
-    MoveRole,
-    PlanState,
-)
+from cloudflux.domain.objects import ObjectState
+from cloudflux.domain.plans import MoveRole, PlannedMove, PlanState
 from cloudflux.domain.quiet_hours import QuietHours
 from cloudflux.domain.tiers import Provider
 from cloudflux.workflows import migrate
@@ -75,6 +73,16 @@ def test_tags_decide_when_the_guardrails_name_them(limits: dict[str, Any], moved
     states = world.ledger.states("plan")
     assert {number for number, (state, _) in states.items() if state is MigrationState.DONE} == moved
     assert all("tag" in detail for state, detail in states.values() if state is MigrationState.SKIPPED)
+
+
+def test_what_is_objected_to_is_skipped_with_that_reason(world: World) -> None:
+    def objection_to(move: PlannedMove, now: ObjectState) -> str | None:
+        assert now.ref.key == move.ref.key
+        return "it would be archived" if move.move_no == 3 else None
+
+    assert world.mover(objection_to=objection_to).carry_out("plan", 0, 4).ended == {"done": 4, "skipped": 1}
+    assert world.ledger.states("plan")[3] == (MigrationState.SKIPPED, "it would be archived")
+    assert world.client.head(world.refs[3]).storage_class != TO_CLASS[world.provider]
 
 
 class TestCanaries:
