@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -27,6 +30,33 @@ def pytest_configure(config: pytest.Config) -> None:
     # An example's time says how busy the machine is, or that code is compiled: no test is about that.
     settings.register_profile("cloudflux", deadline=None)
     settings.load_profile("cloudflux")
+
+
+def pytest_sessionstart() -> None:
+    """Let a socket that nobody closed tell who opened it: it is found out long after, in the midst of another test.
+
+    Those of kafka-python pass: of an attempt to connect that fails or is given up it leaves the socket to the garbage
+    collector (``kafka.net.inet``, 3.0.12).
+    """
+    opened: dict[int, traceback.StackSummary] = {}
+    open_socket, report = socket.socket.__init__, sys.unraisablehook
+
+    def noting(self: socket.socket, *args: Any, **kwargs: Any) -> None:
+        open_socket(self, *args, **kwargs)
+        frames = traceback.walk_stack(sys._getframe(1))
+        opened[id(self)] = traceback.StackSummary.extract(frames, limit=30, lookup_lines=False)
+
+    def telling(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.object, socket.socket) and isinstance(unraisable.exc_value, ResourceWarning):
+            frames = opened.get(id(unraisable.object), ())
+            if any(Path(frame.filename).parts[-3:] == ("kafka", "net", "inet.py") for frame in frames):
+                return
+            told = "".join(traceback.format_list(reversed(frames)))
+            unraisable.exc_value.add_note(f"it was opened here:\n{told}")
+        report(unraisable)
+
+    socket.socket.__init__ = noting  # type: ignore[method-assign]
+    sys.unraisablehook = telling
 
 
 def settings_without_services() -> dict[str, str]:

@@ -165,12 +165,6 @@ class TopicReader:
 
 def connect(bootstrap_servers: str, *, client_id: str, options: Mapping[str, Any] | None = None) -> KafkaConsumer:
     """Make a consumer without a group that sees committed messages only and never jumps over missing offsets."""
-    clients: list[Any] = []
-
-    def kept_client(**config: Any) -> Any:
-        clients.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**config))
-        return clients[-1]
-
     settings = {
         "client_id": client_id,
         "group_id": None,
@@ -181,12 +175,27 @@ def connect(bootstrap_servers: str, *, client_id: str, options: Mapping[str, Any
         "max_partition_fetch_bytes": 8 * 2**20,
         "bootstrap_timeout_ms": _TIMEOUT_MS,
         "metrics_enabled": False,
-        "kafka_client": kept_client,
     }
+    return made_or_closed(
+        KafkaConsumer, bootstrap_servers=_servers(bootstrap_servers), **settings | dict(options or {})
+    )
+
+
+def made_or_closed(kind: type[Any], **settings: Any) -> Any:
+    """Make a consumer or admin client of kafka-python; one that finds no broker leaves nothing behind.
+
+    Its constructor would leave a thread that goes on looking for one, and its connections: for ever, in a triggerer.
+    Raises what it raises (``KafkaError``).
+    """
+    clients: list[Any] = []
+
+    def kept_client(**config: Any) -> Any:
+        clients.append(kind.DEFAULT_CONFIG["kafka_client"](**config))
+        return clients[-1]
+
     try:
-        return KafkaConsumer(bootstrap_servers=_servers(bootstrap_servers), **settings | dict(options or {}))
+        return kind(kafka_client=kept_client, **settings)
     except BaseException:  # an interrupt too
-        # a constructor that finds no broker leaves its thread behind: for ever, in a triggerer
         for client in clients:
             client.close()
         raise

@@ -209,8 +209,10 @@ def make_topic(bootstrap: str) -> bool:
     from kafka.admin import NewTopic
     from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+    from cloudflux.events.topic import made_or_closed
+
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+        admin = made_or_closed(KafkaAdminClient, bootstrap_servers=bootstrap, request_timeout_ms=10_000)
     except KafkaError:
         return False
     try:

@@ -8,8 +8,17 @@ import pytest
 
 from cloudflux.domain.errors import SettingsError
 
-# of a client that found no broker kafka-python leaves the sockets to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+def test_nothing_stays_of_an_admin_client_when_no_broker_answers() -> None:
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    from cloudflux.events.topic import made_or_closed
+
+    threads = set(threading.enumerate())
+    with pytest.raises(KafkaError):
+        made_or_closed(KafkaAdminClient, bootstrap_servers="127.0.0.1:1", bootstrap_timeout_ms=300)
+    assert set(threading.enumerate()) <= threads
 
 
 def test_error_says_where_and_no_thread_stays_when_no_broker_answers(caplog: pytest.LogCaptureFixture) -> None:
