@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract.backends import let_restores_take
 from contract.requests_made import Requests, UnknownRequest, aws_calls, azure_calls, gcp_calls, recorded
 from sdk_clients import s3_admin, s3_control_client
 
@@ -174,6 +175,7 @@ def aws_uploads(client: Any, s3: Any, bucket: str) -> None:
 
 
 def aws_restore(client: Any, s3: Any, bucket: str) -> None:
+    let_restores_take(s3, 0)
     client.create_bucket(bucket)
     seen = client.put_object(ref(Provider.AWS, bucket), b"content", storage_class="GLACIER")
     order = RestoreOrder("bulk", 2)
@@ -349,7 +351,7 @@ def gcp_acls(client: Any, gcs: Any, bucket: str) -> None:
     """The emulator keeps no ACLs: the client is told of one, and sends it along."""
     gcs.create_bucket(bucket)  # with ACLs, as buckets had them
     seen = client.put_object(ref(Provider.GCP, bucket), b"content")
-    original = client._asked
+    original = client._looks.asked
 
     def asked(bucket: str, calls: Any) -> Any:
         answers = original(bucket, calls)
@@ -358,7 +360,7 @@ def gcp_acls(client: Any, gcs: Any, bucket: str) -> None:
                 answer.content["acl"] = [{"entity": "allUsers", "role": "READER"}]
         return answers
 
-    client._asked = asked
+    client._looks.asked = asked
     move_and_back(client, seen, "NEARLINE")
 
 
@@ -366,9 +368,9 @@ def gcp_contexts(client: Any, gcs: Any, bucket: str) -> None:
     """The emulator keeps no contexts: the client is told of one, and sends it along."""
     client.create_bucket(bucket)
     seen = client.put_object(ref(Provider.GCP, bucket), b"content")
-    original = client._seen
+    original = client._looks.seen
     contexts = {"contexts": {"custom": {"team": {"value": "red"}}}}
-    client._seen = lambda bucket, items: original(bucket, [{**item, **contexts} for item in items])
+    client._looks.seen = lambda bucket, items: original(bucket, [{**item, **contexts} for item in items])
     move_and_back(client, seen, "NEARLINE")
 
 

@@ -14,29 +14,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
-from email.utils import parsedate_to_datetime
+from datetime import date
 from functools import lru_cache, partial
 from typing import Any, Final
 
 import pyarrow as pa
 from azure.core.exceptions import (
     AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
     ResourceExistsError,
     ResourceNotFoundError,
-    ServiceRequestError,
-    ServiceResponseError,
 )
 from azure.storage.blob import ContentSettings, StandardBlobTier
 
 from cloudflux.domain.errors import (
-    AccountRefused,
-    BucketNotFound,
-    CloudFluxError,
-    CredentialsRefused,
-    ObjectLocked,
     ObjectNotFound,
     TerminalError,
     TransientError,
@@ -44,7 +34,18 @@ from cloudflux.domain.errors import (
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState, RestoreState, Unseen
 from cloudflux.domain.tiers import Provider
-from cloudflux.providers.azure_requests import Blob, BlobRequests, Properties, TierSetting, error_of
+from cloudflux.providers.azure_answers import (
+    LEASED_REASON,
+    LOCKED,
+    at,
+    class_since,
+    lock_reason,
+    refusal,
+    state_of,
+    tier_of,
+    translated,
+)
+from cloudflux.providers.azure_requests import Blob, BlobRequests, TierSetting, error_of
 from cloudflux.providers.batches import (
     EVERYTHING_REFUSED,
     NOT_ACTED_ON,
@@ -71,18 +72,7 @@ from cloudflux.providers.protocol import (
 
 LISTED_PAGE: Final = 5000
 """The most that List Blobs gives at once."""
-_LEASED: Final = frozenset(
-    {"LeaseAlreadyPresent", "LeaseIdMissing", "LeaseIdMismatchWithBlobOperation", "LeaseNotPresentWithBlobOperation"}
-)
-_LOCKED: Final = _LEASED | {"BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold"}
-_NO_SUCH_CONTAINER: Final = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
-_NO_CREDENTIALS: Final = frozenset(
-    # AuthorizationFailure is not about one blob: the account lets nobody in from here, or not who we say we are
-    {"AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo", "NoAuthenticationInformation"}
-)
-_ACCOUNT_REFUSED: Final = frozenset({"AccountIsDisabled", "InsufficientAccountPermissions", "AccountLimitExceeded"})
 _REHYDRATING: Final = frozenset({"BlobBeingRehydrated"})
-_KEPT_HEADERS: Final = ("cache-control", "content-disposition", "content-encoding", "content-language")
 _PRIORITIES: Final = {"standard": "Standard", "high": "High"}
 _LEASE_SECONDS: Final = 60
 """The longest that ends by itself: a batch that takes longer is refused, and its blobs are free again soon."""
@@ -126,9 +116,9 @@ class AzureTierClient:
             self._service.create_container(bucket)
         except ResourceExistsError as exc:
             if exc.error_code != "ContainerAlreadyExists":  # e.g. it is being deleted
-                raise _translated(exc, f"container {bucket!r}") from exc
+                raise translated(exc, f"container {bucket!r}") from exc
         except AzureError as exc:
-            raise _translated(exc, f"container {bucket!r}") from exc
+            raise translated(exc, f"container {bucket!r}") from exc
 
     def put_object(
         self,
@@ -169,14 +159,14 @@ class AzureTierClient:
                 tags=dict(tags) if tags else None,
             )
         except AzureError as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
 
     def get_object(self, ref: ObjectRef) -> bytes:
         """Read a blob. Raises ``ObjectNotFound``."""
         try:
             content: bytes = self._blob(ref).download_blob().readall()
         except AzureError as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
         return content
 
     def read_blocks(self, ref: ObjectRef, block_bytes: int) -> Iterator[bytes]:
@@ -184,7 +174,7 @@ class AzureTierClient:
         try:
             yield from self._blob(ref).download_blob().chunks()
         except AzureError as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
 
     def delete_object(self, ref: ObjectRef) -> None:
         """Delete a blob; one that is gone already is fine. Raises ``ObjectLocked``."""
@@ -193,12 +183,12 @@ class AzureTierClient:
         except ResourceNotFoundError:
             return
         except AzureError as exc:
-            raise _translated(exc, ref.uri) from exc
+            raise translated(exc, ref.uri) from exc
 
     def list_pages(self, bucket: str, prefix: str = "") -> Iterator[list[ObjectState]]:
         """List live blobs by name, at most 1000 at a time."""
         for page in self._listing(bucket, prefix):
-            states = (_state(ObjectRef(Provider.AZURE, bucket, blob.name), blob) for blob in page)
+            states = (state_of(ObjectRef(Provider.AZURE, bucket, blob.name), blob) for blob in page)
             yield [replace(state, metadata={}, headers=None) for state in states]
 
     def list_inventory(self, bucket: str, day: date, prefix: str = "") -> Iterator[pa.RecordBatch]:
@@ -211,12 +201,12 @@ class AzureTierClient:
                 day,
                 keys=[blob.name for blob in page],
                 sizes_bytes=[int(each["content-length"]) for each in told],
-                storage_classes=[_tier(each) for each in told],
+                storage_classes=[tier_of(each) for each in told],
                 etags=[each["etag"].strip('"') for each in told],
-                last_modified_at=[_at(each["last-modified"]) for each in told],
-                class_since_at=[_class_since(each) for each in told],
+                last_modified_at=[at(each["last-modified"]) for each in told],
+                class_since_at=[class_since(each) for each in told],
                 content_types=[each.get("content-type") for each in told],
-                lock_reasons=[_lock_reason(each) for each in told],
+                lock_reasons=[lock_reason(each) for each in told],
             )
 
     def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
@@ -226,20 +216,20 @@ class AzureTierClient:
             for blob in (blob for blob in page if blob.name >= start_from):
                 told = blob.properties
                 etag, size_bytes = told["etag"].strip('"'), int(told["content-length"])
-                yield StoredFile(bucket, blob.name, etag, size_bytes, _at(told["last-modified"]))
+                yield StoredFile(bucket, blob.name, etag, size_bytes, at(told["last-modified"]))
 
     def head(self, ref: ObjectRef, *, tags: bool = True) -> ObjectState:
         """Tell the state of the live blob of that name. Raises ``ObjectNotFound``."""
         pace = self._pace_of(ref.bucket)
         answer = ask(lambda: self._requests.look(ref.bucket, ref.key), pace, self._patience, ref.uri)
         if answer.status != 200:
-            raise _refusal(answer.status, *error_of(answer), ref.uri)
-        state = _state(ref, answer.content)
+            raise refusal(answer.status, *error_of(answer), ref.uri)
+        state = state_of(ref, answer.content)
         if not tags or answer.content.properties.get("tag-count", "0") == "0":
             return state
         answer = ask(lambda: self._requests.tags(ref.bucket, ref.key), pace, self._patience, ref.uri)
         if answer.status != 200:
-            raise _refusal(answer.status, *error_of(answer), ref.uri)
+            raise refusal(answer.status, *error_of(answer), ref.uri)
         return replace(state, tags=answer.content)
 
     def head_many(self, refs: Sequence[ObjectRef], *, tags: bool = True) -> list[ObjectState | Unseen | None]:
@@ -303,7 +293,7 @@ class AzureTierClient:
     def _list_from(self, bucket: str, include: str) -> Callable[[str, str, int], tuple[list[ObjectState], bool]]:
         def page(start: str, prefix: str, limit: int) -> tuple[list[ObjectState], bool]:
             blobs, marker = self._page(bucket, prefix, start=start, limit=limit, include=include)
-            return [_state(ObjectRef(Provider.AZURE, bucket, blob.name), blob) for blob in blobs], bool(marker)
+            return [state_of(ObjectRef(Provider.AZURE, bucket, blob.name), blob) for blob in blobs], bool(marker)
 
         return page
 
@@ -343,7 +333,7 @@ class AzureTierClient:
             outcome, detail = ChangeOutcome.RESTORING, "it is being rehydrated"
         elif now.storage_class == change.to_class:
             outcome, detail = ChangeOutcome.CHANGED, "already there"
-        elif now.lock_reason is not None and not (self._lease_moves and now.lock_reason.startswith(_LEASED_REASON)):
+        elif now.lock_reason is not None and not (self._lease_moves and now.lock_reason.startswith(LEASED_REASON)):
             outcome, detail = ChangeOutcome.LOCKED, now.lock_reason
         elif now.storage_class in self.capabilities.restore_needed_from:
             if change.restore is None:
@@ -362,7 +352,7 @@ class AzureTierClient:
             answer = self._requests.set_tiers(bucket, [self._setting(change) for change in pending])
             if isinstance(answer, Answer) and answer.status not in NOT_ACTED_ON | UNCERTAIN:
                 whole = f"a batch of {len(pending)} blobs in container {bucket!r}"
-                error = _refusal(answer.status, *error_of(answer), whole)
+                error = refusal(answer.status, *error_of(answer), whole)
                 if isinstance(error, EVERYTHING_REFUSED):
                     raise error
             return answer
@@ -430,7 +420,7 @@ class AzureTierClient:
 
     def _without_our_lease(self, state: ObjectState | Unseen | None) -> ObjectState | Unseen | None:
         """Give a lease back if it is ours: Azure tells that a blob is leased, but not by whom."""
-        if not isinstance(state, ObjectState) or not (state.lock_reason or "").startswith(_LEASED_REASON):
+        if not isinstance(state, ObjectState) or not (state.lock_reason or "").startswith(LEASED_REASON):
             return state
         return replace(state, lock_reason=None) if self._release(state.ref) else state
 
@@ -440,7 +430,7 @@ class AzureTierClient:
         if answer.status in (200, 202):
             return TierChangeResult(change.ref, ChangeOutcome.CHANGED, "", request_id)
         code, message = error_of(answer)
-        error = _refusal(answer.status, code, message, change.ref.uri)
+        error = refusal(answer.status, code, message, change.ref.uri)
         if isinstance(error, EVERYTHING_REFUSED):
             raise error
         outcome, detail = ChangeOutcome.ERROR, f"Azure answered {answer.status} {code}".strip()
@@ -448,7 +438,7 @@ class AzureTierClient:
             outcome, detail = ChangeOutcome.NOT_FOUND, "the blob is gone"
         elif self._lease_moves and code == "LeaseNotPresentWithBlobOperation":
             outcome, detail = ChangeOutcome.UNAVAILABLE, "our lease had ended before the change was made"
-        elif code in _LOCKED:
+        elif code in LOCKED:
             outcome = ChangeOutcome.LOCKED
         elif code in _REHYDRATING:
             outcome = ChangeOutcome.RESTORING
@@ -504,10 +494,10 @@ class AzureTierClient:
             told = answer.content.properties
             changed_at = told.get("access-tier-change-time")
             ours = (
-                _tier(told) == change.to_class
+                tier_of(told) == change.to_class
                 and told.get("access-tier-inferred") != "true"
                 and changed_at is not None
-                and _at(changed_at) >= _at(told["last-modified"])
+                and at(changed_at) >= at(told["last-modified"])
             )
             if not ours:
                 return stays
@@ -539,97 +529,10 @@ class AzureTierClient:
             lambda: self._requests.list_page(bucket, prefix, **asked), self._pace_of(bucket), self._patience, what
         )
         if answer.status != 200:
-            raise _refusal(answer.status, *error_of(answer), what)
+            raise refusal(answer.status, *error_of(answer), what)
         page: tuple[list[Blob], str] = answer.content
         return page
 
 
-def _state(ref: ObjectRef, blob: Blob) -> ObjectState:
-    told = blob.properties
-    headers = {name: value for name in _KEPT_HEADERS if (value := told.get(name))}
-    if scope := told.get("encryption-scope"):
-        headers["encryption-scope"] = scope
-    md5 = told.get("content-md5")
-    # A version's id is no part of it: a listing does not tell it, and the ETag names the content.
-    return ObjectState(
-        ref=replace(ref, version_id=None),
-        size_bytes=int(told["content-length"]),
-        storage_class=_tier(told),
-        etag=told["etag"].strip('"'),
-        last_modified_at=_at(told["last-modified"]),
-        class_since_at=_class_since(told),
-        content_type=told.get("content-type") or None,
-        checksum=f"md5:{md5}" if md5 else None,
-        metadata=blob.metadata,
-        tags=blob.tags,
-        lock_reason=_lock_reason(told),
-        headers=headers,
-        restore=RestoreState.RUNNING if told.get("archive-status") else None,
-    )
-
-
-def _tier(told: Properties) -> str:
-    """Tell the tier; append and page blobs have none, and are priced like hot ones."""
-    return told.get("access-tier") or "Hot"
-
-
-def _class_since(told: Properties) -> datetime:
-    """Tell since when a blob is in its tier.
-
-    Without a change of tier that is its last write: the creation time outlives overwriting, which starts the clock
-    anew.
-    """
-    return _at(told.get("access-tier-change-time") or told["last-modified"])
-
-
-_LEASED_REASON: Final = "leased"
-
-
-def _lock_reason(told: Properties) -> str | None:
-    """Tell why the tier must not be changed."""
-    if told.get("lease-status") == "locked":
-        return f"{_LEASED_REASON} ({told.get('lease-state')})"
-    kind = told.get("blob-type") or "BlockBlob"
-    return None if kind == "BlockBlob" else f"a {kind} has no tier that could be changed"
-
-
-@lru_cache(maxsize=4096)
-def _at(text: str) -> datetime:
-    return parsedate_to_datetime(text)
-
-
 def _single(answer: Answer | Sequence[Answer]) -> Answer:
     return answer if isinstance(answer, Answer) else answer[0]
-
-
-def _refusal(status: int, code: str, message: str, what: str) -> CloudFluxError:
-    """Give the error for what Azure refused."""
-    said = f"{status} {code}".strip()
-    error: CloudFluxError = TerminalError(f"Azure refused {what} with {said}: {message}")
-    if code in _NO_CREDENTIALS or status == 401:
-        # its message would repeat the signature
-        error = CredentialsRefused(f"Azure does not accept our credentials ({said}, at {what}): renew them")
-    elif code in _ACCOUNT_REFUSED:
-        error = AccountRefused(f"Azure serves this storage account no longer ({said}, at {what}): {message}")
-    elif code in _NO_SUCH_CONTAINER:
-        error = BucketNotFound(f"there is no such container ({code}): {what}")
-    elif status in NOT_ACTED_ON | UNCERTAIN:
-        error = TransientError(f"Azure could not serve {what} now ({said}): try again later")
-    elif status == 404:
-        error = ObjectNotFound(f"there is no object {what}")
-    elif code in _LOCKED:
-        error = ObjectLocked(f"{what} is locked: {code}")
-    return error
-
-
-def _translated(exc: AzureError, what: str) -> CloudFluxError:
-    """Give the error for what the SDK raised."""
-    if isinstance(exc, ClientAuthenticationError) and exc.response is None:
-        return CredentialsRefused(
-            f"Azure does not accept our credentials ({type(exc).__name__}, at {what}): renew them"
-        )
-    if isinstance(exc, (ServiceRequestError, ServiceResponseError)) or not isinstance(exc, HttpResponseError):
-        return TransientError(f"the connection to Azure failed at {what}: {exc}")
-    code = getattr(exc, "error_code", None) or exc.reason or ""
-    code = str(getattr(code, "value", code))  # an enumeration, where the SDK knows the code
-    return _refusal(exc.status_code or 0, code, exc.message, what)
