@@ -10,8 +10,10 @@ import pytest
 import requests
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from google.cloud.storage._bucket_metadata_cache import BucketMetadataCache
+from sdk_clients import gcs_client
 
-from cloudflux.domain.errors import CredentialsRefused
+from cloudflux.domain.errors import CredentialsRefused, ObjectNotFound
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState
 from cloudflux.domain.tiers import Provider
@@ -61,6 +63,24 @@ def test_a_buckets_soft_delete_is_read_in_days(
         bucket.soft_delete_policy.retention_duration_seconds = seconds
     gcs.create_bucket(bucket)
     assert client.soft_delete_days(new_bucket) == days
+
+
+def test_nothing_is_asked_of_a_bucket_behind_our_back(
+    client: GcpTierClient, gcs: Any, new_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The permissions to collect logs do not allow it: each such request would be a denied one in somebody's audit."""
+    asked: list[str] = []
+    monkeypatch.setattr(BucketMetadataCache, "_fetch_background", lambda _, bucket: asked.append(bucket))
+    client.create_bucket(new_bucket)
+    with gcs_client(gcs._connection.API_BASE_URL) as other:  # the one that made the bucket knows all about it
+        reading = GcpTierClient(other)
+        reading.put_object(_ref(new_bucket), b"content")
+        assert reading.get_object(_ref(new_bucket)) == b"content"
+        assert b"".join(reading.read_blocks(_ref(new_bucket), 3)) == b"content"
+        reading.delete_object(_ref(new_bucket))
+        with pytest.raises(ObjectNotFound):
+            reading.get_object(_ref(new_bucket))
+    assert asked == []
 
 
 def test_all_metadata_is_kept_when_an_object_moves(client: GcpTierClient, gcs: Any, new_bucket: str) -> None:

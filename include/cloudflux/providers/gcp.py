@@ -61,6 +61,9 @@ class GcpTierClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
+        # For its traces, even if there are none, the library asks for each bucket in a thread of its own: a request
+        # that nobody's policy needs to allow, and whose answer nobody reads (google-cloud-storage 3.17).
+        client._bucket_metadata_cache = None
         paces = pace_of or lru_cache(maxsize=None)(lambda bucket: Pace(max_in_flight=in_flight))
         may_remove = remove_superseded if callable(remove_superseded) else lambda bucket: bool(remove_superseded)
         asking, patience = ObjectRequests(client, timeout_seconds, in_flight), Patience(attempts, sleep)
