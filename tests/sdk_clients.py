@@ -58,4 +58,6 @@ def gcs_client(url: str) -> Any:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
-    return storage.Client(project="test", credentials=AnonymousCredentials(), client_options={"api_endpoint": url})
+    client = storage.Client(project="test", credentials=AnonymousCredentials(), client_options={"api_endpoint": url})
+    client._bucket_metadata_cache = None  # which asks for buckets in threads of its own, see GcpTierClient
+    return client

@@ -11,7 +11,6 @@ import requests
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from google.cloud.storage._bucket_metadata_cache import BucketMetadataCache
-from sdk_clients import gcs_client
 
 from cloudflux.domain.errors import CredentialsRefused, ObjectNotFound
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
@@ -72,8 +71,9 @@ def test_nothing_is_asked_of_a_bucket_behind_our_back(
     asked: list[str] = []
     monkeypatch.setattr(BucketMetadataCache, "_fetch_background", lambda _, bucket: asked.append(bucket))
     client.create_bucket(new_bucket)
-    with gcs_client(gcs._connection.API_BASE_URL) as other:  # the one that made the bucket knows all about it
-        reading = GcpTierClient(other)
+    options = {"api_endpoint": gcs._connection.API_BASE_URL}
+    with storage.Client(project="test", credentials=AnonymousCredentials(), client_options=options) as other:
+        reading = GcpTierClient(other)  # whoever makes a bucket knows all about it
         reading.put_object(_ref(new_bucket), b"content")
         assert reading.get_object(_ref(new_bucket)) == b"content"
         assert b"".join(reading.read_blocks(_ref(new_bucket), 3)) == b"content"
