@@ -34,7 +34,7 @@ from cloudflux.workflows.turns import Ended, TierClient, Turns
 
 STEP_MOVES: Final = 1000
 """Moves that are looked at, submitted and verified together."""
-STEPS_AT_ONCE: Final = 3
+STEPS_AT_ONCE: Final = 4
 """Some ask the provider while others read and write here; all are in memory."""
 
 _STATE_AFTER: Final[Mapping[ChangeOutcome, tuple[MigrationState, str]]] = {
