@@ -55,7 +55,7 @@ def pytest_sessionstart() -> None:
             unraisable.exc_value.add_note(f"it was opened here:\n{told}")
         report(unraisable)
 
-    socket.socket.__init__ = noting  # type: ignore[method-assign]
+    socket.socket.__init__ = noting  # type: ignore[method-assign]  # for this session's tests only
     sys.unraisablehook = telling
 
 

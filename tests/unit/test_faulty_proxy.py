@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
-from faulty_proxy import Fault, FaultyProxy, Message, Plan, batch_parts, content_id, moved_more_than_once
+from faulty_proxy import Fault, FaultyProxy, Plan, moved_more_than_once
 from sdk_clients import gcs_client, s3_client
+from wire_messages import Message, batch_parts, content_id
 
 CONTENT = bytes(range(256)) * 40
 

@@ -82,7 +82,7 @@ def test_a_refusal_says_what_it_concerns(code: str, status: int, error: type[Exc
     class Refusing:
         def list_bucket_intelligent_tiering_configurations(self, **_: Any) -> Any:
             told = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-            raise ClientError(told, "ListBucketIntelligentTieringConfigurations")  # type: ignore[arg-type]
+            raise ClientError(told, "ListBucketIntelligentTieringConfigurations")  # type: ignore[arg-type]  # what its stubs call complete
 
     if error is None:  # another store than S3, which has no such setting
         assert archive_rules(Refusing(), "media") == []
