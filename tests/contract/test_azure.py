@@ -29,7 +29,7 @@ from cloudflux.domain.objects import ObjectRef, RestoreState
 from cloudflux.domain.tiers import Provider
 from cloudflux.domain.verification import differences
 from cloudflux.providers.azure import AzureTierClient
-from cloudflux.providers.protocol import map_concurrently
+from cloudflux.providers.workers import Workers
 
 pytestmark = pytest.mark.contract
 
@@ -71,7 +71,7 @@ def _intercept(monkeypatch: pytest.MonkeyPatch, azure: Any, answered: Callable[[
 def test_every_change_is_an_error_when_azure_refuses_the_batch_as_a_whole(client: AzureTierClient, bucket: str) -> None:
     # 257 give one answer with status 400 in a batch's answer of 202
     refs = [_ref(bucket, f"n/{number}") for number in range(257)]
-    seen = map_concurrently(lambda ref: client.put_object(ref, b"x"), refs, 10)
+    seen = Workers(10).map(lambda ref: client.put_object(ref, b"x"), refs)
     client.capabilities = replace(client.capabilities, batch_size=257)
     results = client.change_tiers([TierChange(state, "Cool") for state in seen])
     assert {result.outcome for result in results} == {ChangeOutcome.ERROR}

@@ -19,7 +19,7 @@ from cloudflux.domain.tiers import Provider
 from cloudflux.domain.verification import differences
 from cloudflux.providers import gcp_requests
 from cloudflux.providers.gcp import GcpTierClient
-from cloudflux.providers.protocol import map_concurrently
+from cloudflux.providers.workers import Workers
 
 pytestmark = pytest.mark.contract
 
@@ -216,7 +216,7 @@ def test_many_objects_of_a_versioned_bucket_leave_nothing_behind(
 ) -> None:
     _versioned(gcs, new_bucket)
     keys = [f"n/{number:03}" for number in range(230)]
-    seen = map_concurrently(lambda key: client.put_object(_ref(new_bucket, key), key.encode()), keys, 8)
+    seen = Workers(8).map(lambda key: client.put_object(_ref(new_bucket, key), key.encode()), keys)
     results = client.change_tiers([TierChange(state, "COLDLINE", now=state) for state in seen])
     assert {result.outcome for result in results} == {ChangeOutcome.CHANGED}
     assert len(list(gcs.list_blobs(new_bucket, versions=True))) == len(keys)
@@ -237,7 +237,7 @@ def test_no_object_is_rewritten_twice_when_answers_are_lost(
     client = GcpTierClient(gcs, sleep=lambda seconds: None)
     client.create_bucket(new_bucket)
     keys = [f"n/{number:03}" for number in range(450)]
-    seen = map_concurrently(lambda key: client.put_object(_ref(new_bucket, key), b"x"), keys, 8)
+    seen = Workers(8).map(lambda key: client.put_object(_ref(new_bucket, key), b"x"), keys)
     original, answered = gcs._http.request, itertools.count()
 
     def request(method: str, url: str, data: Any = None, **options: Any) -> Any:

@@ -24,7 +24,7 @@ from cloudflux.lake.schemas import DECISIONS
 from cloudflux.price_books import load_book
 from cloudflux.providers.aws import AwsTierClient
 from cloudflux.providers.aws_batch import BatchOperationsTierClient
-from cloudflux.providers.protocol import map_concurrently
+from cloudflux.providers.workers import Workers
 from cloudflux.workflows.job_fees import with_job_fees
 from cloudflux.workflows.migrate import Mover
 from cloudflux.workflows.move_costs import move_costs
@@ -118,8 +118,8 @@ def test_the_cost_that_is_stated_is_charged_and_recorded(s3: Any, control: Any, 
         return plain.put_object(ObjectRef(Provider.AWS, new_bucket, key), key.encode())
 
     seen = {  # of the second class there are too few for a job
-        "GLACIER_IR": map_concurrently(put, [f"many/{number:04}" for number in range(1_130)], 16),
-        "STANDARD_IA": map_concurrently(put, [f"few/{number:04}" for number in range(40)], 16),
+        "GLACIER_IR": Workers(16).map(put, [f"many/{number:04}" for number in range(1_130)]),
+        "STANDARD_IA": Workers(16).map(put, [f"few/{number:04}" for number in range(40)]),
     }
     book = load_book("aws-us-east-1")
     terms = job_terms(book, from_objects=1_100, write_once=True, remove_superseded=False)

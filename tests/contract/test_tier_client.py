@@ -16,7 +16,7 @@ from cloudflux.domain.objects import ObjectState, RestoreState, Unseen
 from cloudflux.domain.tiers import tier_of
 from cloudflux.domain.verification import differences
 from cloudflux.lake.schemas import INVENTORY
-from cloudflux.providers.protocol import map_concurrently
+from cloudflux.providers.workers import Workers
 
 pytestmark = pytest.mark.contract
 
@@ -180,7 +180,7 @@ def test_deleting_is_refused_when_the_object_is_locked(backend: Backend, bucket:
 
 def test_every_change_has_its_own_outcome_when_there_are_more_than_a_batch(backend: Backend, bucket: str) -> None:
     keys = [f"n/{number:04}" for number in range(260)]
-    seen = map_concurrently(lambda key: _put(backend, bucket, key=key), keys, 16)
+    seen = Workers(16).map(lambda key: _put(backend, bucket, key=key), keys)
     backend.client.delete_object(seen[3].ref)
     _put(backend, bucket, key=keys[258], data=b"overwritten")
     results = backend.client.change_tiers([TierChange(state, backend.warm) for state in seen])
@@ -325,7 +325,7 @@ def test_the_others_move_when_one_object_is_not_served(
 
 def test_more_than_a_thousand_objects_move_in_one_call(backend: Backend, bucket: str) -> None:
     keys = [f"many/{number:05}" for number in range(1100)]
-    map_concurrently(lambda key: _put(backend, bucket, key=key, data=key.encode()), keys, 16)
+    Workers(16).map(lambda key: _put(backend, bucket, key=key, data=key.encode()), keys)
     seen = backend.client.head_many([backend.ref(bucket, key) for key in keys])
     results = backend.client.change_tiers([TierChange(state, backend.warm, now=state) for state in seen])
     assert [result.ref.key for result in results] == keys
@@ -337,8 +337,8 @@ def test_more_than_a_thousand_objects_move_in_one_call(backend: Backend, bucket:
 
 def test_many_looks_tell_what_single_looks_tell(backend: Backend, bucket: str) -> None:
     keys = [f"{folder}/{number:03}" for folder in ("near", "b/\u00e9 +%&<", "z") for number in range(12)]
-    states = map_concurrently(lambda key: _put(backend, bucket, key=key), keys, 16)
-    map_concurrently(lambda number: _put(backend, bucket, key=f"far/{number:04}"), range(300), 16)
+    states = Workers(16).map(lambda key: _put(backend, bucket, key=key), keys)
+    Workers(16).map(lambda number: _put(backend, bucket, key=f"far/{number:04}"), range(300))
     wanted = [
         *(state.ref for state in states),
         *(backend.ref(bucket, f"far/{number:04}") for number in range(0, 300, 25)),
@@ -392,7 +392,7 @@ def test_an_archived_object_is_moved_when_its_restore_is_done(
 
 def test_all_objects_are_listed_once_when_they_fill_more_than_a_page(backend: Backend, bucket: str) -> None:
     keys = {f"many/{number:05}" for number in range(1003)} | {"other"}
-    map_concurrently(lambda key: _put(backend, bucket, key=key, data=b"x", tags=None), sorted(keys), 16)
+    Workers(16).map(lambda key: _put(backend, bucket, key=key, data=b"x", tags=None), sorted(keys))
     pages = list(backend.client.list_pages(bucket))
     assert [len(page) for page in pages] == [1000, 4]
     listed = [state.ref.key for page in pages for state in page]

@@ -18,7 +18,8 @@ from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.verification import same_content
 from cloudflux.providers.aws_batch_calls import BatchCalls
 from cloudflux.providers.aws_batch_jobs import Task
-from cloudflux.providers.protocol import TierCapabilities, map_concurrently
+from cloudflux.providers.protocol import TierCapabilities
+from cloudflux.providers.workers import Workers
 
 WHOLE_CALL: Final = (CredentialsRefused, BucketNotFound, AccountRefused)
 """What ends all changes of a call, and not only those of one job."""
@@ -44,7 +45,7 @@ class JobSettling:
     def __init__(self, calls: BatchCalls, looker: PlainClient, *, in_flight: int) -> None:
         self._calls = calls
         self._looker = looker
-        self._in_flight = in_flight
+        self._workers = Workers(in_flight)
 
     def settled(
         self, members: Mapping[int, TierChange], tasks: Mapping[str, Task], told: str, job_id: str | None
@@ -67,7 +68,7 @@ class JobSettling:
         for number in moved:
             results[number] = TierChangeResult(members[number].ref, ChangeOutcome.CHANGED, "", job_id)
         versioned = [number for number in moved if members[number].ref.version_id is not None]
-        overtaken = map_concurrently(lambda number: self._overtaken(members[number]), versioned, self._in_flight)
+        overtaken = self._workers.map(lambda number: self._overtaken(members[number]), versioned)
         removable = []
         for number, problem in zip(versioned, overtaken, strict=True):
             if problem is None:

@@ -46,7 +46,8 @@ from cloudflux.domain.tiers import Provider
 from cloudflux.domain.verification import same_content
 from cloudflux.providers.aws_refusals import THROTTLED, code_of, refusal
 from cloudflux.providers.pace import Pace
-from cloudflux.providers.protocol import TierCapabilities, map_concurrently, unknown_class
+from cloudflux.providers.protocol import TierCapabilities, unknown_class
+from cloudflux.providers.workers import Workers
 
 TAG: Final = "cloudflux-move"
 """The tag of a version that is to move; its value is the class."""
@@ -125,7 +126,7 @@ class LifecycleTierClient:
         self._s3 = s3
         self._looker = looker
         self._clock = clock
-        self._in_flight = in_flight
+        self._workers = Workers(in_flight)
         pace = Pace(max_in_flight=in_flight)
         self._pace_of = pace_of or (lambda _bucket: pace)
 
@@ -161,7 +162,7 @@ class LifecycleTierClient:
                 return replace(verdict, outcome=missing[0], detail=missing[1]).result()
             return self._carry_out(verdict)
 
-        return map_concurrently(carry_out, verdicts, self._in_flight)
+        return self._workers.map(carry_out, verdicts)
 
     def withdraw(self, refs: Sequence[ObjectRef]) -> int:
         """Take our tag off objects whose moves were called off or skipped; tells from how many.
@@ -174,7 +175,7 @@ class LifecycleTierClient:
             named = ref.version_id is not None and self._untag(ref, ref.version_id)
             return self._untag(ref, None) or named
 
-        return sum(map_concurrently(withdraw, refs, self._in_flight))
+        return sum(self._workers.map(withdraw, refs))
 
     def retire(self, bucket: str) -> None:
         """Take our rules out of a bucket and leave all others as they are; fine when there are none of ours.

@@ -66,9 +66,9 @@ from cloudflux.providers.protocol import (
     PAGE_OBJECTS,
     StoredFile,
     TierCapabilities,
-    map_concurrently,
     unknown_class,
 )
+from cloudflux.providers.workers import Workers
 
 LISTED_PAGE: Final = 5000
 """The most that List Blobs gives at once."""
@@ -81,9 +81,9 @@ _LEASE_SECONDS: Final = 60
 class AzureTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``BlobServiceClient``, as ``WasbHook.get_conn()`` gives it.
 
-    ``in_flight`` requests run at once, each in a thread; a batch of changes is one request, and counts as its changes
-    in a container's ``pace_of``. A request is sent ``attempts`` times until it is served. ``lease_moves`` leases every
-    blob while its tier is changed.
+    ``in_flight`` looks and as many changes run at once, each in a thread, whoever asks; a batch is one of them, and
+    counts as its changes in a container's ``pace_of``. A request is sent ``attempts`` times until it is served.
+    ``lease_moves`` leases every blob while its tier is changed.
     """
 
     provider: Provider = Provider.AZURE
@@ -101,7 +101,7 @@ class AzureTierClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._service = service
-        self._in_flight = in_flight
+        self._lookers, self._changers = Workers(in_flight), Workers(in_flight)
         self._pace_of = pace_of or lru_cache(maxsize=None)(lambda bucket: Pace(max_in_flight=in_flight))
         self._lease_moves = lease_moves
         self._patience = Patience(attempts, sleep)
@@ -239,7 +239,7 @@ class AzureTierClient:
         With ``lease_moves`` a lease that a killed attempt of ours has left is given back.
         """
         states = self._looks(refs, tags=tags, include="metadata,tags" if tags else "metadata")
-        return map_concurrently(self._without_our_lease, states, self._in_flight) if self._lease_moves else states
+        return self._lookers.map(self._without_our_lease, states) if self._lease_moves else states
 
     def change_tiers(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Move each blob to its tier, if it is still the one that was seen."""
@@ -263,8 +263,8 @@ class AzureTierClient:
             return self._move_leased(batch) if self._lease_moves else self._move(batch)
 
         # A batch under leases has requests of its own at once.
-        at_once = 1 if self._lease_moves else self._in_flight
-        for numbers, moved in zip(batches, map_concurrently(move, batches, at_once), strict=True):
+        outcomes = map(move, batches) if self._lease_moves else self._changers.map(move, batches)
+        for numbers, moved in zip(batches, outcomes, strict=True):
             results.update(zip(numbers, moved, strict=True))
         doubtful = [number for number in sorted(ready) if results[number].outcome is ChangeOutcome.CHANGED]
         confirmed = self._confirmed([ready[number] for number in doubtful], [results[number] for number in doubtful])
@@ -285,7 +285,7 @@ class AzureTierClient:
                 look=self._look_one(bucket, tags),
                 page_objects=LISTED_PAGE,
                 look_batch=1,
-                in_flight=self._in_flight,
+                workers=self._lookers,
             )
             found.update(((bucket, key), state) for key, state in states.items())
         return [found[ref.bucket, ref.key] for ref in refs]
@@ -377,12 +377,12 @@ class AzureTierClient:
 
     def _move_leased(self, changes: Sequence[TierChange]) -> list[TierChangeResult]:
         """Set the tiers of one batch, each blob leased on the condition of its ETag meanwhile."""
-        refused = map_concurrently(self._acquire, changes, self._in_flight)
+        refused = self._changers.map(self._acquire, changes)
         ours = [change for change, result in zip(changes, refused, strict=True) if result is None]
         try:
             moved = iter(self._move(ours) if ours else [])
         finally:
-            map_concurrently(self._release, [change.ref for change in ours], self._in_flight)
+            self._changers.map(self._release, [change.ref for change in ours])
         return [result if result is not None else next(moved) for result in refused]
 
     def _acquire(self, change: TierChange) -> TierChangeResult | None:

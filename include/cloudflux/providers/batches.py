@@ -11,8 +11,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from os.path import commonprefix
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cloudflux.domain.errors import (
     AccountRefused,
@@ -24,7 +25,7 @@ from cloudflux.domain.errors import (
 from cloudflux.domain.migrations import ChangeOutcome, TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.providers.pace import LeftAlone, Pace
-from cloudflux.providers.protocol import map_concurrently
+from cloudflux.providers.workers import Workers
 
 NOT_ACTED_ON: Final = frozenset({429, 503})
 UNCERTAIN: Final = frozenset({408, 500, 502, 504})
@@ -236,7 +237,7 @@ def look_at(
     look: Callable[[Sequence[str]], Sequence[ObjectState | Unseen | None]],
     page_objects: int,
     look_batch: int,
-    in_flight: int,
+    workers: Workers,
 ) -> dict[str, ObjectState | Unseen | None]:
     """Look at the objects of one bucket by listing where they lie close together, one by one elsewhere.
 
@@ -244,20 +245,33 @@ def look_at(
     What a listing does not show is looked at: only that can tell that an object is not there.
     """
     wanted = sorted(set(keys))
-    per_chunk = max(page_objects // 4, min(page_objects, -(-len(wanted) // in_flight)))
-    chunks = [wanted[first : first + per_chunk] for first in range(0, len(wanted), per_chunk)]
     found: dict[str, ObjectState | Unseen | None] = {}
 
-    def scan(chunk: Sequence[str]) -> Mapping[str, ObjectState | Unseen]:
-        return _scan(chunk, list_from, look, ref_of, page_objects)
+    def scan(chunk: Sequence[str], pages: int | None = None) -> _Scanned:
+        return _scan(chunk, list_from, look, ref_of, page_objects, pages=pages)
 
-    for listed in map_concurrently(scan, chunks, in_flight):
-        found.update(listed)
-    rest = [key for key in wanted if key not in found]
-    batches = [rest[first : first + look_batch] for first in range(0, len(rest), look_batch)]
-    for batch, states in zip(batches, map_concurrently(look, batches, in_flight), strict=True):
+    # Where all lie next to one another a page has them; where there is something between, more are listed at once.
+    behind: list[Sequence[str]] = []
+    for scanned in workers.map(partial(scan, pages=1), _cut(wanted, page_objects)):
+        found.update(scanned.found)
+        behind += _cut(scanned.rest, page_objects // 4)
+    for scanned in workers.map(scan, behind):
+        found.update(scanned.found)
+    batches = _cut([key for key in wanted if key not in found], look_batch)
+    for batch, states in zip(batches, workers.map(look, batches), strict=True):
         found.update(zip(batch, states, strict=True))
     return found
+
+
+def _cut(keys: Sequence[str], most: int) -> list[Sequence[str]]:
+    return [keys[first : first + most] for first in range(0, len(keys), most)]
+
+
+class _Scanned(NamedTuple):
+    """What listing has shown, and which keys it did not come to though it may pay for them."""
+
+    found: Mapping[str, ObjectState | Unseen]
+    rest: Sequence[str] = ()
 
 
 def _scan(
@@ -266,13 +280,17 @@ def _scan(
     look: Callable[[Sequence[str]], Sequence[ObjectState | Unseen | None]],
     ref_of: Callable[[str], ObjectRef],
     page_objects: int,
-) -> Mapping[str, ObjectState | Unseen]:
-    """List for sorted keys, skipping the gaps between them, until the listing shows too few of them."""
+    *,
+    pages: int | None,
+) -> _Scanned:
+    """List for sorted keys, skipping the gaps between them, until the listing shows too few of them; so many pages."""
     found: dict[str, ObjectState | Unseen] = {}
     names = frozenset(wanted)
     next_one = 0
     limit = len(wanted)
     while len(wanted) - next_one >= _FEW:
+        if pages == 0:
+            return _Scanned(found, wanted[next_one:])
         prefix = commonprefix((wanted[next_one], wanted[-1]))  # noqa: RUF071  # of keys, which are no paths
         try:
             page, more = list_from(wanted[next_one], prefix, min(limit, page_objects))
@@ -285,7 +303,7 @@ def _scan(
             if not isinstance(first, Unseen) or not first.passing:
                 break  # objects are served: it is their listing that is not, as where a name cannot be written in XML
             # to ask for each of them, as patiently, would take hours while nothing is served
-            return {key: found.get(key) or Unseen(ref_of(key), str(exc), passing=True) for key in wanted}
+            return _Scanned({key: found.get(key) or Unseen(ref_of(key), str(exc), passing=True) for key in wanted})
         hits = [state for state in page if state.ref.key in names]
         found.update((state.ref.key, state) for state in hits)
         if not more or not page:
@@ -295,7 +313,8 @@ def _scan(
             break
         next_one = passed
         limit = (len(wanted) - next_one) * len(page) // len(hits) + 1
-    return found
+        pages = None if pages is None else pages - 1
+    return _Scanned(found)
 
 
 def unavailable_or_refused(change: TierChange, unseen: Unseen) -> TierChangeResult:

@@ -32,6 +32,7 @@ from cloudflux.providers.gcp_requests import ObjectRequests
 from cloudflux.providers.inventory import inventory_batch
 from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import CAPABILITIES, StoredFile, TierCapabilities
+from cloudflux.providers.workers import Workers
 
 _FAULTS: Final = (GoogleAPICallError, RetryError, GoogleAuthError, requests.RequestException)
 
@@ -39,10 +40,11 @@ _FAULTS: Final = (GoogleAPICallError, RetryError, GoogleAuthError, requests.Requ
 class GcpTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``google.cloud.storage.Client``, as ``GCSHook.get_conn()`` gives it.
 
-    ``in_flight`` requests run at once, each in a thread; a batch is one request, and counts as its calls in a bucket's
-    ``pace_of``. A request is sent ``attempts`` times until it is served. ``remove_superseded`` tells whether the
-    generation that a move supersedes in a versioned bucket may be deleted, of all buckets or of one. Our name in the
-    user agent is up to whoever makes the client (``client_info``): afterwards it cannot be set.
+    ``in_flight`` looks and as many changes run at once, each in a thread, whoever asks; a batch is one of them, and
+    counts as its calls in a bucket's ``pace_of``. A request is sent ``attempts`` times until it is served.
+    ``remove_superseded`` tells whether the generation that a move supersedes in a versioned bucket may be deleted, of
+    all buckets or of one. Our name in the user agent is up to whoever makes the client (``client_info``): afterwards it
+    cannot be set.
     """
 
     provider: Provider = Provider.GCP
@@ -66,14 +68,14 @@ class GcpTierClient:
         client._bucket_metadata_cache = None
         paces = pace_of or lru_cache(maxsize=None)(lambda bucket: Pace(max_in_flight=in_flight))
         may_remove = remove_superseded if callable(remove_superseded) else lambda bucket: bool(remove_superseded)
-        asking, patience = ObjectRequests(client, timeout_seconds, in_flight), Patience(attempts, sleep)
+        asking, patience = ObjectRequests(client, timeout_seconds, 2 * in_flight), Patience(attempts, sleep)
         self._clock = clock  # tells only whether a retention is over
-        self._looks = ObjectLooks(asking, in_flight=in_flight, pace_of=paces, patience=patience, clock=clock)
+        self._looks = ObjectLooks(asking, workers=Workers(in_flight), pace_of=paces, patience=patience, clock=clock)
         self._moves = ObjectMoves(
             asking,
             self._looks,
             self.capabilities,
-            in_flight=in_flight,
+            workers=Workers(in_flight),
             pace_of=paces,
             patience=patience,
             may_remove=may_remove,

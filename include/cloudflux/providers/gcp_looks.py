@@ -19,6 +19,7 @@ from cloudflux.providers.gcp_answers import refusal, state_of, without_key_versi
 from cloudflux.providers.gcp_requests import BATCH_CALLS, Call, ObjectRequests
 from cloudflux.providers.pace import Pace
 from cloudflux.providers.protocol import PAGE_OBJECTS
+from cloudflux.providers.workers import Workers
 
 _CARRIED: Final = (
     "cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "contexts", "customTime",
@@ -57,13 +58,13 @@ class ObjectLooks:
         self,
         requests: ObjectRequests,
         *,
-        in_flight: int,
+        workers: Workers,
         pace_of: Callable[[str], Pace],
         patience: Patience,
         clock: Callable[[], datetime],
     ) -> None:
         self._requests = requests
-        self._in_flight = in_flight
+        self._workers = workers
         self._pace_of = pace_of
         self._patience = patience
         self._clock = clock  # tells only whether a retention is over
@@ -98,7 +99,7 @@ class ObjectLooks:
                 look=self._look(bucket),
                 page_objects=PAGE_OBJECTS,
                 look_batch=BATCH_CALLS,
-                in_flight=self._in_flight,
+                workers=self._workers,
             )
             if len(keys) == 1:
                 return [states[ref.key] for ref in refs]

@@ -26,7 +26,8 @@ from cloudflux.providers.gcp_answers import named, refusal
 from cloudflux.providers.gcp_looks import REMEMBERED, BucketFacts, ObjectLooks, Source
 from cloudflux.providers.gcp_requests import BATCH_CALLS, ObjectRequests
 from cloudflux.providers.pace import Pace
-from cloudflux.providers.protocol import TierCapabilities, map_concurrently, unknown_class
+from cloudflux.providers.protocol import TierCapabilities, unknown_class
+from cloudflux.providers.workers import Workers
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -49,7 +50,7 @@ class ObjectMoves:
         looks: ObjectLooks,
         capabilities: TierCapabilities,
         *,
-        in_flight: int,
+        workers: Workers,
         pace_of: Callable[[str], Pace],
         patience: Patience,
         may_remove: Callable[[str], bool],
@@ -57,7 +58,7 @@ class ObjectMoves:
         self._requests = requests
         self._looks = looks
         self._capabilities = capabilities
-        self._in_flight = in_flight
+        self._workers = workers
         self._pace_of = pace_of
         self._patience = patience
         self._may_remove = may_remove
@@ -106,7 +107,7 @@ class ObjectMoves:
             for numbers in numbers_of.values()
             for first in range(0, len(numbers), BATCH_CALLS)
         ]
-        return list(zip(batches, map_concurrently(work, batches, self._in_flight), strict=True))
+        return list(zip(batches, self._workers.map(work, batches), strict=True))
 
     def _just_seen(self, changes: Sequence[TierChange]) -> list[tuple[ObjectState | Unseen | None, Source | None]]:
         """Give the objects' states of now: those that came with the changes, and looks at the others.

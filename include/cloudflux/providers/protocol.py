@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol
 
 import pyarrow as pa
 
@@ -186,26 +185,6 @@ class ObjectStore(Protocol):
 
     def list_files(self, bucket: str, prefix: str = "", start_from: str = "") -> Iterator[StoredFile]:
         """List files by key; ``start_from`` leaves out the keys before it, unlisted where the provider can."""
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def map_concurrently(function: Callable[[_Item], _Result], items: Sequence[_Item], in_flight: int) -> list[_Result]:
-    """Apply ``function`` to every item, at most ``in_flight`` at once; results in order.
-
-    The first error is raised, and what has not begun by then does not begin.
-    """
-    if len(items) <= 1 or in_flight <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(in_flight, len(items))) as pool:
-        futures = [pool.submit(function, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:  # also an interrupt: what has not begun must not begin
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def unknown_class(provider: Provider, to_class: str) -> str:

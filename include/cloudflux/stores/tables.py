@@ -18,7 +18,6 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
-    ForeignKeyConstraint,
     Identity,
     Index,
     LargeBinary,
@@ -269,14 +268,13 @@ class PlanStateRow(Base):
 
 
 class LedgerRow(Base):
-    """One move entered one state. A trigger forbids UPDATE, DELETE and TRUNCATE."""
+    """One move entered one state. Triggers forbid UPDATE, DELETE and TRUNCATE, and moves that no plan has."""
 
     __tablename__ = "ledger"
     __table_args__ = (
         UniqueConstraint("plan_id", "move_no", "state"),
         # of two that append to one move at once only one gets the step
         UniqueConstraint("plan_id", "move_no", "step"),
-        ForeignKeyConstraint(["plan_id", "move_no"], [PlannedMoveRow.plan_id, PlannedMoveRow.move_no]),
         CheckConstraint("step > 0", name="step_positive"),
         Index(None, "state", "at"),
         # what was done with one object; by a digest, as a key may be longer than an index takes

@@ -22,6 +22,7 @@ from cloudflux.providers.batches import (
     look_at,
 )
 from cloudflux.providers.pace import Pace
+from cloudflux.providers.workers import Workers
 
 AT = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -265,9 +266,16 @@ class _Bucket:
             "look": self.look,
             "page_objects": 1000,
             "look_batch": 1,
-            "in_flight": 4,
+            "workers": Workers(4),
         }
         return look_at(wanted, **{**settings, **overrides})
+
+
+def test_as_many_neighbours_as_a_page_has_are_one_request() -> None:
+    bucket = _Bucket([f"n/{number:05}" for number in range(5000)])
+    wanted = bucket.keys[1000:2000]
+    assert bucket.look_at(wanted) == {key: _state(key) for key in wanted}
+    assert (bucket.pages, bucket.listed, bucket.looks) == (1, 1000, 0)
 
 
 def test_neighbours_are_listed(pace: Pace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from cloudflux.domain.ledger import InvalidTransition, LedgerEntry
 from cloudflux.domain.migrations import NEXT_STATES, MigrationState
@@ -348,6 +349,70 @@ def test_entry_is_refused_when_no_plan_has_the_move(ledger: Ledger) -> None:
     for entry in (an_entry(77, S.SUBMITTED), an_entry(0, S.SUBMITTED, plan_id="nope")):
         with pytest.raises(InvalidTransition, match="no stored plan has"):
             ledger.append([entry])
+
+
+def test_moves_may_be_deleted_but_none_that_the_ledger_tells_of(engine: Engine, ledger: Ledger) -> None:
+    ledger.append(entries(1, S.SUBMITTED))
+    for wanted in ("move_no = 1", "plan_id = 'plan-1'"):
+        with engine.begin() as connection, pytest.raises(IntegrityError, match="Move 1 of plan plan-1 is on the ledg"):
+            connection.execute(text(f"DELETE FROM cloudflux.planned_moves WHERE {wanted}"))
+    with engine.begin() as connection, pytest.raises(DBAPIError, match="is forbidden"):
+        connection.execute(text("TRUNCATE cloudflux.planned_moves"))
+    with engine.begin() as connection:
+        assert connection.execute(text("DELETE FROM cloudflux.planned_moves WHERE move_no = 2")).rowcount == 1
+    assert [move.move_no for move in Plans(engine).moves("plan-1", 0, 9)] == [0, 1]
+
+
+def test_a_move_is_not_appended_while_it_is_being_deleted(engine: Engine, ledger: Ledger) -> None:
+    raised: list[Exception] = []
+
+    def append() -> None:
+        try:
+            ledger.append(entries(2, S.SUBMITTED))
+        except InvalidTransition as exc:
+            raised.append(exc)
+
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM cloudflux.planned_moves WHERE move_no = 2"))
+        appending = threading.Thread(target=append)
+        appending.start()
+        appending.join(0.5)
+        assert appending.is_alive()
+    appending.join(30)
+    assert [str(one) for one in raised] == [
+        "a ledger entry is for a move that no stored plan has: Plan plan-1 has no move 2."
+    ]
+
+
+def test_a_move_is_not_deleted_while_it_is_being_appended(
+    engine: Engine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_it, go_on, deleted = threading.Event(), threading.Event(), threading.Event()
+    copied = ledger_store.copy_columns
+
+    def hold(*wanted: Any) -> None:
+        copied(*wanted)
+        at_it.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(ledger_store, "copy_columns", hold)
+
+    def delete() -> None:
+        with engine.begin() as connection, pytest.raises(IntegrityError, match="Move 2 of plan plan-1 is on the ledg"):
+            connection.execute(text("DELETE FROM cloudflux.planned_moves WHERE move_no = 2"))
+        deleted.set()
+
+    appending = threading.Thread(target=ledger.append, args=(entries(2, S.SUBMITTED),))
+    appending.start()
+    assert at_it.wait(30)
+    deleting = threading.Thread(target=delete)
+    deleting.start()
+    assert not deleted.wait(0.5)
+    go_on.set()
+    appending.join(30)
+    deleting.join(30)
+    assert deleted.is_set()
+    assert [state for state, _ in ledger.states("plan-1").values()] == [S.SUBMITTED]
 
 
 def test_one_of_two_wins_when_both_record_the_same_move_at_once(engine: Engine, ledger: Ledger) -> None:
