@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         """A client that changes tiers and reads and writes files."""
 
 
-_MOST_THREADS: Final = 32
+_MOST_THREADS: Final = 128
 """Azure's and Google's requests are batches of a hundred moves and more, each in a thread of its own."""
 
 

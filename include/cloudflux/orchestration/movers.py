@@ -119,8 +119,7 @@ def bucket_mover(plan_id: str, *, provider: str, bucket: str, first: int, actor:
             as_job = _as_job(named, _moves_in(plan, bucket))
             # Clients that keep a bucket's rules, or jobs, as their state are asked by one step at a time.
             steps_together = together >= STEPS_AT_ONCE and not as_job
-            in_flight = together // STEPS_AT_ONCE if steps_together else together
-            pace = Pace(max_in_flight=in_flight, max_per_second=rate)
+            pace = Pace(max_in_flight=together, max_per_second=rate)
             client, by_lifecycle = moving_client(named, pace, plan_id=plan_id, as_job=as_job)
             if named.provider is Provider.GCP:
                 _warn_of_soft_delete(client, bucket, book)

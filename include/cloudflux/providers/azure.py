@@ -81,9 +81,9 @@ _LEASE_SECONDS: Final = 60
 class AzureTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``BlobServiceClient``, as ``WasbHook.get_conn()`` gives it.
 
-    ``in_flight`` looks and as many changes run at once, each in a thread, whoever asks; a batch is one of them, and
-    counts as its changes in a container's ``pace_of``. A request is sent ``attempts`` times until it is served.
-    ``lease_moves`` leases every blob while its tier is changed.
+    ``in_flight`` requests run at once (2 at least), each in a thread, whoever asks: a quarter are looks. A batch of
+    changes is one of them, and counts as its changes in a container's ``pace_of``. A request is sent ``attempts`` times
+    until it is served. ``lease_moves`` leases every blob while its tier is changed.
     """
 
     provider: Provider = Provider.AZURE
@@ -101,7 +101,7 @@ class AzureTierClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._service = service
-        self._lookers, self._changers = Workers(in_flight), Workers(in_flight)
+        self._lookers, self._changers = Workers.for_looks_and_changes(in_flight)
         self._pace_of = pace_of or lru_cache(maxsize=None)(lambda bucket: Pace(max_in_flight=in_flight))
         self._lease_moves = lease_moves
         self._patience = Patience(attempts, sleep)

@@ -40,8 +40,8 @@ _FAULTS: Final = (GoogleAPICallError, RetryError, GoogleAuthError, requests.Requ
 class GcpTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``google.cloud.storage.Client``, as ``GCSHook.get_conn()`` gives it.
 
-    ``in_flight`` looks and as many changes run at once, each in a thread, whoever asks; a batch is one of them, and
-    counts as its calls in a bucket's ``pace_of``. A request is sent ``attempts`` times until it is served.
+    ``in_flight`` requests run at once (2 at least), each in a thread, whoever asks: a quarter are looks. A batch is one
+    of them, and counts as its calls in a bucket's ``pace_of``. A request is sent ``attempts`` times until it is served.
     ``remove_superseded`` tells whether the generation that a move supersedes in a versioned bucket may be deleted, of
     all buckets or of one. Our name in the user agent is up to whoever makes the client (``client_info``): afterwards it
     cannot be set.
@@ -68,14 +68,15 @@ class GcpTierClient:
         client._bucket_metadata_cache = None
         paces = pace_of or lru_cache(maxsize=None)(lambda bucket: Pace(max_in_flight=in_flight))
         may_remove = remove_superseded if callable(remove_superseded) else lambda bucket: bool(remove_superseded)
-        asking, patience = ObjectRequests(client, timeout_seconds, 2 * in_flight), Patience(attempts, sleep)
+        asking, patience = ObjectRequests(client, timeout_seconds, in_flight), Patience(attempts, sleep)
+        lookers, changers = Workers.for_looks_and_changes(in_flight)
         self._clock = clock  # tells only whether a retention is over
-        self._looks = ObjectLooks(asking, workers=Workers(in_flight), pace_of=paces, patience=patience, clock=clock)
+        self._looks = ObjectLooks(asking, workers=lookers, pace_of=paces, patience=patience, clock=clock)
         self._moves = ObjectMoves(
             asking,
             self._looks,
             self.capabilities,
-            workers=Workers(in_flight),
+            workers=changers,
             pace_of=paces,
             patience=patience,
             may_remove=may_remove,

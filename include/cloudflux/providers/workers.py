@@ -18,8 +18,13 @@ class Workers:
     wait for it, would never end.
     """
 
+    @classmethod
+    def for_looks_and_changes(cls, in_flight: int) -> tuple[Workers, Workers]:
+        """Share ``in_flight`` calls out: looks, of which there are few, do not queue up behind changes."""
+        looks = max(1, in_flight // 4)
+        return cls(looks), cls(max(1, in_flight - looks))
+
     def __init__(self, in_flight: int) -> None:
-        self._in_flight = in_flight
         self._mine = threading.local()
         # the threads hold on to what begins them: were that this object's, neither would ever end
         self._pool = ThreadPoolExecutor(
@@ -31,7 +36,7 @@ class Workers:
 
         The first error is raised, and what has not begun by then does not begin; what has is waited for.
         """
-        if len(items) <= 1 or self._in_flight <= 1 or getattr(self._mine, "begun", False):
+        if getattr(self._mine, "begun", False):
             return [function(item) for item in items]
         futures = [self._pool.submit(function, item) for item in items]
         try:

@@ -34,7 +34,7 @@ from cloudflux.workflows.turns import Ended, TierClient, Turns
 
 STEP_MOVES: Final = 1000
 """Moves that are looked at, submitted and verified together."""
-STEPS_AT_ONCE: Final = 4
+STEPS_AT_ONCE: Final = 5
 """Some ask the provider while others read and write here; all are in memory."""
 
 _STATE_AFTER: Final[Mapping[ChangeOutcome, tuple[MigrationState, str]]] = {
@@ -169,8 +169,8 @@ class Mover:
     step_moves: int = STEP_MOVES
     """How many moves are looked at, submitted and verified together."""
     steps_together: bool = False
-    """Whether the client may be asked by `STEPS_AT_ONCE` steps at once, each with as many requests under way as it
-    allows; else they take turns."""
+    """Whether the client may be asked by `STEPS_AT_ONCE` steps at once, which share the requests that it has under way;
+    else they take turns."""
     costs_of: CostsOf = lambda moves, *_: [None] * len(moves)
     """What moves cost once, by what each object was before and when it moved."""
     withdraw: Callable[[Sequence[ObjectRef]], object] = lambda _: None

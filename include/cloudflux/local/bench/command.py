@@ -217,6 +217,7 @@ def _moved_tables(figures: dict[str, Any]) -> list[Any]:
         table.add_section()
         table.add_row("the bare client changes by", *(row["bare_way"] for row in found.values()))
         table.add_row("the bare client looks by", *(row["look_way"] for row in found.values()))
+        table.add_row("ours has under way at most", *(str(row["in_flight"]) for row in found.values()))
         for label, name in (("whole move", "moves"), ("bare look, change, look", "bare_safe")):
             table.add_row(
                 f"processor time of our process, us a {label}",

@@ -2,8 +2,10 @@
 
 A whole move is what the task does: the plan's rows from PostgreSQL, a look, the ledger, the change on condition that
 nothing else has changed, the comparison with what the provider tells afterwards, the ledger. Azure and Google tell it
-with and after the change; S3's copies are looked at again. The bare client sends the changes alone, without conditions,
-or looks, changes, looks: it reads no states, compares nothing and keeps no record.
+with and after the change; S3's copies are looked at again. The bare client sends the changes alone, or looks, changes,
+looks: it reads no states, compares nothing and keeps no record. Google's changes depend on the generation that was
+seen: the bare client is told it before the clock starts. Of several ways the fastest is taken, for the bare client how
+it asks, for ours how many requests its owner lets be under way.
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ _BOOK: Final = {Provider.AWS: "aws-us-east-1", Provider.AZURE: "azure-eastus-lrs
 _BUCKET: Final = "bench-migrate"
 _SAMPLE: Final = 512
 """So many objects are moved by each way that a bare client has, before the fastest is taken."""
+_IN_FLIGHT: Final = (6, 32, 128)
+"""What an owner may have set as `max_in_flight`: the fastest of these is taken for our client as well. By default a
+task has 128."""
+_TRIED: Final = 5000
+"""So many objects are moved there and back with each of these."""
 _PUT_AT_ONCE: Final = 16
 _USD: Final = Decimal("0.0000100000")
 _ONE_BYTE: Final = b"x"
@@ -97,11 +104,17 @@ def _own_settings() -> dict[str, str]:
 class _Emulated:
     """One emulator's bucket, and all clients of it."""
 
-    client: Any
+    clients: Mapping[int, Any]
+    """Ours, by how many requests each has under way at most."""
     change_ways: bare.Ways
     look_ways: bare.Ways
     remote: tuple[str, dict[str, str]]
     close: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def client(self) -> Any:
+        """One of our clients, for what is not timed."""
+        return next(iter(self.clients.values()))
 
 
 def _on_emulator(stack: Stack, provider: Provider, objects: int, rounds: int, say: Say) -> dict[str, Any]:
@@ -121,7 +134,11 @@ def _contest(contest: _Contest, rounds: int, say: Say) -> dict[str, Any]:
     both = (_WARM[contest.provider], STANDARD_CLASS[contest.provider])
     change_way = bare.fastest(contest.emulated.change_ways, sample, both)
     look_way = bare.fastest(contest.emulated.look_ways, sample, both[:1])
-    say(f"{contest.provider}: the bare client changes by {change_way!r} and looks by {look_way!r}")
+    contest.choose_in_flight(min(_TRIED, len(contest.keys)))
+    say(
+        f"{contest.provider}: the bare client changes by {change_way!r} and looks by {look_way!r}, "
+        f"ours has {contest.in_flight} requests under way at most"
+    )
     change, look = contest.emulated.change_ways[change_way], contest.emulated.look_ways[look_way]
 
     def safe(keys: Sequence[str], to_class: str) -> float:
@@ -134,7 +151,6 @@ def _contest(contest: _Contest, rounds: int, say: Say) -> dict[str, Any]:
         "changes": contest.change_tiers,
         "rclone": contest.rclone,
     }
-    contest.carry_out_few(len(sample))
     load = _load()
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     processor: dict[str, list[float]] = {name: [] for name in ("bare", "bare_safe", "moves")}
@@ -157,6 +173,7 @@ def _contest(contest: _Contest, rounds: int, say: Say) -> dict[str, Any]:
         "objects": len(contest.keys),
         "bare_way": change_way,
         "look_way": look_way,
+        "in_flight": contest.in_flight,
         "per_second": rates,
         "seconds": seconds,
         "rclone_cannot": contest.rclone_cannot,
@@ -189,6 +206,7 @@ class _Contest:
     processor_seconds: float = 0.0
     """Of the last plan that was carried out, without storing it."""
     rclone_cannot: str | None = None
+    in_flight: int = _IN_FLIGHT[-1]
     _plans_made: int = 0
     _now_in: str = ""
 
@@ -203,7 +221,7 @@ class _Contest:
     def carry_out(self, to_class: str) -> float:
         """Store a plan to move all objects, and give the seconds of carrying it out in one call."""
         plan_id = self._plan(len(self.keys), to_class)
-        mover = real_mover(self.emulated.client, self.provider, self.plans, self.ledger)
+        mover = self._mover(self.in_flight)
         began, processor = time.perf_counter(), time.process_time()
         progress = mover.carry_out(plan_id, 0, len(self.keys) - 1)
         seconds = time.perf_counter() - began
@@ -212,11 +230,29 @@ class _Contest:
             raise RuntimeError(f"{self.provider}: not all moves were done: {progress}")
         return seconds
 
-    def carry_out_few(self, count: int) -> None:
-        """Move a few objects and back, so that connections and what the client knows of the bucket are warm."""
+    def choose_in_flight(self, count: int) -> None:
+        """Move some objects there and back with each number of requests under way, and keep to the fastest.
+
+        Of two times, the faster one: the first makes connections, and each client learns what it has to know of the
+        bucket.
+        """
+        seconds: dict[int, list[float]] = {in_flight: [] for in_flight in self.emulated.clients}
+        for _again in range(2):
+            for in_flight, taken in seconds.items():
+                taken.append(self._there_and_back(in_flight, count))
+        self.in_flight = min(seconds, key=lambda in_flight: min(seconds[in_flight]))
+
+    def _there_and_back(self, in_flight: int, count: int) -> float:
+        seconds = 0.0
         for to_class in (_WARM[self.provider], STANDARD_CLASS[self.provider]):
             plan_id = self._plan(count, to_class)
-            real_mover(self.emulated.client, self.provider, self.plans, self.ledger).carry_out(plan_id, 0, count - 1)
+            began = time.perf_counter()
+            self._mover(in_flight).carry_out(plan_id, 0, count - 1)
+            seconds += time.perf_counter() - began
+        return seconds
+
+    def _mover(self, in_flight: int) -> Mover:
+        return real_mover(self.emulated.clients[in_flight], self.provider, self.plans, self.ledger)
 
     def change_tiers(self, to_class: str) -> float:
         """Give the seconds of all changes in one call, of objects that were looked at before.
@@ -228,10 +264,11 @@ class _Contest:
         from cloudflux.workflows.garbage_collection import collecting_seldom
 
         refs = [ObjectRef(self.provider, _BUCKET, key) for key in self.keys]
-        changes = [TierChange(state, to_class, state) for state in self.emulated.client.head_many(refs)]
+        client = self.emulated.clients[self.in_flight]
+        changes = [TierChange(state, to_class, state) for state in client.head_many(refs)]
         with collecting_seldom():
             began = time.perf_counter()
-            results = self.emulated.client.change_tiers(changes)
+            results = client.change_tiers(changes)
             seconds = time.perf_counter() - began
         wrong = [result for result in results if result.outcome is not ChangeOutcome.CHANGED]
         if wrong:
@@ -276,8 +313,8 @@ def _emulated(provider: Provider, connection: Mapping[str, Any]) -> _Emulated:
     match provider:
         case Provider.AWS:
             s3 = _boto3_client(extra["endpoint_url"], connection["login"], connection["password"])
-            aws = _aws_client(s3)
-            aws.create_bucket(_BUCKET)
+            aws = {in_flight: _aws_client(s3, in_flight) for in_flight in _IN_FLIGHT}
+            aws[_IN_FLIGHT[0]].create_bucket(_BUCKET)
             return _Emulated(aws, *bare.s3_ways(s3, _BUCKET), bare.s3_remote(s3, _BUCKET), s3.close)
         case Provider.AZURE:
             from azure.storage.blob import BlobServiceClient
@@ -285,8 +322,8 @@ def _emulated(provider: Provider, connection: Mapping[str, Any]) -> _Emulated:
             from cloudflux.providers.azure import AzureTierClient
 
             service = BlobServiceClient.from_connection_string(extra["connection_string"])
-            azure = AzureTierClient(service)
-            azure.create_bucket(_BUCKET)
+            azure = {in_flight: AzureTierClient(service, in_flight=in_flight) for in_flight in _IN_FLIGHT}
+            azure[_IN_FLIGHT[0]].create_bucket(_BUCKET)
             return _Emulated(
                 azure, *bare.azure_ways(service, _BUCKET), bare.azure_remote(service, _BUCKET), service.close
             )
@@ -301,8 +338,8 @@ def _emulated(provider: Provider, connection: Mapping[str, Any]) -> _Emulated:
                 credentials=AnonymousCredentials(),
                 client_options={"api_endpoint": extra["endpoint"]},
             )
-            gcp = GcpTierClient(client)
-            gcp.create_bucket(_BUCKET)
+            gcp = {in_flight: GcpTierClient(client, in_flight=in_flight) for in_flight in _IN_FLIGHT}
+            gcp[_IN_FLIGHT[0]].create_bucket(_BUCKET)
             return _Emulated(gcp, *bare.gcs_ways(client, _BUCKET), bare.gcs_remote(client, _BUCKET), client.close)
 
 
@@ -320,10 +357,10 @@ def _boto3_client(url: str, access_key: str, secret_key: str) -> Any:
     )
 
 
-def _aws_client(s3: Any) -> Any:
+def _aws_client(s3: Any, in_flight: int = 256) -> Any:
     from cloudflux.providers.aws import AwsTierClient
 
-    return AwsTierClient(s3)
+    return AwsTierClient(s3, in_flight=in_flight)
 
 
 def _put(client: Any, provider: Provider, objects: int) -> list[str]:
