@@ -56,6 +56,7 @@ from cloudflux.providers.batches import (
     ask,
     change_in_batch,
     look_at,
+    look_in_each_bucket,
     unavailable_or_refused,
 )
 from cloudflux.providers.inventory import inventory_batch
@@ -273,13 +274,10 @@ class AzureTierClient:
 
     def _looks(self, refs: Sequence[ObjectRef], *, tags: bool, include: str) -> list[ObjectState | Unseen | None]:
         """Look at blobs with the listing's ``include``, and one by one where listing does not pay."""
-        keys: dict[str, list[str]] = {}
-        for ref in refs:
-            keys.setdefault(ref.bucket, []).append(ref.key)
-        found: dict[tuple[str, str], ObjectState | Unseen | None] = {}
-        for bucket, wanted in keys.items():
-            states = look_at(
-                wanted,
+
+        def look(bucket: str, keys: Sequence[str]) -> Mapping[str, ObjectState | Unseen | None]:
+            return look_at(
+                keys,
                 ref_of=partial(ObjectRef, Provider.AZURE, bucket),
                 list_from=self._list_from(bucket, include),
                 look=self._look_one(bucket, tags),
@@ -287,8 +285,8 @@ class AzureTierClient:
                 look_batch=1,
                 workers=self._lookers,
             )
-            found.update(((bucket, key), state) for key, state in states.items())
-        return [found[ref.bucket, ref.key] for ref in refs]
+
+        return look_in_each_bucket(refs, look)
 
     def _list_from(self, bucket: str, include: str) -> Callable[[str, str, int], tuple[list[ObjectState], bool]]:
         def page(start: str, prefix: str, limit: int) -> tuple[list[ObjectState], bool]:

@@ -229,6 +229,17 @@ Listed = tuple[Sequence[ObjectState], bool]
 """A page of a listing, and whether more follows."""
 
 
+def look_in_each_bucket(
+    refs: Sequence[ObjectRef], look: Callable[[str, Sequence[str]], Mapping[str, ObjectState | Unseen | None]]
+) -> list[ObjectState | Unseen | None]:
+    """Look at objects of several buckets, in order; ``look`` gives the states of one bucket's keys, all of them."""
+    keys: dict[str, list[str]] = {}
+    for ref in refs:
+        keys.setdefault(ref.bucket, []).append(ref.key)
+    found = {bucket: look(bucket, wanted) for bucket, wanted in keys.items()}
+    return [found[ref.bucket][ref.key] for ref in refs]
+
+
 def look_at(
     keys: Iterable[str],
     *,

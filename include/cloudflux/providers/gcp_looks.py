@@ -14,7 +14,15 @@ from cloudflux.domain.errors import BucketNotFound, ObjectNotFound
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers import gcp_requests
-from cloudflux.providers.batches import EVERYTHING_REFUSED, Answer, Patience, ask, ask_in_batch, look_at
+from cloudflux.providers.batches import (
+    EVERYTHING_REFUSED,
+    Answer,
+    Patience,
+    ask,
+    ask_in_batch,
+    look_at,
+    look_in_each_bucket,
+)
 from cloudflux.providers.gcp_answers import refusal, state_of, without_key_version
 from cloudflux.providers.gcp_requests import BATCH_CALLS, Call, ObjectRequests
 from cloudflux.providers.pace import Pace
@@ -87,13 +95,10 @@ class ObjectLooks:
 
         Where they lie close together they are listed, at most 1,000 in a request; the others are asked for in batches.
         """
-        keys: dict[str, list[str]] = {}
-        for ref in refs:
-            keys.setdefault(ref.bucket, []).append(ref.key)
-        found: dict[tuple[str, str], ObjectState | Unseen | None] = {}
-        for bucket, wanted in keys.items():
-            states = look_at(
-                wanted,
+
+        def look(bucket: str, keys: Sequence[str]) -> Mapping[str, ObjectState | Unseen | None]:
+            return look_at(
+                keys,
                 ref_of=partial(ObjectRef, Provider.GCP, bucket),
                 list_from=self._list_from(bucket),
                 look=self._look(bucket),
@@ -101,10 +106,8 @@ class ObjectLooks:
                 look_batch=BATCH_CALLS,
                 workers=self._workers,
             )
-            if len(keys) == 1:
-                return [states[ref.key] for ref in refs]
-            found.update(((bucket, key), state) for key, state in states.items())
-        return [found[ref.bucket, ref.key] for ref in refs]
+
+        return look_in_each_bucket(refs, look)
 
     def bucket_facts(self, bucket: str) -> BucketFacts:
         """Tell what of a bucket decides how its objects are rewritten.

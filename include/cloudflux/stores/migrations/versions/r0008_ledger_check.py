@@ -14,7 +14,7 @@ depends_on = None
 _ONLY_PLANNED = """
 CREATE FUNCTION cloudflux.refuse_unplanned() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
     unplanned record;
@@ -36,7 +36,7 @@ END $$
 """
 _NOT_FROM_UNDER_THE_LEDGER = """
 CREATE FUNCTION cloudflux.refuse_delete_of_recorded() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     recorded record;
