@@ -82,9 +82,9 @@ _LEASE_SECONDS: Final = 60
 class AzureTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``BlobServiceClient``, as ``WasbHook.get_conn()`` gives it.
 
-    ``in_flight`` requests run at once (2 at least), each in a thread, whoever asks: a quarter are looks. A batch of
-    changes is one of them, and counts as its changes in a container's ``pace_of``. A request is sent ``attempts`` times
-    until it is served. ``lease_moves`` leases every blob while its tier is changed.
+    ``in_flight`` requests run at once (2 at least), each in a thread, whoever asks; a quarter is kept for looks. A
+    batch of changes is one of them, and counts as its changes in a container's ``pace_of``. A request is sent
+    ``attempts`` times until it is served. ``lease_moves`` leases every blob while its tier is changed.
     """
 
     provider: Provider = Provider.AZURE

@@ -40,11 +40,11 @@ _FAULTS: Final = (GoogleAPICallError, RetryError, GoogleAuthError, requests.Requ
 class GcpTierClient:
     """A ``TierClient`` and ``ObjectStore`` over a ``google.cloud.storage.Client``, as ``GCSHook.get_conn()`` gives it.
 
-    ``in_flight`` requests run at once (2 at least), each in a thread, whoever asks: a quarter are looks. A batch is one
-    of them, and counts as its calls in a bucket's ``pace_of``. A request is sent ``attempts`` times until it is served.
-    ``remove_superseded`` tells whether the generation that a move supersedes in a versioned bucket may be deleted, of
-    all buckets or of one. Our name in the user agent is up to whoever makes the client (``client_info``): afterwards it
-    cannot be set.
+    ``in_flight`` requests run at once (2 at least), each in a thread, whoever asks; a quarter is kept for looks. A
+    batch is one of them, and counts as its calls in a bucket's ``pace_of``. A request is sent ``attempts`` times until
+    it is served. ``remove_superseded`` tells whether the generation that a move supersedes in a versioned bucket may be
+    deleted, of all buckets or of one. Our name in the user agent is up to whoever makes the client (``client_info``):
+    afterwards it cannot be set.
     """
 
     provider: Provider = Provider.GCP

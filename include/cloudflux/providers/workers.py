@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -20,11 +21,19 @@ class Workers:
 
     @classmethod
     def for_looks_and_changes(cls, in_flight: int) -> tuple[Workers, Workers]:
-        """Share ``in_flight`` calls out: looks, of which there are few, do not queue up behind changes."""
-        looks = max(1, in_flight // 4)
-        return cls(looks), cls(max(1, in_flight - looks))
+        """Share ``in_flight`` calls (2 at least) between looks and changes.
 
-    def __init__(self, in_flight: int) -> None:
+        Changes leave a quarter free, so that looks, of which there are few, do not queue up behind them, nor does a
+        change that has to look wait for ever; looks may take all that changes do not need.
+        """
+        changes = max(1, in_flight * 3 // 4)
+        together = max(in_flight, changes + 1)
+        places = threading.Semaphore(together)
+        return cls(together, places), cls(changes, places)
+
+    def __init__(self, in_flight: int, places: AbstractContextManager[Any] | None = None) -> None:
+        """Allow so many calls at once, each in one of the ``places``, if there are such, that others take as well."""
+        self._places = nullcontext() if places is None else places
         self._mine = threading.local()
         # the threads hold on to what begins them: were that this object's, neither would ever end
         self._pool = ThreadPoolExecutor(
@@ -38,7 +47,12 @@ class Workers:
         """
         if getattr(self._mine, "begun", False):
             return [function(item) for item in items]
-        futures = [self._pool.submit(function, item) for item in items]
+
+        def call(item: _Item) -> _Result:
+            with self._places:
+                return function(item)
+
+        futures = [self._pool.submit(call, item) for item in items]
         try:
             return [future.result() for future in futures]
         except BaseException:  # also an interrupt: what has not begun must not begin

@@ -66,6 +66,31 @@ def test_threads_that_map_again_do_not_wait_for_one_another() -> None:
     assert ended.wait(_LONG_S)
 
 
+def test_looks_take_all_that_changes_do_not_need() -> None:
+    lookers, _ = Workers.for_looks_and_changes(8)
+    busy = _Busy(8)
+    lookers.map(busy, range(16))
+    assert busy.most == 8
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 4, 16])
+def test_a_look_is_free_to_go_while_as_many_changes_are_under_way_as_there_may_be(in_flight: int) -> None:
+    lookers, changers = Workers.for_looks_and_changes(in_flight)
+    changes = max(1, in_flight * 3 // 4)
+    all_at_it, ended = threading.Barrier(changes), threading.Event()
+
+    def change(number: int) -> list[int]:
+        all_at_it.wait(_LONG_S)
+        return lookers.map(lambda look: look, [number])
+
+    def ask() -> None:
+        assert changers.map(change, range(changes * 2)) == [[number] for number in range(changes * 2)]
+        ended.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    assert ended.wait(_LONG_S)
+
+
 def test_the_first_error_is_raised_once_what_has_begun_has_ended() -> None:
     workers, begun, ended = Workers(2), [], []
 
