@@ -1,4 +1,4 @@
-"""Measure a function in a fresh process: seconds by its own clock, and the most memory that it held."""
+"""Measure a function in a fresh process: its most memory; and how busy the machine is meanwhile."""
 
 from __future__ import annotations
 
@@ -46,3 +46,8 @@ def peak_bytes() -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def load_average() -> float:
+    """Give the machine's load average of a minute: what others do takes its time from what is measured."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
