@@ -24,7 +24,6 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -37,8 +36,8 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from cloudflux.lake.partition_rows import Part, conform, runs_of, schema_of, slices_of, sort_keys_of, writer_options
 from cloudflux.lake.row_groups import ROW_GROUP, RowGroups
-from cloudflux.lake.schemas import SCHEMAS, SORT_KEYS
 from cloudflux.lake.shards import shards_of
 
 Days: TypeAlias = Collection[date] | tuple[date, date]
@@ -71,8 +70,8 @@ class Lake:
         The rows are cast to the dataset's schema and sorted. Raises ``ValueError`` naming the dataset and the column
         when a column is missing, has the wrong type, or has a null where none is allowed.
         """
-        conformed = _conform(dataset, table)
-        order = pc.sort_indices(conformed, sort_keys=_sort_keys(conformed))
+        conformed = conform(dataset, table)
+        order = pc.sort_indices(conformed, sort_keys=sort_keys_of(conformed))
         path = f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{_shard_name(shard)}"
         self._write(path, conformed.take(order))
         return self._uri(path)
@@ -82,10 +81,10 @@ class Lake:
 
         The bytes are those that ``stage`` writes for the same rows. Gives the partitions, in order.
         """
-        conformed = _conform(dataset, table)
+        conformed = conform(dataset, table)
         keyed = conformed.append_column("__part", pa.array(shards_of(conformed, self.shards)))
         written: list[tuple[date, int]] = []
-        for day, shard, rows in _slices(keyed, conformed):
+        for day, shard, rows in slices_of(keyed, conformed):
             self._write(f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{_shard_name(shard)}", rows)
             written.append((day, int(shard)))
         return written
@@ -116,9 +115,9 @@ class Lake:
         One partition per day and shard; memory holds one row group. Gives the partitions, in order.
         """
         written: list[tuple[date, int]] = []
-        for day, shard, rows in _runs(batches):
+        for day, shard, rows in runs_of(batches):
             path = f"{self._staging(batch)}/{dataset}/{_day_name(day)}/{_shard_name(shard)}"
-            self._write_stream(path, dataset, (_conform(dataset, table) for table in rows))
+            self._write_stream(path, dataset, (conform(dataset, table) for table in rows))
             written.append((day, shard))
         return written
 
@@ -171,7 +170,7 @@ class Lake:
 
         ``part`` names the piece: writing it again replaces it.
         """
-        conformed = _conform(dataset, table)
+        conformed = conform(dataset, table)
         shards = shards_of(conformed, self.shards)
         for shard in np.unique(shards):
             rows = conformed.filter(pa.array(shards == shard))
@@ -284,7 +283,7 @@ class Lake:
         return self._publish(dataset, batch)
 
     def _publish(self, dataset: str, batch: str) -> list[tuple[date, str]]:
-        _schema(dataset)
+        schema_of(dataset)
         published: list[tuple[date, str]] = []
         for path in self._find(f"{self._staging(batch)}/{dataset}"):
             day_name, name = path.rsplit("/", 2)[-2:]
@@ -302,7 +301,7 @@ class Lake:
 
     def delete_partition(self, dataset: str, day: date, partition: int | str) -> None:
         """Delete one published partition, by shard number or source file; nothing happens when it is not there."""
-        _schema(dataset)
+        schema_of(dataset)
         name = _shard_name(partition) if isinstance(partition, int) else f"{partition}.parquet"
         folder = f"{self._root}/{dataset}/{_day_name(day)}"
         try:
@@ -355,7 +354,7 @@ class Lake:
 
     def partitions(self, dataset: str, day: date) -> list[str]:
         """Give the names of one day's published partitions, e.g. ``shard=0003`` or a source file's id."""
-        _schema(dataset)
+        schema_of(dataset)
         names = (path.rsplit("/", 1)[-1] for path in self._files(f"{self._root}/{dataset}/{_day_name(day)}"))
         return sorted(name.removesuffix(".parquet") for name in names)
 
@@ -365,7 +364,7 @@ class Lake:
 
     def days(self, dataset: str) -> list[date]:
         """Give the days that have published partitions, in order."""
-        _schema(dataset)
+        schema_of(dataset)
         if self._is_local:
             root = f"{self._root}/{dataset}"
             return [_day_of(name) for name in self._day_names(dataset) if self._files(f"{root}/{name}")]
@@ -374,7 +373,7 @@ class Lake:
     def latest_day(self, dataset: str) -> date | None:
         """Give the last day that has published partitions, or None."""
         root = f"{self._root}/{dataset}"
-        _schema(dataset)
+        schema_of(dataset)
         for name in reversed(self._day_names(dataset)):
             if self._files(f"{root}/{name}"):
                 return _day_of(name)
@@ -383,7 +382,7 @@ class Lake:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _published(self, dataset: str, days: Days | None, shard: int | None) -> list[str]:
-        _schema(dataset)
+        schema_of(dataset)
         root = f"{self._root}/{dataset}"
         if days is None:
             names = self._day_names(dataset)
@@ -430,7 +429,7 @@ class Lake:
         yield from (path for path in self._fs.find(folder) if path.endswith(".parquet"))
 
     def _dataset(self, dataset: str, paths: list[str]) -> pads.Dataset:
-        schema = _schema(dataset)
+        schema = schema_of(dataset)
         if not paths:
             return pads.dataset(schema.empty_table())
         return pads.dataset(paths, schema=schema, format="parquet", filesystem=self._arrow_fs)
@@ -444,13 +443,13 @@ class Lake:
     def _write(self, path: str, table: pa.Table, dataset: str = "") -> None:
         # One chunk a column: the writer's pages follow the chunks, and the same rows have to give the same bytes.
         buffer = io.BytesIO()
-        pq.write_table(table.combine_chunks(), buffer, row_group_size=ROW_GROUP, **_options(dataset))
+        pq.write_table(table.combine_chunks(), buffer, row_group_size=ROW_GROUP, **writer_options(dataset))
         self._put(path, buffer.getvalue())
 
     def _write_stream(self, path: str, dataset: str, tables: Iterable[pa.Table]) -> None:
         """Write rows in groups of one size, however they come."""
         buffer = io.BytesIO()
-        with RowGroups(buffer, _schema(dataset), **_options(dataset)) as groups:
+        with RowGroups(buffer, schema_of(dataset), **writer_options(dataset)) as groups:
             for table in tables:
                 groups.add(table)
         self._put(path, buffer.getvalue())
@@ -464,120 +463,6 @@ class Lake:
         partial = target.with_name(f".{uuid.uuid4().hex}.part")
         partial.write_bytes(content)
         os.replace(partial, target)
-
-
-class Part:
-    """Rows of any number of days, written as they come: one file a day, which ``put`` takes when all are there."""
-
-    def __init__(self, dataset: str, put: Callable[[date, bytes], None]) -> None:
-        self._dataset = dataset
-        self._put = put
-        self._days: dict[date, tuple[io.BytesIO, RowGroups]] = {}
-
-    def add(self, table: pa.Table) -> None:
-        """Write more rows behind those that are there. Raises ``ValueError`` as ``Lake.stage`` does."""
-        conformed = _conform(self._dataset, table, with_dictionaries=True)
-        days = pc.unique(conformed["day"]).to_pylist()
-        for day in days:
-            rows = conformed if len(days) == 1 else conformed.filter(pc.equal(conformed["day"], pa.scalar(day)))
-            if day not in self._days:
-                buffer = io.BytesIO()
-                self._days[day] = buffer, RowGroups(buffer, _schema(self._dataset), **_options(self._dataset))
-            self._days[day][1].add(rows)
-
-    def close(self) -> list[date]:
-        """Stage what was added. Gives the days, in order."""
-        for day, (buffer, groups) in sorted(self._days.items()):
-            groups.close()
-            self._put(day, buffer.getvalue())
-        return sorted(self._days)
-
-
-def _options(dataset: str) -> dict[str, Any]:
-    """Give the writer's options: events are many and read once or twice, so they are packed quickly."""
-    options: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "version": "2.6", "store_schema": True}
-    if dataset == "access_events":
-        repeated = ["provider", "bucket", "key", "day", "kind", "operation", "source_file"]
-        options |= {
-            "compression_level": 1,
-            "use_dictionary": repeated,
-            "write_statistics": ["day", "bucket", "key", "request_id"],
-        }
-        options["store_schema"] = False  # dictionaries in memory are text to who reads
-    return options
-
-
-def _runs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[date, int, Iterator[pa.Table]]]:
-    """Cut a sorted stream where the day or the shard changes."""
-    pieces = (piece for rows in batches for piece in _same(rows))
-    for (day, shard), run in groupby(pieces, key=lambda piece: (piece[0], piece[1])):
-        yield day, shard, (table for _, _, table in run)
-
-
-def _same(rows: pa.RecordBatch) -> Iterator[tuple[date, int, pa.Table]]:
-    if not rows.num_rows:
-        return
-    days = rows["day"].cast(pa.int32()).to_numpy()
-    shards = rows["shard"].to_numpy()
-    starts = np.flatnonzero(np.r_[True, (days[1:] != days[:-1]) | (shards[1:] != shards[:-1])])
-    table = pa.Table.from_batches([rows]).drop_columns(["shard"])
-    for start, end in zip(starts.tolist(), [*starts.tolist()[1:], rows.num_rows], strict=True):
-        yield rows["day"][start].as_py(), int(shards[start]), table.slice(start, end - start)
-
-
-def _schema(dataset: str) -> pa.Schema:
-    try:
-        return SCHEMAS[dataset]
-    except KeyError:
-        raise ValueError(f"the lake has no dataset {dataset!r}: it has {', '.join(SCHEMAS)}") from None
-
-
-def _conform(dataset: str, table: pa.Table, *, with_dictionaries: bool = False) -> pa.Table:
-    """Give the columns in the dataset's schema; on demand, dictionaries of a column's type stay what they are."""
-    schema = _schema(dataset)
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{dataset}: the table lacks the columns {', '.join(missing)}")
-    columns = []
-    fields = []
-    for wanted in schema:
-        column = table[wanted.name]
-        kept = with_dictionaries and pa.types.is_dictionary(column.type) and column.type.value_type == wanted.type
-        field = wanted.with_type(column.type) if kept else wanted
-        fields.append(field)
-        if not field.nullable and column.null_count:
-            raise ValueError(f"{dataset}: {column.null_count} rows have no {field.name}")
-        try:
-            columns.append(column if column.type == field.type else column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-            raise ValueError(f"{dataset}: column {field.name} is not {field.type}: {exc}") from exc
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
-
-
-def _sort_keys(table: pa.Table, first: tuple[str, ...] = ()) -> list[tuple[str, str]]:
-    """Give the sort order: ``first``, the dataset's keys, then every other sortable column as tie-break."""
-    dataset = next(name for name, schema in SCHEMAS.items() if schema.equals(table.schema))
-    keys = SORT_KEYS[dataset]
-    rest = [field.name for field in table.schema if field.name not in keys and not pa.types.is_nested(field.type)]
-    return [(name, "ascending") for name in (*first, *keys, *rest)]
-
-
-def _slices(keyed: pa.Table, conformed: pa.Table) -> Iterator[tuple[date, Any, pa.Table]]:
-    """Sort by day and part, and give each (day, part) with its rows in the partition's order."""
-    if not keyed.num_rows:
-        return
-    order = pc.sort_indices(keyed, sort_keys=_sort_keys(conformed, ("day", "__part")))
-    rows = keyed.take(order)
-    days = rows["day"].cast(pa.int32()).to_numpy()
-    parts = pc.rank(rows["__part"].combine_chunks(), tiebreaker="dense").to_numpy()
-    starts = np.flatnonzero(np.r_[True, (days[1:] != days[:-1]) | (parts[1:] != parts[:-1])])
-    lengths = np.diff(np.r_[starts, len(days)])
-    firsts = rows.select(["day", "__part"]).take(pa.array(starts))
-    rows = rows.drop_columns(["__part"]).combine_chunks()
-    for day, part, start, length in zip(
-        firsts["day"].to_pylist(), firsts["__part"].to_pylist(), starts.tolist(), lengths.tolist(), strict=True
-    ):
-        yield day, part, rows.slice(start, length)
 
 
 def _day_name(day: date) -> str:
