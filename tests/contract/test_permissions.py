@@ -97,7 +97,7 @@ def look(client: Any, bucket: str, **settings: Any) -> None:
 @pytest.fixture
 def aws(s3: Any) -> Any:
     from cloudflux.providers.aws import AwsTierClient
-    from cloudflux.providers.aws_moves import CopyLimits
+    from cloudflux.providers.aws_copies import CopyLimits
 
     client = AwsTierClient(s3, limits=CopyLimits(one_copy_bytes=7 * 2**20, part_bytes=5 * 2**20))
     yield client

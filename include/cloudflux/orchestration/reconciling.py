@@ -112,7 +112,7 @@ def _left_uploads(mover: Mover, plan_id: str, first: int, last: int, *, repair: 
     """Look for copies in parts that were left, in S3: the other providers have none."""
     from cloudflux.domain.tiers import Provider
     from cloudflux.orchestration.clients import unfinished_uploads
-    from cloudflux.providers.aws_moves import CopyLimits
+    from cloudflux.providers.aws_copies import CopyLimits
     from cloudflux.stores.attempts import Attempts
     from cloudflux.workflows.tidy_uploads import tidy_uploads
 

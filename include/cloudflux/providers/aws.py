@@ -32,9 +32,10 @@ from cloudflux.domain.migrations import TierChange, TierChangeResult
 from cloudflux.domain.objects import ObjectRef, ObjectState, Unseen
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers.aws_answers import has_tags, state_of
+from cloudflux.providers.aws_copies import CopyLimits
 from cloudflux.providers.aws_http import Patience
 from cloudflux.providers.aws_loop import LoopThread, for_each
-from cloudflux.providers.aws_moves import CopyLimits, S3Moves
+from cloudflux.providers.aws_moves import S3Moves
 from cloudflux.providers.aws_requests import (
     NOT_ACTED_ON,
     PERHAPS_ACTED_ON,

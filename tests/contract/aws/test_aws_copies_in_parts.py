@@ -13,8 +13,8 @@ from cloudflux.domain.migrations import ChangeOutcome, TierChange
 from cloudflux.domain.objects import ObjectState
 from cloudflux.domain.verification import differences
 from cloudflux.providers.aws import AwsTierClient
+from cloudflux.providers.aws_copies import CopyLimits
 from cloudflux.providers.aws_http import Answer
-from cloudflux.providers.aws_moves import CopyLimits
 
 pytestmark = pytest.mark.contract
 

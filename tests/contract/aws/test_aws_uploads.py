@@ -12,8 +12,8 @@ from cloudflux.domain.migrations import ChangeOutcome, TierChange
 from cloudflux.domain.objects import ObjectRef
 from cloudflux.domain.tiers import Provider
 from cloudflux.providers.aws import AwsTierClient
+from cloudflux.providers.aws_copies import CopyLimits
 from cloudflux.providers.aws_http import AnswerLost, Patience
-from cloudflux.providers.aws_moves import CopyLimits
 from cloudflux.providers.aws_uploads import S3Uploads
 
 pytestmark = pytest.mark.contract

@@ -25,7 +25,7 @@ from cloudflux.local.demo import airflow_api
 from cloudflux.local.migrations import command
 from cloudflux.local.stack import Stack
 from cloudflux.orchestration import clients
-from cloudflux.providers import aws_moves
+from cloudflux.providers import aws_copies
 from cloudflux.stores.slots import range_lock
 from cloudflux.workflows.migrate import ledger_entry
 from cloudflux.workflows.plan import plan_id_of
@@ -395,7 +395,7 @@ class TestReconcile:
             unfinished=lambda bucket, keys: [left], abort=lambda upload: aborted.append(upload.upload_id)
         )
         monkeypatch.setattr(clients, "unfinished_uploads", lambda connection_id: uploads)
-        monkeypatch.setattr(aws_moves, "CopyLimits", lambda: SimpleNamespace(one_copy_bytes=1))
+        monkeypatch.setattr(aws_copies, "CopyLimits", lambda: SimpleNamespace(one_copy_bytes=1))
         status, out, _ = said("reconcile")
         assert (status, aborted) == (0, [])
         assert "upload-7" in out
@@ -415,7 +415,7 @@ class TestReconcile:
         monkeypatch.setattr(
             clients, "unfinished_uploads", lambda connection_id: SimpleNamespace(unfinished=denied, abort=denied)
         )
-        monkeypatch.setattr(aws_moves, "CopyLimits", lambda: SimpleNamespace(one_copy_bytes=1))
+        monkeypatch.setattr(aws_copies, "CopyLimits", lambda: SimpleNamespace(one_copy_bytes=1))
         status, out, _ = said("reconcile")
         assert status == 0
         assert "The ledger and the buckets agree: 5 moves" in out
