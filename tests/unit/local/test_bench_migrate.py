@@ -113,6 +113,15 @@ def test_every_contender_moves_every_object_when_the_emulators_are_asked_for(
     assert "look, change, look, nothing read or kept" in shown
 
 
+def test_every_contender_waits_for_the_emulator_when_it_is_told_to_be_slower(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--objects", "20", "--providers", "gcp", "--rounds", "1", "--rewrite-us", "20000")
+    rates = bench(tmp_path, *asked)["emulators"]["gcp"]["per_second"]
+    assert all(0 < rates[name] <= 1 / 0.02 for name in RATES - {"rclone"})
+    assert "20,000 us" in capsys.readouterr().out
+
+
 def test_the_command_says_what_may_be_measured_when_it_is_told_something_else(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cloudflux.domain.tiers import STANDARD_CLASS, Provider
 from cloudflux.local.bench.measured import in_fresh_process, load_average, peak_bytes
-from cloudflux.local.bench.migrate_emulators import EMULATORS, SERVICE, Say, on_emulator
+from cloudflux.local.bench.migrate_emulators import EMULATORS, SERVICE, Say, on_emulator, slower_gcs
 from cloudflux.local.bench.migrate_endpoint import answering_endpoint, endpoint_rate, etag_of, pin
 from cloudflux.local.bench.migrate_plans import (
     BUCKET,
@@ -41,24 +41,29 @@ def bench_migrate(
     *,
     providers: Sequence[str] = (*EMULATORS, ENDPOINT),
     rounds: int = 3,
+    rewrite_us: int = 0,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Carry out plans of so many objects on each emulator and against an endpoint of our own, and one of ``large``.
 
     Gives ``emulators`` by provider, ``endpoint`` and ``memory``, whichever were asked for; ``large`` 0 leaves memory
-    out.
+    out. Each rewrite takes the Google emulator ``rewrite_us`` microseconds more than it needs.
     """
     from cloudflux.local.stack import Stack
 
     services = {"postgres", *(SERVICE[name] for name in EMULATORS if name in providers)}
     stack = Stack(folder / "stack", _own_settings())
-    figures: dict[str, Any] = {"objects": objects, "large": large, "rounds": rounds, "emulators": {}}
+    figures: dict[str, Any] = {"objects": objects, "large": large, "rounds": rounds, "rewrite_us": rewrite_us}
+    emulators = figures["emulators"] = {}
     try:
         say(f"starting {', '.join(sorted(services))}")
         stack.start(services, ports="free")
         for name in EMULATORS:
-            if name in providers:
-                figures["emulators"][name] = on_emulator(stack, Provider(name), objects, rounds, say)
+            if name == Provider.GCP and name in providers and rewrite_us:
+                with slower_gcs(stack.environment(), folder / "gcs", rewrite_us) as url:
+                    emulators[name] = on_emulator(stack, Provider.GCP, objects, rounds, say, endpoint=url)
+            elif name in providers:
+                emulators[name] = on_emulator(stack, Provider(name), objects, rounds, say)
         if ENDPOINT in providers:
             database = stack.environment()["CLOUDFLUX_DATABASE_URL"]
             figures["endpoint"] = _against_endpoint(database, objects, rounds, say)

@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cloudflux.domain.tiers import STANDARD_CLASS, Provider
@@ -68,9 +72,17 @@ class _Emulated:
         return next(iter(self.clients.values()))
 
 
-def on_emulator(stack: Stack, provider: Provider, objects: int, rounds: int, say: Say) -> dict[str, Any]:
-    """Let all contenders move so many objects of one emulator, and give their rates and ratios."""
-    emulated = _emulated(provider, json.loads(stack.environment()[_CONNECTION[provider]]))
+def on_emulator(
+    stack: Stack, provider: Provider, objects: int, rounds: int, say: Say, *, endpoint: str | None = None
+) -> dict[str, Any]:
+    """Let all contenders move so many objects of one emulator, and give their rates and ratios.
+
+    endpoint : of a Google emulator that takes the place of the stack's.
+    """
+    connection = json.loads(stack.environment()[_CONNECTION[provider]])
+    if endpoint is not None:
+        connection["extra"]["endpoint"] = endpoint
+    emulated = _emulated(provider, connection)
     try:
         say(f"{provider}: putting {objects:,} objects")
         keys = _put(emulated.client, provider, objects)
@@ -78,6 +90,22 @@ def on_emulator(stack: Stack, provider: Provider, objects: int, rounds: int, say
             return _contest(_Contest(emulated, provider, keys, plans, ledger), rounds, say)
     finally:
         emulated.close()
+
+
+@contextmanager
+def slower_gcs(environment: Mapping[str, str], data: Path, rewrite_us: int) -> Generator[str]:
+    """Run a Google emulator whose rewrites take so many microseconds more, on a free port; gives its address."""
+    module = "cloudflux.local.emulators.gcs"
+    command = (sys.executable, "-m", module, "--port", "0", "--data", data, "--rewrite-microseconds", str(rewrite_us))
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101  # for the type checker: it is a pipe
+            said = process.stdout.readline()
+            if not said:
+                raise RuntimeError(f"{module} did not start")
+            yield said.split()[-1]
+        finally:
+            process.terminate()
 
 
 def _contest(contest: _Contest, rounds: int, say: Say) -> dict[str, Any]:

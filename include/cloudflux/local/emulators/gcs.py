@@ -6,7 +6,8 @@ server of our own because the published emulators answer a rewrite with 200 and 
 Faithful where moves depend on it: a rewrite makes a new generation in the wanted class; ``ifGenerationMatch``,
 ``ifMetagenerationMatch``, their ``NotMatch`` and ``ifSource...`` forms are honoured with 412; holds and retention
 refuse overwriting and deleting with 403; a rewrite whose body is not empty takes its metadata from that body alone;
-versioned buckets keep noncurrent generations; long rewrites take several calls (``--rewrite-bytes-per-call``).
+versioned buckets keep noncurrent generations; long rewrites take several calls (``--rewrite-bytes-per-call``). For
+benchmarks, a rewrite may be told to take more processor time than it needs (``--rewrite-microseconds``).
 
 Beside the API, ``GET /_cloudflux/requests`` tells how often each object was looked at, written, rewritten or deleted
 (``operation`` and ``bucket`` narrow it, ``DELETE`` forgets it), and ``PUT /_cloudflux/refused`` with
@@ -37,6 +38,7 @@ import hashlib
 import re
 import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
@@ -66,8 +68,11 @@ from cloudflux.local.emulators.gcs_objects import EDITABLE, Objects, storage_cla
 class StorageApi:
     """The JSON API over ``Objects``: one method a resource, one answer a request."""
 
-    def __init__(self, objects: Objects, rewrite_bytes_per_call: int | None = None) -> None:
+    def __init__(
+        self, objects: Objects, rewrite_bytes_per_call: int | None = None, rewrite_seconds: float = 0.0
+    ) -> None:
         self._objects = objects
+        self._rewrite_seconds = rewrite_seconds
         self._rewrite_bytes_per_call = rewrite_bytes_per_call
         self._rewrites: dict[str, tuple[str, int]] = {}  # token -> what it continues, bytes rewritten so far
         self._uploads: dict[str, tuple[str, Request, bytearray]] = {}  # resumable ones, by id
@@ -283,6 +288,7 @@ class StorageApi:
             self._rewrites[token] = (f"{bucket}/{name}#{resource['generation']}>{to_bucket}/{to_name}", outcome)
             return Response.of({**answer, "done": False, "totalBytesRewritten": str(outcome), "rewriteToken": token})
         self._served["rewrite", to_bucket, to_name] += 1
+        _work(self._rewrite_seconds)
         view = self._object_view(request, outcome)
         return Response.of({**answer, "done": True, "totalBytesRewritten": str(size), "resource": view})
 
@@ -432,10 +438,12 @@ Scope = MutableMapping[str, Any]
 AsgiApplication = Callable[[Scope, Callable[[], Awaitable[Scope]], Callable[[Scope], Awaitable[None]]], Awaitable[None]]
 
 
-def create_app(data: Path, *, rewrite_bytes_per_call: int | None = None) -> AsgiApplication:
+def create_app(
+    data: Path, *, rewrite_bytes_per_call: int | None = None, rewrite_seconds: float = 0.0
+) -> AsgiApplication:
     """Make the ASGI application; everything lies below ``data``."""
     data.mkdir(parents=True, exist_ok=True)
-    api = StorageApi(Objects(data, lambda: datetime.now(UTC)), rewrite_bytes_per_call)
+    api = StorageApi(Objects(data, lambda: datetime.now(UTC)), rewrite_bytes_per_call, rewrite_seconds)
 
     async def app(
         scope: Scope, receive: Callable[[], Awaitable[Scope]], send: Callable[[Scope], Awaitable[None]]
@@ -484,12 +492,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=9023)
     parser.add_argument("--data", type=Path, help="folder for everything that is kept; a temporary one unless told")
     parser.add_argument("--rewrite-bytes-per-call", type=int, help="make longer rewrites take several calls")
+    parser.add_argument(
+        "--rewrite-microseconds", type=int, default=0, help="let each rewrite take so much more processor time"
+    )
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="cloudflux-gcs-") as scratch:
         listener = socket.create_server((options.host, options.port), backlog=512)
         print(f"GCS listens on http://{options.host}:{listener.getsockname()[1]}", flush=True)
-        app = create_app(options.data or Path(scratch), rewrite_bytes_per_call=options.rewrite_bytes_per_call)
+        app = create_app(
+            options.data or Path(scratch),
+            rewrite_bytes_per_call=options.rewrite_bytes_per_call,
+            rewrite_seconds=options.rewrite_microseconds / 1e6,
+        )
         create_server(app).run(sockets=[listener])
+
+
+def _work(seconds: float) -> None:
+    """Keep the processor busy for so long, as a service does whose rewrites are more work than ours."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
 
 
 def _not_allowed(request: Request) -> ApiError:
