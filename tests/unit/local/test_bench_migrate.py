@@ -122,9 +122,18 @@ def test_every_contender_waits_for_the_emulator_when_it_is_told_to_be_slower(
     assert "20,000 us" in capsys.readouterr().out
 
 
-def test_the_command_says_what_may_be_measured_when_it_is_told_something_else(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (("--providers", "aws,s3"), "some of aws,azure,gcp,endpoint"),
+        (("--objects", "many"), "--objects: 'many': write a whole number"),
+        (("--rounds", "0"), "--rounds: must be at least 1"),
+        (("--rewrite-us", "-1"), "--rewrite-us: must not be negative"),
+    ],
+)
+def test_the_command_says_what_it_takes_when_it_is_told_something_else(
+    told: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main(["bench", "migrate", "--providers", "aws,s3"])
-    assert "some of aws,azure,gcp,endpoint" in capsys.readouterr().err
+        main(["bench", "migrate", *told])
+    assert said in capsys.readouterr().err

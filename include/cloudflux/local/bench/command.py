@@ -83,7 +83,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _count(text: str) -> int:
-    value = int(text.replace("_", ""))
+    try:
+        value = int(text.replace("_", ""))
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number, as 10_000") from exc
     if value < 0:
         raise argparse.ArgumentTypeError("must not be negative")
     return value
