@@ -122,6 +122,13 @@ def test_every_contender_waits_for_the_emulator_when_it_is_told_to_be_slower(
     assert "20,000 us" in capsys.readouterr().out
 
 
+def test_nothing_is_measured_when_the_emulator_to_slow_down_is_not_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", "migrate", "--providers", "aws", "--rewrite-us", "100"]) != 0
+    assert "--rewrite-us needs gcp" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [

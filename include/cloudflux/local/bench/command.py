@@ -155,9 +155,12 @@ def _decide(arguments: argparse.Namespace) -> int:
 def _migrate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from cloudflux.domain.errors import SettingsError
     from cloudflux.local.bench.migrate import bench_migrate
     from cloudflux.local.stack import DEFAULT_FOLDER
 
+    if arguments.rewrite_us and "gcp" not in arguments.providers:
+        raise SettingsError("--rewrite-us needs gcp among the --providers: it is Google's emulator that is slowed down")
     console = Console(width=None if Console().is_terminal else 120)
     folder = (arguments.folder or DEFAULT_FOLDER.parent / "bench") / f"migrate-{os.getpid()}"
     folder.mkdir(parents=True)
