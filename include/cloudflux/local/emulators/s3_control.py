@@ -166,7 +166,7 @@ class S3Control:
         return self._jobs[job_id]
 
     def _create(self, body: bytes) -> _Job:
-        request = _without_namespaces(ET.fromstring(body))  # noqa: S314  # from loopback  # loopback only
+        request = _without_namespaces(ET.fromstring(body))  # noqa: S314  # from loopback
         token = request.findtext("ClientRequestToken") or ""
         with self._lock:
             if token in self._tokens:
